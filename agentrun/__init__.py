@@ -1,0 +1,111 @@
+"""agentrun: a durable harness for AI-agent loops.
+
+Wrap the loop you already have; kill the process anywhere; it resumes mid-conversation without
+paying again for a model call that was answered and without repeating a tool that acted.
+
+    client = agentrun.wrap(OpenAI())          # model calls are recorded steps
+
+    @agentrun.tool(effect="idempotent")       # so are tool calls
+    def refund(order_id: str, cents: int, idempotency_key: str = "") -> dict: ...
+
+    @agentrun.agent                           # the loop is a durable run
+    def support(question: str) -> str: ...
+
+    support.with_options(key="ticket-42").run("refund order 7")
+"""
+
+from __future__ import annotations
+
+from agentrun.core.codec import Unserialisable
+from agentrun.core.errors import (
+    AgentrunError,
+    ConfigError,
+    Diverged,
+    Diverging,
+    Interrupt,
+    LeaseLost,
+    LimitExceeded,
+    NoRun,
+    OutcomeUnknown,
+    Parking,
+    RunCancelled,
+    RunConflict,
+    RunError,
+    RunFailed,
+    RunHeld,
+    RunNotFound,
+    SchemaMismatch,
+    StoreError,
+    StoreUnavailable,
+    ToolError,
+    ToolFailed,
+    ToolTimeout,
+)
+from agentrun.core.transcript import Transcript
+from agentrun.models import async_http_client, http_client, wrap
+from agentrun.runner.agent import agent
+from agentrun.runner.calls import acall_tools, call_tools
+from agentrun.runner.clock import branch, now, rng, turn, uuid
+from agentrun.runner.context import current_run, current_step
+from agentrun.runner.control import Handle, aresume, get, resolve, resume, transcript
+from agentrun.runner.doubt import Happened, NotHappened, Unknown
+from agentrun.runner.schemas import schemas
+from agentrun.runner.tool import step, tool
+from agentrun.store.database import Database, connect
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AgentrunError",
+    "ConfigError",
+    "Database",
+    "Diverged",
+    "Diverging",
+    "Handle",
+    "Happened",
+    "Interrupt",
+    "LeaseLost",
+    "LimitExceeded",
+    "NoRun",
+    "NotHappened",
+    "OutcomeUnknown",
+    "Parking",
+    "RunCancelled",
+    "RunConflict",
+    "RunError",
+    "RunFailed",
+    "RunHeld",
+    "RunNotFound",
+    "SchemaMismatch",
+    "StoreError",
+    "StoreUnavailable",
+    "ToolError",
+    "ToolFailed",
+    "ToolTimeout",
+    "Transcript",
+    "Unknown",
+    "Unserialisable",
+    "__version__",
+    "acall_tools",
+    "agent",
+    "aresume",
+    "async_http_client",
+    "branch",
+    "call_tools",
+    "connect",
+    "current_run",
+    "current_step",
+    "get",
+    "http_client",
+    "now",
+    "resolve",
+    "resume",
+    "rng",
+    "schemas",
+    "step",
+    "tool",
+    "transcript",
+    "turn",
+    "uuid",
+    "wrap",
+]

@@ -1,0 +1,421 @@
+"""Values as they lie in the journal: exact JSON text that every SQL reader can open.
+
+A value is stored as canonical ASCII JSON in a `json` column, so that 1e2, -0.0 and the order of
+keys survive. Two things JSON text can spell make Postgres `->>` fail for the whole row: NUL and
+lone surrogates. A text with any of them is *escaped*: ␛ (U+241B) and four hex digits stand for
+one code unit, ␛ itself included, and a flag in the row says so. No other text is touched.
+
+One write path, `encode`: check → redact → share → text → claim check. One read path, `decode`,
+undoes the last three. A value over `LIMIT` leaves a *claim check* (digest, size, preview) in its
+row and its text, compressed, in the table `payloads`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntFlag
+from functools import reduce
+from hashlib import blake2b
+from json.encoder import encode_basestring_ascii
+from operator import or_
+
+import zstandard
+
+from agentrun.core.errors import AgentrunError
+from agentrun.core.events import Json
+from agentrun.core.secrets import Redactor, redact
+
+__all__ = [
+    "LIMIT",
+    "MAX_DEPTH",
+    "Codec",
+    "Encoded",
+    "Payload",
+    "Undecodable",
+    "Unserialisable",
+    "attach",
+    "canonical",
+    "check",
+    "check_in",
+    "check_out",
+    "decode",
+    "detach",
+    "digest",
+    "dumps",
+    "encode",
+    "fingerprint",
+    "loads",
+    "preview",
+]
+
+LIMIT = 64 * 1024  # bytes of JSON text that a row holds itself
+MAX_DEPTH = 200  # Python's json shares the interpreter's 1000 frames with whoever calls it
+MAX_INT_BITS = 14_284  # 4300 digits: Python refuses to read or print a longer int
+PREVIEW = 200  # characters
+
+Fetch = Callable[[str], bytes]  # digest -> the zstd bytes of that payload
+Trail = tuple["Trail | None", "str | int"]  # the way to a value, last key first
+
+
+class Unserialisable(AgentrunError, ValueError):
+    """A value that JSON cannot hold; ``path`` says where it is, as in ``result.items[3].price``."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path} {why}")
+        self.path = path
+
+
+class Undecodable(AgentrunError, ValueError):
+    """A stored value that cannot be read back: the row or its payload was damaged or edited."""
+
+
+class Codec(IntFlag):
+    """The column ``codec``: what was done to a row's ``input`` and ``output``."""
+
+    INPUT_ESCAPED = 1
+    OUTPUT_ESCAPED = 2
+    INPUT_PAYLOAD = 4
+    OUTPUT_PAYLOAD = 8
+    INPUT_SHARED = 16  # earlier text of the run is referenced: core.sharing
+    REDACTED = 32  # a secret was removed from the input or the output
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A row of the table ``payloads``: ``size`` bytes of JSON text, compressed."""
+
+    digest: str
+    size: int
+    zstd: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A value ready to be stored.
+
+    ``value`` is what a reader will get back: the value given, less secrets. Fingerprint *that*,
+    and a changed key or a resume that sees the redacted text is no divergence.
+    """
+
+    text: str
+    escaped: bool
+    redacted: bool
+    shared: bool
+    payload: Payload | None
+    value: Json = field(repr=False, compare=False)
+
+    def as_input(self) -> Codec:
+        """The flags of a row that holds this in ``input``."""
+        return self._flags(Codec.INPUT_ESCAPED, Codec.INPUT_PAYLOAD, Codec.INPUT_SHARED)
+
+    def as_output(self) -> Codec:
+        """The flags of a row that holds this in ``output``, where nothing is shared."""
+        if self.shared:
+            raise ValueError("an output is stored whole: encode it without pack=")
+        return self._flags(Codec.OUTPUT_ESCAPED, Codec.OUTPUT_PAYLOAD, Codec(0))
+
+    def _flags(self, escaped: Codec, payload: Codec, shared: Codec) -> Codec:
+        marks = (
+            (self.escaped, escaped),
+            (self.payload is not None, payload),
+            (self.shared, shared),
+            (self.redacted, Codec.REDACTED),
+        )
+        return reduce(or_, (flag for on, flag in marks if on), Codec(0))
+
+
+def encode(
+    value: Json,
+    *,
+    at: str = "value",
+    redact: Redactor = redact,
+    pack: Callable[[Json], Json] | None = None,
+    limit: int = LIMIT,
+) -> Encoded:
+    """``value`` as it is stored, without secrets; ``at`` names it in errors.
+
+    ``pack`` replaces what the run already holds by references: `sharing.Shared.pack`.
+    Raises Unserialisable, and then has changed nothing.
+    """
+    check(value, at)
+    clean, redacted = redact(value)
+    text, escaped = _write(clean if pack is None else pack(clean))
+    text, payload = check_in(text, limit)
+    return Encoded(text, escaped, redacted, pack is not None, payload, clean)
+
+
+def decode(
+    text: str,
+    escaped: bool,
+    fetch: Fetch | None = None,
+    unpack: Callable[[Json], Json] | None = None,
+) -> Json:
+    """The value behind a row's text; ``fetch`` if it is a payload, ``unpack`` if it is shared.
+
+    Raises Undecodable.
+    """
+    value = loads(text if fetch is None else check_out(text, fetch), escaped)
+    return value if unpack is None else unpack(value)
+
+
+# -- text ----------------------------------------------------------------------------------------
+
+_Encoder = Callable[[Json], str]
+
+
+def _encoder(*, ascii: bool, sort: bool) -> _Encoder:
+    return json.JSONEncoder(
+        ensure_ascii=ascii,
+        sort_keys=sort,
+        allow_nan=False,
+        check_circular=False,  # `check` bounds the depth, which a cycle has none of
+        separators=(",", ":"),
+    ).encode
+
+
+_ASCII = {sort: _encoder(ascii=True, sort=sort) for sort in (False, True)}
+_EXACT = {sort: _encoder(ascii=False, sort=sort) for sort in (False, True)}
+
+_SUSPECT = re.compile(r"\\u(?:0000|d[89a-f])")  # in ASCII text; also every astral character
+_UNSTORABLE = re.compile(r"[\ud800-\udfff]|(?<!\\)(?:\\\\)*\\u0000")  # in exact text
+_TO_ESCAPE = re.compile(r"\\\\|\\u0000|[\ud800-\udfff\u241b]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
+_ESCAPED = re.compile(r"\\\\|\\u241b(0000|241b|d[89a-f][0-9a-f]{2})?")
+
+
+def dumps(value: Json) -> tuple[str, bool]:
+    """Canonical ASCII JSON of ``value``, and whether it is escaped. Tuples become lists.
+
+    Raises Unserialisable.
+    """
+    check(value)
+    return _write(value)
+
+
+def loads(text: str, escaped: bool) -> Json:
+    """The value that `dumps` wrote. Raises Undecodable."""
+    try:
+        return _DECODER.decode(_ESCAPED.sub(_unescape, text) if escaped else text)
+    except Undecodable:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Undecodable(f"stored text is not JSON as agentrun writes it: {error}") from error
+
+
+def _write(value: Json, *, sort: bool = False) -> tuple[str, bool]:
+    text = _ASCII[sort](value)
+    if not _SUSPECT.search(text):
+        return text, False
+    # Only the exact text tells a character from two surrogates that happen to spell it.
+    exact = _EXACT[sort](value)
+    if not _UNSTORABLE.search(exact):
+        return text, False
+    return _NOT_ASCII.sub(_to_ascii, _TO_ESCAPE.sub(_escape, exact)), True
+
+
+def _escape(found: re.Match[str]) -> str:
+    match found[0]:
+        case "\\\\":
+            return found[0]  # a backslash, so that what follows it is not taken for an escape
+        case "\\u0000":
+            return "␛0000"
+        case unit:
+            return f"␛{ord(unit):04x}"
+
+
+def _to_ascii(found: re.Match[str]) -> str:
+    return encode_basestring_ascii(found[0])[1:-1]
+
+
+def _unescape(found: re.Match[str]) -> str:
+    if found[0] == "\\\\":
+        return found[0]
+    match found[1]:
+        case None:
+            raise Undecodable("an escaped text has ␛ without the code of a character after it")
+        case "0000" | "241b" as code:
+            return f"\\u{code}"
+        case code:
+            return chr(int(code, 16))  # raw: json would join two spelt ones into one character
+
+
+def _refuse_constant(name: str) -> None:
+    raise Undecodable(f"stored text has {name}, which agentrun never writes")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+# -- what JSON can hold --------------------------------------------------------------------------
+
+_ALWAYS_PLAIN = frozenset({str, bool, type(None)})
+
+
+def check(value: Json, at: str = "value") -> None:
+    """Raise Unserialisable, naming the path below ``at``, unless ``value`` is plain finite JSON."""
+    pending: list[tuple[Json, Trail, int]] = [(value, (None, at), 0)]
+    while pending:
+        item, trail, depth = pending.pop()
+        if not isinstance(item, (dict, list, tuple)):
+            if flaw := _flaw(item):
+                raise Unserialisable(_path(trail), flaw)
+            continue
+        if depth == MAX_DEPTH:
+            raise Unserialisable(
+                _path(trail),
+                f"is more than {MAX_DEPTH} levels deep (or contains itself): store it as a string",
+            )
+        for key, child in _children(item, trail):
+            if type(child) not in _ALWAYS_PLAIN:
+                pending.append((child, (trail, key), depth + 1))
+
+
+def _children(item: Json, trail: Trail) -> Iterable[tuple[str | int, Json]]:
+    if not isinstance(item, dict):
+        return enumerate(item)
+    for key in item:
+        if not isinstance(key, str):
+            raise Unserialisable(
+                _path(trail), f"has the key {key!r} ({type(key).__name__}): use a string as key"
+            )
+    return item.items()
+
+
+def _flaw(item: Json) -> str | None:
+    if item is None or isinstance(item, (str, bool)):
+        return None
+    if isinstance(item, float):
+        if math.isfinite(item):
+            return None
+        name = "NaN" if math.isnan(item) else "Infinity" if item > 0 else "-Infinity"
+        return f"is {name}, which JSON cannot hold: use None or a string"
+    if isinstance(item, int):
+        if item.bit_length() <= MAX_INT_BITS:
+            return None
+        return "is an integer of more than 4300 digits: store it as a string"
+    return (
+        f"is of type {type(item).__name__}, which JSON cannot hold: "
+        "use dict, list, str, int, float, bool or None"
+    )
+
+
+def _path(trail: Trail) -> str:
+    """``result.items[3]["odd key"]``; long ways and keys are cut, secrets removed."""
+    parts: list[str] = []
+    here: Trail | None = trail
+    while here is not None:
+        above, key = here
+        parts.append(str(key) if above is None else _subscript(key))
+        here = above
+    parts.reverse()
+    if len(parts) > 12:
+        parts[6:-5] = ["…"]
+    return redact.text("".join(parts))
+
+
+def _subscript(key: str | int) -> str:
+    if isinstance(key, int):
+        return f"[{key}]"
+    key = redact.text(key)
+    if len(key) > 60:
+        key = key[:59] + "…"
+    return f".{key}" if key.isidentifier() else f"[{encode_basestring_ascii(key)}]"
+
+
+# -- digests -------------------------------------------------------------------------------------
+
+
+def digest(data: bytes) -> str:
+    """The name of ``data``: 32 hex digits (BLAKE2b)."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def canonical(value: Json, *, sort: bool = False) -> bytes:
+    """Bytes that differ wherever two values differ: in type (1, 1.0, True), in the sign of zero,
+    and, unless ``sort``, in the order of keys.
+
+    Raises Unserialisable for what JSON cannot hold, but does not look for keys that are no
+    strings: `check` a value that nobody has checked.
+    """
+    try:
+        text, escaped = _write(value, sort=sort)
+    except (TypeError, ValueError):
+        check(value)
+        raise
+    return text.encode() + b"\0" * escaped
+
+
+def fingerprint(value: Json) -> str:
+    """32 hex digits that are equal for equal values, however their keys are ordered.
+
+    1, 1.0 and True are three values, and so are 0.0 and -0.0.
+    """
+    return digest(canonical(value, sort=True))
+
+
+# -- claim checks --------------------------------------------------------------------------------
+
+_SPELT = re.compile(r"\\\\|(?:\\u[0-9a-f]{4})+")
+
+
+def preview(text: str) -> str:
+    """The beginning of a JSON text, for people: characters readable, none that act."""
+    head = _SPELT.sub(_spell_out, text[: 6 * PREVIEW])
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in head[:PREVIEW])
+    return shown if len(head) <= PREVIEW and len(text) <= 6 * PREVIEW else shown + "…"
+
+
+def _spell_out(found: re.Match[str]) -> str:
+    return found[0] if found[0] == "\\\\" else str(json.loads(f'"{found[0]}"'))
+
+
+def check_in(text: str, limit: int = LIMIT) -> tuple[str, Payload | None]:
+    """``text`` itself, or over ``limit`` bytes a claim check and the payload it stands for."""
+    if len(text) <= limit:  # ASCII: a character is a byte
+        return text, None
+    data = text.encode("ascii")
+    payload = attach(data)
+    claim = {"payload": payload.digest, "size": payload.size, "preview": preview(text)}
+    return _ASCII[False](claim), payload
+
+
+def attach(data: bytes) -> Payload:
+    """``data`` as a payload of its own, for exact bytes that a row names by their `digest`."""
+    return Payload(digest(data), len(data), zstandard.ZstdCompressor().compress(data))
+
+
+def detach(payload: bytes, name: str) -> bytes:
+    """The bytes that `attach` compressed, proved by their digest. Raises Undecodable."""
+    try:
+        data = zstandard.ZstdDecompressor().decompress(payload)
+    except zstandard.ZstdError as error:
+        raise Undecodable(f"payload {name} cannot be decompressed: {error}") from error
+    if digest(data) != name:
+        raise Undecodable(f"payload {name} is damaged: its bytes do not have that digest")
+    return data
+
+
+def check_out(row_json: str, fetch: Fetch) -> str:
+    """The text that `check_in` replaced, proved by its digest. Raises Undecodable."""
+    claim = loads(row_json, escaped=False)
+    match claim:
+        case {"payload": str(name), "size": int(size)} if size >= 0:
+            pass
+        case _:
+            raise Undecodable("the row is marked as a claim check but holds none")
+    compressed = fetch(name)
+    # Asked before: what the frame claims decides how much memory zstd takes.
+    if _claimed_size(compressed) != size:
+        raise Undecodable(f"payload {name} is damaged: it has not the size its row names")
+    return detach(compressed, name).decode("ascii")
+
+
+def _claimed_size(compressed: bytes) -> int | None:
+    try:
+        return zstandard.frame_content_size(compressed)
+    except zstandard.ZstdError:
+        return None

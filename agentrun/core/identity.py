@@ -1,0 +1,358 @@
+"""Which recorded step is the one that the code asks for now?
+
+A *scope* is one line of control: the run itself, a task or thread it started (numbered by
+creation), a `branch`, or the body of a tool. Steps of a scope are numbered by position, and
+`ident` writes that down as a path::
+
+    3            third step of the run                t2/1      first step of its second task
+    3#0          first tool call of model step 3      b:eu/1    first step of branch "eu"
+    3#0>1        first step inside that tool's body
+
+Position decides; the fingerprint only *detects divergence*. A tool call is found by the reply
+that asked for it: (model step, index in the reply), so that call ids may be empty, repeated or
+the same every turn, and parallel tools may finish in any order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from uuid import UUID, uuid5
+
+from agentrun.core.codec import fingerprint as fingerprint_of
+from agentrun.core.errors import ConfigError, Diverging
+from agentrun.core.events import Effect, Event, Json, Kind
+
+_DIFF_LINES = 40
+
+
+@dataclass(eq=False, slots=True)
+class Known:
+    """One step as the journal knows it."""
+
+    ident: str
+    step: int
+    turn: int | None
+    kind: Kind
+    name: str
+    effect: Effect
+    key: str | None
+    fingerprint: str | None
+    overlapping: bool
+    born: int  # seq of its first event
+    asked: Json = None  # what the code asked for, as recorded
+    attempts: int = 0
+    failures: int = 0  # attempts that failed and were to be retried
+    open: Event | None = None  # the attempt with an intent and no outcome
+    doubted: bool = False  # that attempt was raised as a doubt
+    outcome: Event | None = None
+
+
+class History:
+    """The steps of a run, by ident: a fold over its journal."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Known] = {}
+        self.by_number: dict[int, Known] = {}
+        self.last_step = 0
+        self.last_turn = 0
+        self.divergences = 0
+        self.failed_step: int | None = None
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event of the journal."""
+        if event.event == "diverged" and event.ident is not None:
+            self._drop_from(event.ident)
+        elif event.event == "run_failed":
+            self.failed_step = event.step
+        elif event.step is not None:
+            known = self._known(event)
+            if known is not None:
+                _advance(known, event)
+
+    def _known(self, event: Event) -> Known | None:
+        self.last_step = max(self.last_step, event.step or 0)
+        self.last_turn = max(self.last_turn, event.turn or 0)
+        if event.ident is None or event.kind is None or event.step is None:
+            return self.by_number.get(event.step or 0)
+        known = self.steps.get(event.ident)
+        if known is None:
+            known = Known(
+                ident=event.ident, step=event.step, turn=event.turn, kind=event.kind,
+                name=event.name or "", effect=event.effect or "once", key=event.key,
+                fingerprint=event.fingerprint, overlapping=event.overlapping, born=event.seq,
+            )  # fmt: skip
+            self.steps[event.ident] = self.by_number[event.step] = known
+        return known
+
+    def _drop_from(self, ident: str) -> None:
+        """An accepted divergence: what its scope recorded from here on counts no more."""
+        self.divergences += 1
+        first = self.steps[ident].born if ident in self.steps else 0
+        scope = scope_of(ident)
+        for other in [k for k in self.steps.values() if k.born >= first]:
+            if other.ident.startswith(scope):
+                del self.steps[other.ident]
+
+
+def _advance(known: Known, event: Event) -> None:
+    if event.has_input and known.asked is None:
+        known.asked = event.input
+    match event.event:
+        case "attempt_started":
+            known.attempts, known.open = event.attempt or 1, event
+            known.outcome, known.doubted = None, False
+        case "attempt_failed":
+            known.attempts, known.open = event.attempt or known.attempts, None
+            known.failures += 1
+        case "step_finished":
+            known.attempts = max(known.attempts, event.attempt or 1)
+            known.open, known.outcome, known.doubted = None, event, False
+        case "in_doubt":
+            known.doubted = True
+        case "resolved" if event.status in ("not_happened", "retry"):
+            known.open, known.doubted = None, False
+        case "resolved" if event.status == "reopened":
+            known.open, known.outcome, known.failures = None, None, 0
+
+
+def scope_of(ident: str) -> str:
+    """The path of the scope a step stands in: everything before its own position."""
+    cut = max(ident.rfind("/"), ident.rfind(">")) + 1
+    return ident[:cut]
+
+
+def step_key(run_id: UUID, ident: str, divergences: int) -> str:
+    """The idempotency key of a step: from the run and the step alone.
+
+    After an accepted divergence the same position is another step, so it gets another key.
+    """
+    return str(uuid5(run_id, ident if not divergences else f"{ident}~{divergences}"))
+
+
+# -- tool calls of a reply ---------------------------------------------------------------------
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """One tool call that a model asked for."""
+
+    ident: str
+    name: str
+    call_id: str
+    arguments: Json  # as the model sent them: JSON text, or already decoded
+    turn: int | None
+    taken: bool = False
+
+
+@dataclass(eq=False)
+class Scope:
+    """One line of control of a run. Callers hold the run's lock."""
+
+    path: str = ""
+    parent: Scope | None = None
+    turn: int | None = None
+    fixed_turn: bool = False  # inside `with turn():`
+    numbered: bool = False  # a task or thread, told apart by the order of creation
+    position: int = 0
+    children: int = 0
+    claimed: set[str] = field(default_factory=set)  # paths of children that have begun a step
+    uuids: int = 0
+    malformed: int = 0  # replies in a row that asked for nothing that could be done
+    body: bool = False  # inside a tool's body, where a drain must not stop a step half-way
+    active: dict[int, Hashable] = field(default_factory=dict)  # step under way: who performs it
+    matched: set[str] = field(default_factory=set)  # recorded steps already used by position
+    asked: list[list[Asked]] = field(default_factory=list)  # replies, oldest first
+    branches: dict[str, Scope] = field(default_factory=dict)
+
+    def child(self) -> Scope:
+        """The scope of a task or thread started from here."""
+        self.children += 1
+        return Scope(f"{self.path}t{self.children}/", self, self.turn, body=self.body, numbered=True)
+
+    def branch(self, name: str) -> Scope:
+        """The scope of a named sub-conversation; entering it again goes on in it."""
+        if name not in self.branches:
+            escaped = name.replace("%", "%25").replace("/", "%2F").replace(">", "%3E")
+            self.branches[name] = Scope(f"{self.path}b:{escaped}/", self, self.turn, body=self.body)
+        return self.branches[name]
+
+    def inside(self, ident: str) -> Scope:
+        """The scope of a tool's body."""
+        return Scope(f"{ident}>", self, self.turn, body=True)
+
+    def replies(self) -> Iterator[list[Asked]]:
+        """Replies that this line of control can see, latest first, then its parents'."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield from reversed(scope.asked)
+            scope = scope.parent
+
+    def current_turn(self) -> int | None:
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.turn is not None:
+                return scope.turn
+            scope = scope.parent
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step stands, and what is recorded there."""
+
+    ident: str
+    turn: int | None
+    overlapping: bool
+    known: Known | None
+
+
+def find_call(
+    scope: Scope, name: str, call_id: str | None, same: Callable[[Json], bool]
+) -> Asked | None:
+    """The tool call of the latest reply that this call answers; it is then taken.
+
+    By call id where one is given; for a plain call by name and equal arguments (``same`` tells).
+    """
+    for reply in scope.replies():
+        for asked in reply:
+            if asked.taken or asked.name != name:
+                continue
+            if asked.call_id == call_id if call_id else same(asked.arguments):
+                asked.taken = True
+                return asked
+    return None
+
+
+def place_call(history: History, scope: Scope, asked: Asked) -> Place:
+    """The place of a tool call that a reply asked for."""
+    return Place(asked.ident, asked.turn, False, history.steps.get(asked.ident))
+
+
+def place_next(
+    history: History,
+    scope: Scope,
+    kind: Kind,
+    name: str,
+    effect: Effect,
+    fingerprint: str,
+    performer: Hashable,
+) -> Place:
+    """The place of the next step of ``scope``, asked for by ``performer`` (a thread and task).
+
+    Raises:
+        ConfigError: steps of one scope overlap, and this one could not be told apart on resume.
+    """
+    overlapping = any(other != performer for other in scope.active.values())
+    interchangeable = kind == "model" or effect == "read"
+    if overlapping and not interchangeable:
+        raise ConfigError(
+            f"{name}: a {effect} step began while another step of the same task or thread was "
+            f"under way, so a resume could not tell them apart. Put each sub-conversation in "
+            f"`with agentrun.branch(name):`, or use call_tools()."
+        )
+    if scope.numbered and scope.position == 0:
+        scope.path = _claimed_path(history, scope, (kind, name, fingerprint))
+    scope.position += 1
+    known = history.steps.get(f"{scope.path}{scope.position}")
+    if known is not None and interchangeable:
+        known = _interchanged(history, scope, known, fingerprint)
+    if known is not None:
+        scope.matched.add(known.ident)
+        return Place(known.ident, known.turn, known.overlapping, known)
+    if kind == "model":  # begins a new turn, which the caller numbers; not inside `turn()`
+        turn = scope.turn if scope.fixed_turn else None
+    else:
+        turn = scope.current_turn()
+    return Place(f"{scope.path}{scope.position}", turn, overlapping, None)
+
+
+def _claimed_path(history: History, scope: Scope, first: tuple[str, str, str]) -> str:
+    """The path of a task or thread at its first step.
+
+    Its number is that of its creation. Should that have shifted (a library started a thread of
+    its own this time), the recorded sibling that began with this very step is the one meant.
+    """
+    parent = scope.parent
+    assert parent is not None
+
+    def begins_so(path: str) -> bool:
+        known = history.steps.get(f"{path}1")
+        return known is not None and (known.kind, known.name, known.fingerprint) == first
+
+    path = scope.path
+    if path in parent.claimed or not begins_so(path):
+        pattern = re.compile(re.escape(parent.path) + r"t(\d+)/1")
+        matches = (pattern.fullmatch(ident) for ident in history.steps)
+        siblings = sorted(int(match[1]) for match in matches if match)
+        paths = (f"{parent.path}t{number}/" for number in siblings)
+        path = next((p for p in paths if p not in parent.claimed and begins_so(p)), path)
+    parent.claimed.add(path)
+    return path
+
+
+def _interchanged(history: History, scope: Scope, here: Known, fingerprint: str) -> Known:
+    """The recorded step meant, where steps overlapped and may come back in another order.
+
+    Equal ones are matched k-th to k-th: the first one in the group that is not used yet.
+    """
+    if here.fingerprint == fingerprint and here.ident not in scope.matched:
+        return here
+    first = last = scope.position
+    while _flagged(history, scope, first):
+        first -= 1
+    while _flagged(history, scope, last + 1):
+        last += 1
+    for position in range(first, last + 1):
+        known = history.steps.get(f"{scope.path}{position}")
+        if known and known.fingerprint == fingerprint and known.ident not in scope.matched:
+            return known
+    return here
+
+
+def _flagged(history: History, scope: Scope, position: int) -> bool:
+    known = history.steps.get(f"{scope.path}{position}")
+    return known is not None and known.overlapping
+
+
+# -- divergence ------------------------------------------------------------------------------------
+
+
+def check_same(place: Place, kind: Kind, name: str, fingerprint: str, asked: Json) -> None:
+    """Refuse, before any effect, what is not what was recorded.
+
+    Raises:
+        Diverging: with a diff of what is recorded and what the code asks for.
+    """
+    known = place.known
+    if known is None or (known.kind, known.name, known.fingerprint) == (kind, name, fingerprint):
+        return
+    diff = difference(
+        {"kind": known.kind, "name": known.name, "asks": known.asked},
+        {"kind": kind, "name": name, "asks": asked},
+    )
+    raise Diverging(
+        f"step {known.step} is recorded as {known.kind} {known.name!r}, but the code now asks for "
+        f"{kind} {name!r}:\n{diff}",
+        diff=diff,
+    )
+
+
+def difference(recorded: Json, asked: Json) -> str:
+    """A short unified diff of two values as indented JSON."""
+    before, after = (
+        json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True).splitlines()
+        for value in (recorded, asked)
+    )
+    lines = list(difflib.unified_diff(before, after, "recorded", "asked now", lineterm="", n=2))
+    if len(lines) > _DIFF_LINES:
+        lines = [*lines[:_DIFF_LINES], f"… {len(lines) - _DIFF_LINES} more lines"]
+    return "\n".join(line if len(line) <= 400 else line[:400] + "…" for line in lines)
+
+
+def fingerprint_step(kind: Kind, name: str, asked: Json) -> str:
+    """The fingerprint of a step: its kind, its name and what it asks for."""
+    return fingerprint_of([kind, name, asked])

@@ -1,0 +1,99 @@
+"""What the HTTP transport (room `models`) asks of the runner, without knowing it.
+
+The transport finds the recorder of the calling code in `current`, opens a step for each model
+call, and either hands out what is recorded or performs attempts and reports how they went.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from agentrun.core.events import Json, Usage
+from agentrun.core.flow import Flow
+
+Ending = Literal["complete", "abandoned", "cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One model call as the provider would see it, without credentials.
+
+    ``canonical`` is the body less the fields that clients randomise (``prompt_cache_key``,
+    ``metadata``, ``user``, …): the fingerprint is taken from it.
+    """
+
+    api: str  # "chat.completions", "responses", "messages", "embeddings"
+    method: str
+    url: str  # scheme, host, path and query
+    body: Json
+    canonical: Json
+    stream: bool
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """Everything needed to hand a reply out again, byte for byte.
+
+    ``raw`` holds the content-decoded bytes that reached the caller. ``body`` is the same as
+    JSON: the parsed body, or for a stream the folded message a plain call would have given.
+    ``error`` is the transport error (class name, message) that followed ``raw``, if any.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    raw: bytes
+    body: Json
+    stream: bool = False
+    ending: Ending = "complete"
+    error: tuple[str, str] | None = None
+    model: str | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """Why an attempt failed: an HTTP status or the name of a transport error."""
+
+    reason: str
+    status: int | None = None
+    billed: bool = False  # an answer began to arrive, so it may have been charged
+    detail: Json = field(default=None)
+
+
+class ModelStep(Protocol):
+    """One model call inside a run."""
+
+    @property
+    def recorded(self) -> ModelReply | None:
+        """The recorded reply: hand it out and send nothing."""
+
+    @property
+    def key(self) -> str:
+        """The idempotency key to send with every attempt."""
+
+    def attempt(self) -> Flow[ModelReply | None]:
+        """Make the intent durable; afterwards the request may be sent.
+
+        Returns a reply when an earlier attempt's answer turned up late: adopt it, send nothing.
+        Raises Interrupt when the run may not go on here.
+        """
+
+    def failed(self, failure: CallFailed, retry_in: float) -> None:
+        """This attempt failed and the transport will try again in ``retry_in`` seconds."""
+
+    def finish(self, reply: ModelReply) -> None:
+        """The step's outcome; call it before the last bytes are handed on. Never blocks."""
+
+
+class Recorder(Protocol):
+    """Where model calls of the current task or thread are recorded."""
+
+    def open_model_step(self, request: ModelRequest) -> Flow[ModelStep]:
+        """Begin or replay the step that this call is. Raises Interrupt on divergence."""
+
+
+# The recorder of the calling code; None outside a run and while an effect is being performed.
+current: ContextVar[Recorder | None] = ContextVar("agentrun_recorder", default=None)

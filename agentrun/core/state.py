@@ -1,0 +1,45 @@
+"""The states of a run, as tables. Nothing else may decide them.
+
+A run's row in ``runs`` is a projection of its journal: its status, owner and epoch after the
+last event of the journal are exactly what these tables say, and a test rebuilds every row from
+the journal and compares.
+
+::
+
+    created ──► queued ──claimed──► running ──run_finished──► done
+                  ▲                  │ │ │ └──run_failed────► failed ──resumed──┐
+                  │◄──handed_back────┘ │ └──run_cancelled───► cancelled         │
+                  │                    └──parked──► waiting | held ──claimed──► running
+                  └────────────────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from agentrun.core.events import Event, RunStatus
+
+# The status a run has after an event; events not listed leave it as it was.
+STATUS_AFTER: dict[str, RunStatus] = {
+    "created": "queued",
+    "claimed": "running",
+    "handed_back": "queued",
+    "run_finished": "done",
+    "run_failed": "failed",
+    "run_cancelled": "cancelled",
+    "resumed": "queued",
+}
+
+FINAL: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+
+# From which status a worker may claim. A `running` run only if its owner is dead; a `failed`
+# one only when a person asked it to go on (`resumed` follows the claim at once).
+CLAIMABLE: frozenset[str] = frozenset({"queued", "running", "waiting", "held", "failed"})
+
+# Effect classes of which an interrupted attempt may simply be repeated, with the same key.
+REPEATABLE: frozenset[str] = frozenset({"read", "idempotent"})
+
+
+def status_after(event: Event) -> RunStatus | None:
+    """The run's status after ``event``, or None where the event does not change it."""
+    if event.event == "parked":
+        return "waiting" if event.status == "waiting" else "held"
+    return STATUS_AFTER.get(event.event)

@@ -1,0 +1,188 @@
+"""One model call from request to response, written once for sync and async.
+
+::
+
+    open the step ── recorded ──────────────────────────────▶ hand out again
+        │
+        ▼
+    intent durable ── a late reply turned up ───────────────▶ record, hand out
+        │  ▲
+        ▼  │ wait
+      send ┘ failed, may go away, attempts left
+        │
+        ├─ whole body read: its outcome is recorded ────────▶ hand on
+        └─ a stream begins: recorded on its way (`Live`) ───▶ hand on
+
+Only errors of the HTTP library (``RequestError``) are outcomes. Anything else that comes out of a
+transport, a cancelled task included, leaves the attempt open: the next owner tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrun.core.flow import Flow, Op
+from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, ModelStep, Recorder
+from agentrun.models.body import NOT_WHOLE, Body, Live, Source, Stored
+from agentrun.models.reply import (
+    Inflater,
+    Tape,
+    decoded,
+    error_name,
+    failed_reply,
+    flows,
+    rebuilt_error,
+    tape_all,
+)
+from agentrun.models.retry import RetryPolicy, retryable_error, retryable_status
+
+__all__ = ["Call", "repeated_error"]
+
+# The body and the transport error of the last call of this task or thread that gave up, so that
+# an SDK's own retry of it is recognised (see `repeated_error`).
+_gave_up: ContextVar[tuple[bytes, tuple[str, str]] | None] = ContextVar("gave_up", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """How one attempt went; ``reply`` is None for a stream that is being handed on."""
+
+    reply: ModelReply | None
+    response: Any = None
+    failure: CallFailed | None = None  # set if another attempt may do better
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of the HTTP module ``hx`` that is a model call inside a run."""
+
+    hx: Any
+    asked: ModelRequest
+    request: Any
+    send: Op[Any]  # performs one attempt
+    stream: Callable[[Body], Any]  # a body as the byte stream of this transport
+    policy: RetryPolicy
+
+    def run(self, recorder: Recorder) -> Flow[Any]:
+        """The response to hand to the client; raises what the client is to see."""
+        step = yield from recorder.open_model_step(self.asked)
+        if step.recorded is not None:
+            return self._rebuilt(step.recorded)
+        # Helps gateways and audits; no provider promises to honour it. The user's own wins.
+        self.request.headers.setdefault("Idempotency-Key", step.key)
+        failures = 0
+        while True:
+            late = yield from step.attempt()
+            if late is not None:
+                step.finish(late)
+                return self._rebuilt(late)
+            answer = yield from self._attempt(step)
+            wait = self.policy.wait(failures, answer.headers)
+            if answer.failure is None or wait is None:
+                return self._final(step, answer)
+            step.failed(answer.failure, wait)
+            failures += 1
+            yield _pause(wait)
+
+    def _attempt(self, step: ModelStep) -> Flow[_Answer]:
+        try:
+            response = yield self.send
+        except self.hx.RequestError as error:
+            return self._lost(error, billed=False)
+        source = Source(response.stream)
+        try:
+            if flows(self.asked, response):
+                return (yield from self._live(step, response, source))
+            return (yield from self._plain(response, source))
+        except self.hx.RequestError as error:
+            yield source.close()
+            return self._lost(error, billed=response.status_code < 400)
+        except BaseException:
+            yield source.close()
+            raise
+
+    def _live(self, step: ModelStep, response: Any, source: Source) -> Flow[_Answer]:
+        tape = Tape(self.asked, response, stream=True)
+        live = Live(self.hx, step, source, tape, Inflater(self.hx, response))
+        yield from live.prime()
+        # In place: whoever holds this response (tests of openai do) must see it closed.
+        response.stream = self.stream(live)
+        return _Answer(None, response)
+
+    def _plain(self, response: Any, source: Source) -> Flow[_Answer]:
+        pieces: list[bytes] = []
+        while (piece := (yield source.next())) is not None:
+            pieces.append(piece)
+        yield source.close()
+        tape = tape_all(self.asked, response, decoded(self.hx, response, b"".join(pieces)))
+        if self.asked.stream and tape.stream and not tape.ended:
+            raise self.hx.RemoteProtocolError(NOT_WHOLE)
+        reply = tape.reply()
+        response.stream = self.stream(Stored(pieces))
+        failure = None
+        if retryable_status(reply.status, response.headers):
+            failure = CallFailed(f"HTTP {reply.status}", status=reply.status, detail=reply.body)
+        return _Answer(reply, response, failure, dict(response.headers))
+
+    def _lost(self, error: Exception, *, billed: bool) -> _Answer:
+        name = error_name(self.hx, error)
+        failure = CallFailed(name, billed=billed, detail=str(error))
+        reply = failed_reply(self.hx, self.asked, error)
+        return _Answer(reply, None, failure if retryable_error(name) else None)
+
+    def _final(self, step: ModelStep, answer: _Answer) -> Any:
+        """Record the outcome, then hand it on."""
+        if answer.reply is not None:
+            step.finish(answer.reply)
+            if answer.response is None:
+                raise self._refusal(answer.reply)
+        return _told_final(answer.response)
+
+    def _rebuilt(self, reply: ModelReply) -> Any:
+        """A recorded reply as the response it was."""
+        if reply.status == 0:
+            raise self._refusal(reply)
+        after = rebuilt_error(self.hx, reply.error) if reply.error else None
+        response = self.hx.Response(
+            reply.status,
+            headers=[(k.encode("latin-1"), v.encode("latin-1")) for k, v in reply.headers],
+            stream=self.stream(Stored([reply.raw], after)),
+            extensions={"http_version": b"HTTP/1.1"},
+        )
+        return _told_final(response)
+
+    def _refusal(self, reply: ModelReply) -> Exception:
+        """The recorded transport error, to be raised now."""
+        error = reply.error or ("TransportError", "the recorded call has no response")
+        _gave_up.set((self.request.content, error))
+        return rebuilt_error(self.hx, error)
+
+
+def repeated_error(hx: Any, request: Any) -> Exception | None:
+    """The error that this request has been told already, if an SDK retries on its own.
+
+    A response can carry ``x-should-retry: false``; a transport error cannot, so an SDK whose
+    retries were switched on again (``with_options(max_retries=3)``) comes back once more.
+    """
+    last = _gave_up.get()
+    if last is None or request.headers.get("x-stainless-retry-count", "0") == "0":
+        return None
+    body, error = last
+    return rebuilt_error(hx, error) if body == request.content else None
+
+
+def _told_final(response: Any) -> Any:
+    """An error that was retried as often as it may: the SDK must not begin again."""
+    if response.status_code >= 400:
+        response.headers["x-should-retry"] = "false"
+    return response
+
+
+def _pause(seconds: float) -> Op[None]:
+    return Op(lambda: time.sleep(seconds), lambda: asyncio.sleep(seconds))

@@ -1,0 +1,1 @@
+"""The room that joins store and models: run context, agents, tools, steps, doubt."""

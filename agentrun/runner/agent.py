@@ -1,0 +1,212 @@
+"""`@agent`: a function whose execution is a durable run."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from pydantic import ValidationError
+
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import Json
+from agentrun.core.flow import Flow, Op, run_async, run_sync
+from agentrun.runner import execute
+from agentrun.runner.context import Line, current_line
+from agentrun.runner.execute import Options
+from agentrun.runner.values import Arguments
+from agentrun.store.database import default
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_agents: dict[str, Agent[..., Any]] = {}
+
+
+class Agent(Generic[P, R]):
+    """A durable agent: `run` and `arun` take exactly the function's own arguments."""
+
+    def __init__(self, function: Callable[P, Any], name: str, options: Options | None = None):
+        functools.update_wrapper(cast(Any, self), function)
+        self.function = function
+        self.name = name
+        self.options = options or Options()
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.arguments = Arguments(function, what="the agent")
+
+    def __repr__(self) -> str:
+        return f"<agentrun agent {self.name!r}>"
+
+    def with_options(
+        self,
+        *,
+        key: str | None = None,
+        on_busy: Literal["wait", "raise"] | None = None,
+        on_held: Literal["raise", "wait"] | None = None,
+        on_divergence: Literal["refuse", "accept"] | None = None,
+    ) -> Agent[P, R]:
+        """A copy of the agent with these options.
+
+        Args:
+            key: names the run. The same key and arguments are the same run, resumed after a
+                crash and answered from the journal once done. Without a key each call is a
+                fresh run.
+            on_busy: when another live worker executes the run, ``wait`` for its result or
+                ``raise`` RunConflict.
+            on_held: when the run waits for a person, ``raise`` RunHeld or ``wait`` in place.
+            on_divergence: when the code asks for something other than what is recorded,
+                ``refuse`` before any effect, or ``accept`` and go on from there.
+
+        Raises:
+            ConfigError: an option has a value it does not know.
+        """
+        given = {"key": key, "on_busy": on_busy, "on_held": on_held,
+                 "on_divergence": on_divergence}  # fmt: skip
+        options = replace(self.options, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        _check(options)
+        copy = Agent[P, R](self.function, self.name, options)
+        return copy
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Execute the run here and return its result; after a crash the same line resumes it.
+
+        Raises:
+            RunFailed: the agent raised, now or when it ran; ``__cause__`` is that exception.
+            RunHeld: the run waits for a person: `agentrun inbox`.
+            RunConflict: the key belongs to other arguments or another agent, or the run is busy.
+            Diverged: the code changed its path against what is recorded.
+            ConfigError: called in a running event loop, or inside another run.
+        """
+        self._refuse_inside()
+        if not self.is_async:
+            return cast(R, run_sync(self._flow(args, kwargs)))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._arun(args, kwargs))
+        raise ConfigError(
+            f"{self.name} is async and an event loop is running here: "
+            f"use `await {self.name}.arun(…)`"
+        )
+
+    async def arun(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """`run`, awaited. A sync agent executes in a thread."""
+        self._refuse_inside()
+        return await self._arun(args, kwargs)
+
+    # -- flows -------------------------------------------------------------------------------------
+
+    async def _arun(self, args: Any, kwargs: Any) -> R:
+        return cast(R, await run_async(self._flow(args, kwargs)))
+
+    def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
+        database = default()
+        key = self.options.key or f"{self.name}-{secrets.token_hex(6)}"
+        return execute.start(self, database, key, self.options, self._recorded(args, kwargs))
+
+    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Json]:
+        """The arguments as JSON. Raises ConfigError for what cannot be recorded."""
+        bound = self.arguments.bind(args, kwargs)
+        try:
+            return self.arguments.dump(self.arguments.validate(bound))
+        except ValidationError as error:
+            raise ConfigError(f"{self.name}: the arguments are not valid: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"{self.name}: an argument cannot be recorded: {error}") from None
+
+    def body(self, line: Line, values: dict[str, Any]) -> Op[Any]:
+        """Execute the function as the run that ``line`` belongs to."""
+        args, kwargs = self.arguments.call_with(values, line.run.key)
+        return execute.call_body(line, self.function, self.is_async, args, kwargs)
+
+    def _refuse_inside(self) -> None:
+        line = current_line()
+        if line is not None:
+            raise ConfigError(
+                f"agent {self.name!r} was started inside run {line.run.key!r}; "
+                "a run inside a run is not supported: call its function as a plain function"
+            )
+
+
+def _check(options: Options) -> None:
+    allowed = {"on_busy": ("wait", "raise"), "on_held": ("raise", "wait"),
+               "on_divergence": ("refuse", "accept")}  # fmt: skip
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if option.name in allowed and value not in allowed[option.name]:
+            raise ConfigError(
+                f"{option.name}={value!r}; choose one of {', '.join(allowed[option.name])}"
+            )
+
+
+class _Decorator:
+    """`@agent`, bare or with options."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Agent[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Agent[P, R]: ...
+    @overload
+    def __call__(self, *, name: str | None = None) -> _Named: ...
+    def __call__(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+        """Make a function's execution a durable run.
+
+        ``name`` is the agent's identity, in code and journal (default: the function's name);
+        running a notebook cell again replaces it.
+
+        Raises:
+            ConfigError: an agent of this name was defined by another file.
+        """
+        if function is None:
+            return _Named(name)
+        return _register(function, name)
+
+
+class _Named:
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Agent[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Agent[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return _register(function, self._name)
+
+
+agent = _Decorator()
+
+
+def _register(function: Callable[..., Any], name: str | None) -> Agent[..., Any]:
+    name = name or function.__name__
+    made: Agent[..., Any] = Agent(function, name)
+    other = _agents.get(name)
+    if other is not None and _file(other.function) != _file(function):
+        raise ConfigError(
+            f"two files define an agent named {name!r}: {_file(other.function)} and "
+            f"{_file(function)}; give one of them @agentrun.agent(name=…)"
+        )
+    _agents[name] = made
+    return made
+
+
+def _file(function: Callable[..., Any]) -> str:
+    path = inspect.unwrap(function).__code__.co_filename
+    # Every notebook cell has a file name of its own; all of them are one place.
+    return str(Path(path).resolve()) if Path(path).exists() else "(interactive)"
+
+
+def registered(name: str) -> Agent[..., Any]:
+    """The agent of this name. Raises ConfigError when no imported file defines it."""
+    if name not in _agents:
+        known = ", ".join(sorted(_agents)) or "none"
+        raise ConfigError(
+            f"no agent named {name!r} is defined in this process (known: {known}); import the "
+            "file that defines it"
+        )
+    return _agents[name]

@@ -1,0 +1,219 @@
+"""One run as it executes in this process, and the line of control that user code is on.
+
+A `Line` is what `core.recorder.current` holds inside a run: the run, and the scope of the task or
+thread that looks. Everything that is journaled goes through `RunContext.append`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+from agentrun.core import recorder
+from agentrun.core.errors import ConfigError, Interrupt, Parking
+from agentrun.core.events import Event
+from agentrun.core.flow import Flow, Op
+from agentrun.core.identity import Asked, History, Scope
+from agentrun.core.messages import reply_messages
+from agentrun.core.recorder import ModelRequest, ModelStep
+from agentrun.store.database import Database
+from agentrun.store.journal import Tail
+
+T = TypeVar("T")
+
+
+def blocking(call: Callable[[], T]) -> Op[T]:
+    """An operation that blocks; async callers run it in a thread, which is no part of the run."""
+
+    async def in_thread() -> T:
+        with on_line(None):
+            return await asyncio.to_thread(call)
+
+    return Op(call, in_thread)
+
+
+class RunContext:
+    """A claimed run: its history, the end of its journal, and whether it may still go on."""
+
+    def __init__(
+        self, database: Database, key: str, agent: str, tail: Tail, events: Sequence[Event],
+        on_divergence: str,
+    ) -> None:  # fmt: skip
+        self.database = database
+        self.key = key
+        self.agent = agent
+        self.tail = tail
+        self.on_divergence = on_divergence
+        self.lock = threading.RLock()
+        self.history = History()
+        for event in events:
+            self.history.apply(event)
+        self.root = Scope()
+        self.interrupt: Interrupt | None = None
+        self._draining = False
+        # The step whose recorded error was handed out last, with nothing handed out since.
+        self.failing_step: int | None = None
+        self.under_way = 0  # attempts whose effect is being performed
+        self.consumed = {e.key for e in events if e.event == "resolved" and e.key}
+        self.heart = database.heart
+
+    @property
+    def run_id(self) -> UUID:
+        return self.tail.run_id
+
+    # -- may the run go on? ------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Stop at the next step: what is in flight finishes, then the run is handed back."""
+        self._draining = True
+
+    def check(self, scope: Scope) -> None:
+        """Raise the run's interrupt: once interrupted, every further effect is refused."""
+        with self.lock:
+            if self.interrupt is None and self.tail.lost is not None:
+                self._interrupt_for(self.tail.lost)
+            if self.interrupt is None and self._draining and not scope.body:
+                self.stop(Parking("the process is stopping", status="queued"))
+            if self.interrupt is not None:
+                raise self.interrupt
+
+    def _interrupt_for(self, lost: BaseException) -> None:
+        if not isinstance(lost, Interrupt):
+            raise lost  # the database refused this run's events: a StoreError, each time again
+        self.stop(lost)
+
+    def stop(self, interrupt: Interrupt) -> Interrupt:
+        """Interrupt the run in this process, for good; the first interrupt stands."""
+        with self.lock:
+            self.interrupt = self.interrupt or interrupt
+            return self.interrupt
+
+    # -- journal -------------------------------------------------------------------------------
+
+    def append(self, *events: Event) -> Future[None]:
+        """Journal events in order and take them into the history."""
+        with self.lock:
+            done = self.database.writer.append(self.tail, events)
+            first = self.tail.seq - len(events) + 1
+            for seq, event in enumerate(events, first):
+                self.history.apply(replace(event, seq=seq))
+        return done
+
+    def durable(self, done: Future[None]) -> Op[None]:
+        """Wait until an append is committed. A cancelled waiter leaves the writer alone."""
+        writer = self.database.writer
+
+        async def wait() -> None:
+            writer.hurry()
+            await asyncio.shield(asyncio.wrap_future(done))
+
+        return Op(lambda: writer.wait(done), wait)
+
+    def flushed(self) -> Op[None]:
+        """Wait until everything journaled so far is committed."""
+        return self.durable(self.append())
+
+    # -- tool calls that a reply asked for ------------------------------------------------------
+
+    def learn_reply(self, scope: Scope, ident: str, turn: int | None, body: Any) -> None:
+        """Remember the tool calls of a model's reply, so that they are found when made."""
+        calls = [call for message in reply_messages(body) for call in message.calls]
+        asked = [
+            Asked(f"{ident}#{index}", call.name, call.id, call.arguments, turn)
+            for index, call in enumerate(calls)
+        ]
+        with self.lock:
+            scope.turn = turn if turn is not None else scope.turn
+            if asked:
+                scope.asked.append(asked)
+
+
+@dataclass(eq=False)
+class Line:
+    """A run, and where in it the calling task or thread stands."""
+
+    run: RunContext
+    scope: Scope
+
+    def open_model_step(self, request: ModelRequest) -> Flow[ModelStep]:
+        from agentrun.runner.model_step import open_model_step
+
+        return open_model_step(self, request)
+
+    def child(self) -> Line:
+        """The line of a task or thread started from here."""
+        with self.run.lock:
+            return Line(self.run, self.scope.child())
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """What a tool's body may know about its own step."""
+
+    key: str
+    attempt: int
+    number: int
+    _connection: Any = field(default=None, repr=False)
+
+    @property
+    def connection(self) -> Any:
+        """The psycopg connection of a `transaction` tool.
+
+        Raises ConfigError in tools of any other class.
+        """
+        if self._connection is None:
+            raise ConfigError(
+                "current_step().connection exists only in tools declared effect='transaction'"
+            )
+        return self._connection
+
+
+_step: ContextVar[StepInfo | None] = ContextVar("agentrun_step", default=None)
+
+
+def current_line() -> Line | None:
+    """The line of the calling code; None outside a run and inside a model call."""
+    found = recorder.current.get()
+    return found if isinstance(found, Line) else None
+
+
+def current_run() -> RunContext | None:
+    """The run that the calling code belongs to, or None."""
+    line = current_line()
+    return line.run if line else None
+
+
+def current_step() -> StepInfo:
+    """The step whose body is executing: `.key`, `.attempt`, `.connection`.
+
+    Outside a run a tool is a plain function; there the key is empty and the attempt is 1.
+    """
+    return _step.get() or StepInfo(key="", attempt=1, number=0)
+
+
+@contextmanager
+def on_line(line: Line | None, step: StepInfo | None = None) -> Iterator[None]:
+    """Execute the block as part of ``line`` (and as the body of ``step``); None: of no run."""
+    line_token, step_token = recorder.current.set(line), _step.set(step)
+    try:
+        yield
+    finally:
+        recorder.current.reset(line_token)
+        _step.reset(step_token)
+
+
+def performer() -> tuple[int, int]:
+    """Who executes the calling code: thread and task."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident(), id(task)
+

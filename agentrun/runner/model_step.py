@@ -1,0 +1,138 @@
+"""A model call as a step: what the HTTP transport reports, journaled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from agentrun.core.codec import detach, digest
+from agentrun.core.events import Event, Json
+from agentrun.core.flow import Flow
+from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest
+from agentrun.core.secrets import redact
+from agentrun.runner.context import Line, blocking
+from agentrun.runner.step import Step, Wanted, open_step
+
+# Ways in which providers lay out a JSON body. A body that one of them reproduces byte for byte is
+# stored as a value, so that later requests refer to its texts; any other is kept as bytes too.
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "compact": {"separators": (",", ":"), "ensure_ascii": False},
+    "compact-ascii": {"separators": (",", ":")},
+    "spaced": {"ensure_ascii": False},
+    "spaced-ascii": {},
+    "indented": {"indent": 2, "ensure_ascii": False},
+    "indented-ascii": {"indent": 2},
+}
+
+
+def open_model_step(line: Line, request: ModelRequest) -> Flow[RecordedCall]:
+    """Begin or replay the step that a model call is."""
+    wanted = Wanted(
+        kind="model",
+        name=request.model or request.api,
+        effect="idempotent",
+        asked={"api": request.api, "url": request.url, "body": request.body},
+        compared=[request.api, request.canonical],
+    )
+    step = yield from open_step(line, wanted)
+    call = RecordedCall(line, step)
+    if step.outcome is not None:
+        call.reply = yield blocking(partial(_read, line, step.outcome.output, step.outcome))
+        line.run.learn_reply(line.scope, step.ident, step.turn, call.reply.body)
+    else:
+        line.scope.turn = step.turn if step.turn is not None else line.scope.turn
+    return call
+
+
+@dataclass(eq=False)
+class RecordedCall:
+    """The runner's side of `core.recorder.ModelStep`."""
+
+    line: Line
+    step: Step
+    reply: ModelReply | None = None
+
+    @property
+    def recorded(self) -> ModelReply | None:
+        return self.reply
+
+    @property
+    def key(self) -> str:
+        return self.step.key
+
+    def attempt(self) -> Flow[ModelReply | None]:
+        reply: ModelReply | None = yield from self.step.attempt(
+            lambda output, status: _read(self.line, output, None)
+        )
+        return reply
+
+    def failed(self, failure: CallFailed, retry_in: float) -> None:
+        error = {"type": failure.reason, "message": failure.detail, "status": failure.status,
+                 "billed": failure.billed}  # fmt: skip
+        self.step.failed(error, retry_in, failure.reason)
+
+    def finish(self, reply: ModelReply) -> None:
+        output, raw = _written(reply)
+        failed = reply.status >= 400 or reply.status == 0 or reply.ending == "cut"
+        status = "error" if failed else "abandoned" if reply.ending == "abandoned" else "ok"
+        self.step.finish(status, output, raw=raw, model=reply.model, usage=reply.usage)
+        self.line.run.learn_reply(self.line.scope, self.step.ident, self.step.turn, reply.body)
+
+
+def _written(reply: ModelReply) -> tuple[Json, bytes | None]:
+    """A reply as the value that is stored, and the exact bytes where the value cannot give them."""
+    output: dict[str, Json] = {
+        "status": reply.status,
+        "headers": [list(pair) for pair in reply.headers],
+        "body": reply.body,
+        "stream": reply.stream,
+        "ending": reply.ending,
+    }
+    if reply.error is not None:
+        output["error"] = list(reply.error)
+    layout = None if reply.stream else _layout(reply.body, reply.raw)
+    if layout is not None:
+        output["layout"] = layout
+        return output, None
+    raw = _without_secrets(reply.raw)
+    output["raw"] = {"payload": digest(raw), "size": len(raw)}
+    return output, raw
+
+
+def _read(line: Line, output: Json, outcome: Event | None) -> ModelReply:
+    """The reply that `_written` stored."""
+    layout = output.get("layout")
+    if layout is not None:
+        raw = _dump(output["body"], layout)
+    else:
+        name = output["raw"]["payload"]
+        raw = detach(line.run.database.payload(line.run.run_id, name), name)
+    error = output.get("error")
+    return ModelReply(
+        status=output["status"],
+        headers=tuple((name, value) for name, value in output["headers"]),
+        raw=raw,
+        body=output["body"],
+        stream=output["stream"],
+        ending=output["ending"],
+        error=(error[0], error[1]) if error else None,
+        model=outcome.model if outcome is not None else None,
+        usage=outcome.usage if outcome is not None else None,
+    )
+
+
+def _layout(body: Json, raw: bytes) -> str | None:
+    return next((name for name in _LAYOUTS if body is not None and _dump(body, name) == raw), None)
+
+
+def _dump(body: Json, layout: str) -> bytes:
+    return json.dumps(body, **_LAYOUTS[layout]).encode("utf-8", "surrogatepass")
+
+
+def _without_secrets(raw: bytes) -> bytes:
+    """Exact bytes, unless a secret is in them."""
+    text = raw.decode("utf-8", "surrogateescape")
+    clean, removed = redact(text)
+    return clean.encode("utf-8", "surrogateescape") if removed else raw

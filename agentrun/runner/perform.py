@@ -1,0 +1,164 @@
+"""Perform a function as a step: a tool, a `@step`, a clock reading.
+
+One flow for every effect class and for sync and async functions: replay the recorded outcome, or
+attempt until there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from agentrun.core.codec import Unserialisable, check
+from agentrun.core.errors import ToolFailed, ToolTimeout
+from agentrun.core.events import Event, Json
+from agentrun.core.flow import Flow, Op
+from agentrun.runner import doubt, failures, transaction
+from agentrun.runner.context import Line, StepInfo, on_line
+from agentrun.runner.step import Step, Wanted, open_step
+from agentrun.runner.values import Result
+from agentrun.runner.waiting import pause
+
+_BACKOFF = 0.5  # seconds before the first retry; doubles, with jitter
+_BACKOFF_MAX = 30.0
+
+
+@dataclass(frozen=True)
+class Body:
+    """A function to perform as a step, with what it is given and how it may be tried again."""
+
+    call: Callable[[StepInfo], Any]  # returns the function's value, or its awaitable
+    result: Result
+    retries: int = 0
+    timeout: float | None = None  # seconds an attempt may take
+
+
+def perform(line: Line, wanted: Wanted, body: Body) -> Flow[Any]:
+    """The step's result: recorded, or of an attempt made now.
+
+    Raises what the function raised, now or when it was recorded.
+    """
+    step = yield from open_step(line, wanted)
+    try:
+        while step.outcome is None:
+            if wanted.effect == "transaction":
+                yield from transaction.attempt(step, partial(_invoke, line, step, body), body)
+            else:
+                yield from _attempt(line, step, body)
+    finally:
+        step.done()
+    return _handed(step.outcome, body.result)
+
+
+def _attempt(line: Line, step: Step, body: Body) -> Flow[None]:
+    late = yield from step.attempt(lambda output, status: (output, status))
+    if late is not None:
+        step.finish(late[1], late[0], by="late result")
+        return
+    try:
+        value = yield _invoke(line, step, body, None)
+    except ToolTimeout as error:
+        if step.wanted.effect == "once":  # it was stopped half-way: nobody knows
+            yield from doubt.settle(step, step.run.history.steps[step.ident])
+        else:
+            yield from _failed(step, body, error)
+    except Exception as error:
+        yield from _failed(step, body, error)
+    else:
+        step.finish(*outcome_of(step, value, body.result))
+
+
+def _failed(step: Step, body: Body, error: Exception) -> Flow[None]:
+    known = step.run.history.steps.get(step.ident)
+    failed = known.failures if known else 0
+    if isinstance(error, ToolFailed) or failed >= body.retries:
+        step.finish("error", {"error": failures.describe(error)})
+        raise error
+    retry_in = min(_BACKOFF_MAX, _BACKOFF * 2**failed) * random.uniform(0.75, 1.0)
+    step.failed(failures.describe(error), retry_in, f"{type(error).__name__}: {error}")
+    yield pause(retry_in)
+
+
+def outcome_of(step: Step, value: Any, result: Result) -> tuple[str, Json]:
+    """Status and output for a returned value. What cannot be stored is an error, recorded:
+    the effect took place and must not be repeated for that."""
+    try:
+        output = {"result": result.encode(value)}
+        check(output["result"], "result")
+    except (Unserialisable, TypeError, ValueError) as error:
+        failed = ToolFailed(
+            f"{step.wanted.name} took effect, but its result cannot be recorded: {error}"
+        )
+        return "error", {"error": failures.describe(failed)}
+    return "ok", output
+
+
+def _handed(outcome: Event, result: Result) -> Any:
+    """Hand out a recorded outcome."""
+    if outcome.status == "ok":
+        return result.decode(outcome.output["result"])
+    raise failures.rebuild(outcome.output.get("error"))
+
+
+# -- calling the function ------------------------------------------------------------------------
+
+
+def _invoke(line: Line, step: Step, body: Body, connection: Any) -> Op[Any]:
+    """Call the function inside its own scope, so that steps of its body are its own."""
+    info = StepInfo(step.key, step.attempts, step.number, connection)
+    inside = Line(line.run, line.scope.inside(step.ident))
+
+    def call() -> Any:
+        with on_line(inside, info):
+            return body.call(info)
+
+    def call_sync() -> Any:
+        return call() if body.timeout is None else _in_time(call, body.timeout, step.wanted.name)
+
+    async def call_async() -> Any:
+        with on_line(inside, info):
+            try:
+                async with asyncio.timeout(body.timeout) as limit:
+                    value = body.call(info)
+                    return await value if inspect.isawaitable(value) else value
+            except TimeoutError:
+                if not limit.expired():
+                    raise  # the function's own
+                raise _too_long(step.wanted.name, body.timeout) from None
+
+    return Op(call_sync, call_async)
+
+
+def _in_time(call: Callable[[], Any], timeout: float, name: str) -> Any:
+    """Call in a thread and stop waiting after ``timeout`` seconds. The thread itself goes on:
+    Python cannot stop it, which is why sync `once` tools have no timeout."""
+    outcome: list[Any] = []
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            outcome.append((True, context.run(call)))
+        except BaseException as error:
+            outcome.append((False, error))
+
+    thread = threading.Thread(target=run, name=f"agentrun-{name}", daemon=True)
+    with on_line(None):
+        thread.start()
+    thread.join(timeout)
+    if not outcome:
+        raise _too_long(name, timeout)
+    succeeded, value = outcome[0]
+    if succeeded:
+        return value
+    raise value
+
+
+def _too_long(name: str, timeout: float | None) -> ToolTimeout:
+    return ToolTimeout(f"{name} took longer than its timeout of {timeout:g} s")

@@ -1,0 +1,212 @@
+"""A step: found or begun, attempted, finished. Every effect passes through here.
+
+The order is the promise. An attempt's intent is durable before its effect begins; the outcome is
+queued before anything is handed on; what is recorded is handed out and never performed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from agentrun.core.errors import Diverging
+from agentrun.core.events import Effect, Event, Json, Kind, Usage
+from agentrun.core.flow import Flow
+from agentrun.core.identity import (
+    Asked,
+    Known,
+    Place,
+    Scope,
+    check_same,
+    fingerprint_step,
+    place_call,
+    place_next,
+    step_key,
+)
+from agentrun.core.secrets import redact
+from agentrun.runner import doubt
+from agentrun.runner.context import Line, RunContext, blocking, performer
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the code asks for: one step."""
+
+    kind: Kind
+    name: str
+    effect: Effect
+    asked: Json  # recorded as the step's input
+    compared: Json = None  # what the fingerprint is taken of; None: `asked`
+    call: Asked | None = None  # the tool call of a reply that this step answers
+    doubt: doubt.Policy = field(default_factory=doubt.Policy)
+
+    @property
+    def fingerprint(self) -> str:
+        compared = self.asked if self.compared is None else self.compared
+        # Of the value without secrets: that is what a resume reads back.
+        return fingerprint_step(self.kind, self.name, redact(compared)[0])
+
+
+@dataclass(eq=False)
+class Step:
+    """A step under way, or one whose recorded outcome only has to be handed out."""
+
+    run: RunContext
+    scope: Scope
+    wanted: Wanted
+    ident: str
+    number: int
+    turn: int | None
+    key: str
+    fingerprint: str
+    overlapping: bool
+    attempts: int = 0
+    outcome: Event | None = None
+    started_at: datetime | None = None
+
+    # -- attempts ------------------------------------------------------------------------------
+
+    def attempt(self, adopt: Callable[[Json, str], Any] | None = None) -> Flow[Any]:
+        """Begin an attempt: its intent is durable, and the lease good, when this returns.
+
+        Returns what ``adopt`` makes of an earlier attempt's late answer, if one is there: then
+        nothing may be sent. Raises Interrupt when the run may not go on here.
+        """
+        self.run.check(self.scope)
+        self.attempts += 1
+        self.started_at = datetime.now(UTC)
+        if self.wanted.effect != "read":
+            yield self.run.durable(self.run.append(self._event("attempt_started")))
+            if self.attempts > 1 and adopt is not None:
+                late = yield from self._late(self.attempts - 1)
+                if late is not None:
+                    return adopt(late["output"], late["status"])
+        self.run.heart.fence()
+        self.run.check(self.scope)
+        return None
+
+    def _late(self, attempt: int) -> Flow[dict[str, Any] | None]:
+        database, run_id = self.run.database, self.run.run_id
+        late: dict[str, Any] | None = yield blocking(
+            lambda: database.late_result(run_id, self.number, attempt)
+        )
+        return late
+
+    def failed(self, error: Json, retry_in: float, reason: str) -> None:
+        """This attempt failed and another will follow in ``retry_in`` seconds."""
+        self.run.append(self.failed_event(error, retry_in, reason))
+
+    def failed_event(self, error: Json, retry_in: float, reason: str) -> Event:
+        """A failed attempt as an event."""
+        output = {"error": error, "retry_in": round(retry_in, 3)}
+        return self._event("attempt_failed", output=output, has_output=True, reason=reason,
+                           started_at=self.started_at)  # fmt: skip
+
+    def finish(
+        self, status: str, output: Json, *, raw: bytes | None = None,
+        model: str | None = None, usage: Usage | None = None, by: str | None = None,
+    ) -> Event:  # fmt: skip
+        """Record the outcome. Not waited for: the next effect of the run waits for it."""
+        self.outcome = self.outcome_event(status, output, raw=raw, model=model, usage=usage, by=by)
+        self.run.append(self.outcome)
+        self.run.failing_step = self.number if status == "error" else None
+        self.done()
+        return self.outcome
+
+    def outcome_event(self, status: str, output: Json, **columns: Any) -> Event:
+        """The outcome as an event; tools repeat their arguments, so that one row answers."""
+        return self._event("step_finished", status=status, output=output, has_output=True,
+                           started_at=self.started_at, **columns)  # fmt: skip
+
+    def resolved(self, status: str, by: str, reason: str | None, mail: str | None = None) -> Event:
+        """A decision about this step, as an event."""
+        return self._event("resolved", status=status, by=by, reason=reason, key=mail)
+
+    def done(self) -> None:
+        """The step is not under way any more."""
+        with self.run.lock:
+            if self.scope.active.pop(self.number, None) is not None:
+                self.run.under_way -= 1
+
+    def _event(self, event: Any, **columns: Any) -> Event:
+        first = event == "attempt_started" and self.attempts == 1
+        tells = first or (event == "step_finished" and self.wanted.kind != "model")
+        lone = event == "step_finished" and self.attempts == 0
+        return Event(**{
+            "event": event, "step": self.number, "turn": self.turn, "kind": self.wanted.kind,
+            "name": self.wanted.name, "ident": self.ident, "attempt": max(1, self.attempts),
+            "effect": self.wanted.effect, "key": self.key, "fingerprint": self.fingerprint,
+            "overlapping": self.overlapping,
+            **({"input": self.wanted.asked, "has_input": True} if tells or lone else {}),
+            **columns,
+        })  # fmt: skip
+
+
+def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
+    """Find the step that the code asks for, or begin it.
+
+    Raises:
+        Diverging: something else is recorded at this place, and divergence is refused.
+        Interrupt: the run may not go on here, or its doubt waits for a person.
+    """
+    run = line.run
+    with run.lock:
+        run.check(line.scope)
+        step, known = _placed(line, wanted)
+        if step.outcome is None:
+            line.scope.active[step.number] = performer()
+            run.under_way += 1
+        else:
+            run.failing_step = step.number if step.outcome.status == "error" else None
+    if known is not None and known.open is not None and wanted.effect == "once":
+        try:
+            yield from doubt.settle(step, known)
+        except BaseException:
+            step.done()
+            raise
+    return step
+
+
+def _placed(line: Line, wanted: Wanted) -> tuple[Step, Known | None]:
+    run, scope, history = line.run, line.scope, line.run.history
+    fingerprint = wanted.fingerprint
+    place = _place(line, wanted, fingerprint)
+    try:
+        check_same(place, wanted.kind, wanted.name, fingerprint, redact(wanted.asked)[0])
+    except Diverging as diverging:
+        if run.on_divergence != "accept":
+            raise run.stop(diverging) from None
+        run.append(Event(event="diverged", ident=place.ident, step=place.known and
+                         place.known.step, by="on_divergence", reason=diverging.diff))  # fmt: skip
+        place = Place(place.ident, scope.current_turn(), place.overlapping, None)
+    known = place.known
+    if known is None:
+        history.last_step += 1
+        turn = place.turn if place.turn is not None else _next_turn(run, wanted)
+        number = history.last_step
+        key = step_key(run.run_id, place.ident, history.divergences)
+    else:
+        number, turn = known.step, known.turn
+        key = known.key or step_key(run.run_id, place.ident, history.divergences)
+    step = Step(
+        run, scope, wanted, place.ident, number, turn, key, fingerprint, place.overlapping,
+        attempts=known.attempts if known else 0, outcome=known.outcome if known else None,
+    )  # fmt: skip
+    return step, known
+
+
+def _place(line: Line, wanted: Wanted, fingerprint: str) -> Place:
+    if wanted.call is not None:
+        return place_call(line.run.history, line.scope, wanted.call)
+    return place_next(line.run.history, line.scope, wanted.kind, wanted.name, wanted.effect,
+                      fingerprint, performer())  # fmt: skip
+
+
+def _next_turn(run: RunContext, wanted: Wanted) -> int | None:
+    if wanted.kind != "model":
+        return run.history.last_turn or None
+    run.history.last_turn += 1
+    return run.history.last_turn
+

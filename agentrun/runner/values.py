@@ -1,0 +1,123 @@
+"""Arguments and results: typed by a function's own annotations, plain JSON in the journal."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import create_model as make_model
+from pydantic.errors import PydanticSchemaGenerationError
+
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import Json
+
+KEY_PARAMETER = "idempotency_key"
+
+
+class Result:
+    """How values of one return type are stored and given back.
+
+    A live call hands out what a resume would: the value after a round trip through JSON.
+    """
+
+    def __init__(self, annotation: Any = Any) -> None:
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        except (PydanticUserError, PydanticSchemaGenerationError):
+            self._adapter = TypeAdapter(Any)
+
+    def encode(self, value: Any) -> Json:
+        """``value`` as JSON. Raises pydantic's serialization error (a ValueError)."""
+        return self._adapter.dump_python(value, mode="json", warnings=False)
+
+    def decode(self, stored: Json) -> Any:
+        """The typed value, or the plain one where it does not fit its annotation."""
+        try:
+            return self._adapter.validate_python(stored)
+        except ValidationError:
+            return stored
+
+
+class Arguments:
+    """The parameters of a function, as pydantic sees them.
+
+    ``idempotency_key`` is filled in by agentrun and is no argument.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, what: str) -> None:
+        self.signature = inspect.signature(function)
+        self.wants_key = KEY_PARAMETER in self.signature.parameters
+        hints = _hints(function)
+        fields: dict[str, Any] = {}
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise ConfigError(
+                    f"{what} {function.__name__} takes *{name}: its arguments could not be "
+                    "recorded by name; give it named parameters"
+                )
+            if name != KEY_PARAMETER:
+                given = ... if parameter.default is parameter.empty else parameter.default
+                # An alias, so that names pydantic keeps for itself ("schema", "_x") work too.
+                field = Field(default=given, alias=name)
+                fields[f"p{len(fields)}"] = (hints.get(name, Any), field)
+        self.names = [field[1].alias for field in fields.values()]
+        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+        self.model: type[BaseModel] = make_model(function.__name__, __config__=config, **fields)
+        self.result = Result(hints.get("return", Any))
+        self._null_is_default = {
+            name
+            for name, (hint, field) in zip(self.names, fields.values(), strict=True)
+            if field.default is not ... and not _accepts_null(hint)
+        }
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by name, with defaults. Raises TypeError like the function itself."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return {name: bound.arguments[name] for name in self.names if name in bound.arguments}
+
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Typed values by name. Raises pydantic.ValidationError.
+
+        A strict schema makes a model send null for what it leaves out: then the default counts.
+        """
+        omitted = {n for n in self._null_is_default if values.get(n, ...) is None}
+        checked = self.model.model_validate({n: v for n, v in values.items() if n not in omitted})
+        return {
+            name: getattr(checked, field)
+            for name, field in zip(self.names, type(checked).model_fields, strict=True)
+        }
+
+    def dump(self, values: dict[str, Any]) -> dict[str, Json]:
+        """Typed values as JSON. Raises a ValueError for what JSON cannot hold."""
+        fields = zip(self.names, self.model.model_fields, strict=True)
+        built = self.model.model_construct(**{field: values[name] for name, field in fields})
+        return built.model_dump(mode="json", by_alias=True, warnings=False)
+
+    def call_with(self, values: dict[str, Any], key: str) -> tuple[list[Any], dict[str, Any]]:
+        """How to call the function: positional-only parameters by position, others by name."""
+        given = {**values, KEY_PARAMETER: key} if self.wants_key else dict(values)
+        positional = [
+            given.pop(name)
+            for name, parameter in self.signature.parameters.items()
+            if parameter.kind is parameter.POSITIONAL_ONLY and name in given
+        ]
+        return positional, given
+
+
+def _accepts_null(hint: Any) -> bool:
+    try:
+        TypeAdapter(hint).validate_python(None)
+    except (ValidationError, PydanticUserError, PydanticSchemaGenerationError):
+        return False
+    return True
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError:
+        # Annotations under TYPE_CHECKING: those that are no strings still count.
+        return {k: v for k, v in function.__annotations__.items() if not isinstance(v, str)}

@@ -1,0 +1,1 @@
+"""The room that knows psycopg and SQL: journal, payloads, claims, embedded server, migrations."""

@@ -1,0 +1,145 @@
+"""Connections whose every wait has a deadline, and which errors mean what.
+
+A dead socket gives no error: without a client-side deadline a call may wait for ever, and no
+server setting helps (`statement_timeout` needs a server that is reached). psycopg waits in one
+place, `Connection.wait`, so the deadline is put there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import dict_row
+
+from agentrun.core.errors import ConfigError, StoreUnavailable
+
+RV = TypeVar("RV")
+
+CALL_DEADLINE = 15.0  # seconds any one database call may take before its connection is given up
+CONNECT_TIMEOUT = 5  # seconds
+
+# Failures after which the same statement may succeed: a lost or refused connection, a server
+# that starts, stops, became a standby or ran out of space or connections, a lock not had in
+# time, a serialization failure. Whatever else fails would fail again.
+_TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+RETRY_AT_ONCE = (errors.SerializationFailure, errors.DeadlockDetected)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether sending the same again can succeed once the world has changed."""
+    return isinstance(error, _TRANSIENT)
+
+
+class DeadlineConnection(psycopg.Connection[Any]):
+    """A psycopg connection on which no call waits longer than ``deadline`` seconds."""
+
+    deadline: float = CALL_DEADLINE
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, self.deadline if timeout is None else timeout)
+        except errors._WaitTimeout as error:
+            # The server may still be at it: nothing on this connection can be trusted again.
+            self.pgconn.finish()
+            raise psycopg.OperationalError(
+                f"no answer from the database within {self.deadline:g} s"
+            ) from error
+
+
+def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
+    """Open an autocommit connection that returns rows as dicts.
+
+    Raises:
+        psycopg.OperationalError: the server cannot be reached or refuses.
+    """
+    conn = DeadlineConnection.connect(
+        dsn,
+        autocommit=True,
+        row_factory=dict_row,
+        connect_timeout=CONNECT_TIMEOUT,
+        application_name="agentrun",
+    )
+    conn.deadline = deadline
+    return conn
+
+
+def explain_refusal(error: psycopg.OperationalError, dsn: str) -> Exception:
+    """The error to raise when the very first connection fails; never shows the password."""
+    target = describe(dsn)
+    text = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
+    refused = ("password authentication failed", "no password supplied", "does not exist")
+    if any(part in text for part in refused):
+        return ConfigError(
+            f"Postgres at {target} refused the login: {text}. "
+            "Correct the DSN given to agentrun.connect() or AGENTRUN_DATABASE_URL."
+        )
+    return StoreUnavailable(
+        f"Postgres at {target} cannot be reached: {text}. Start it, or correct the DSN given to "
+        "agentrun.connect() or AGENTRUN_DATABASE_URL."
+    )
+
+
+def describe(dsn: str) -> str:
+    """Host, port and database of a DSN, without user name or password."""
+    try:
+        info = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(
+            "the database DSN cannot be read; expected something like "
+            "postgresql://user:password@host:5432/database"
+        ) from error
+    host = info.get("host") or "the default host"
+    port = f":{info['port']}" if "port" in info else ""
+    return f"{host}{port}, database {info.get('dbname') or '(default)'}"
+
+
+# -- the connection a `transaction` tool works on ---------------------------------------------------
+
+
+class _Lent:
+    """While a tool has it, the transaction is not the tool's to end."""
+
+    lent: bool = False
+
+    def _refuse(self) -> None:
+        if self.lent:
+            raise ConfigError(
+                "a `transaction` tool must not commit or roll back current_step().connection: it "
+                "commits together with the step's checkpoint; raise an exception to roll back"
+            )
+
+
+class ToolConnection(_Lent, psycopg.Connection[Any]):
+    """A connection for the body of a sync `transaction` tool."""
+
+    def commit(self) -> None:
+        self._refuse()
+        super().commit()
+
+    def rollback(self) -> None:
+        self._refuse()
+        super().rollback()
+
+
+class AsyncToolConnection(_Lent, psycopg.AsyncConnection[Any]):
+    """A connection for the body of an async `transaction` tool."""
+
+    async def commit(self) -> None:
+        self._refuse()
+        await super().commit()
+
+    async def rollback(self) -> None:
+        self._refuse()
+        await super().rollback()
+
+
+def open_transaction(dsn: str) -> ToolConnection:
+    """Open a connection on which the first statement begins a transaction."""
+    return ToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT)
+
+
+async def open_transaction_async(dsn: str) -> AsyncToolConnection:
+    """The async twin of `open_transaction`."""
+    return await AsyncToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT)

@@ -1,0 +1,439 @@
+"""One Postgres database as this process uses it: writer, heart, reads, claims.
+
+`connect()` opens it and makes it the process default; `default()` finds it again, or opens the
+one that AGENTRUN_DATABASE_URL names, or the embedded server. Threads and connections are started
+when first needed, so that reading a transcript starts neither.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID, uuid4, uuid5
+
+import psycopg
+
+from agentrun.core.codec import Codec, Payload, decode, encode
+from agentrun.core.errors import ConfigError, LeaseLost, RunNotFound, StoreUnavailable
+from agentrun.core.events import Event, Json
+from agentrun.core.sharing import Shared
+from agentrun.store import embedded, migrate
+from agentrun.store.connection import (
+    DeadlineConnection,
+    connect as open_connection,
+    describe,
+    explain_refusal,
+    is_transient,
+)
+from agentrun.store.journal import Batch, Sender, Tail, Writer
+from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
+from agentrun.store.rows import Row, to_event, to_row
+from agentrun.store.sql import QUERIES
+
+logger = logging.getLogger("agentrun")
+
+# run_id derives from the key, so that two processes that submit one key mean one run.
+_NAMESPACE = UUID("6f1a54a4-6a1c-5b0e-9f0e-a6e27a52b1d1")
+_WHOLE = 1 << 30  # bytes; a letter is stored in one piece, whatever its size
+_IDLE = 4  # connections kept open for reads
+
+
+def run_id_of(key: str) -> UUID:
+    """The id of the run with this key, in whichever database."""
+    return uuid5(_NAMESPACE, key.encode("utf-8", "surrogatepass").hex())
+
+
+class Database:
+    """A connection to agentrun's tables; also a context manager whose `close()` drains."""
+
+    def __init__(self, dsn: str, *, lease: float = LEASE) -> None:
+        self.dsn = dsn
+        self.lease = lease
+        self._pid = os.getpid()
+        self._idle: list[DeadlineConnection] = []
+        self._guard = threading.Lock()
+        self._claiming = threading.Lock()
+        # Runs executing in this process; the runner enters and leaves them.
+        self.active: dict[UUID, Any] = {}
+        self._left = threading.Condition(self._guard)
+        self._closed = False
+
+    # -- parts, started when first needed -----------------------------------------------------
+
+    @cached_property
+    def writer(self) -> Writer:
+        """The process's one journal writer."""
+        return Writer(self.dsn, self._keep_late)
+
+    @property
+    def heart(self) -> Heart:
+        """This process as a worker; a new incarnation if the last one was declared dead."""
+        with self._claiming:
+            return self._beating()
+
+    def _beating(self) -> Heart:
+        heart: Heart | None = getattr(self, "_heart", None)
+        if heart is None or heart.dead:
+            heart = self._heart = self._patiently(lambda: Heart(self.dsn, self.lease))
+        return heart
+
+    @cached_property
+    def _claims(self) -> Sender:
+        return Sender(self.dsn)
+
+    # -- statements ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[DeadlineConnection]:
+        """Borrow an autocommit connection; a broken one is thrown away."""
+        if os.getpid() != self._pid:
+            raise ConfigError(
+                "this Database belongs to the parent of a forked process; "
+                "call agentrun.connect() again in the child"
+            )
+        with self._guard:
+            conn = self._idle.pop() if self._idle else None
+        if conn is None or conn.closed:
+            conn = open_connection(self.dsn)
+        try:
+            yield conn
+        finally:
+            usable = not conn.closed and conn.info.transaction_status == 0
+            with self._guard:
+                keep = usable and len(self._idle) < _IDLE and not self._closed
+                if keep:
+                    self._idle.append(conn)
+            if not keep:
+                conn.close()
+
+    def query(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Run a named statement; waits, and says so, while the database is away."""
+
+        def run() -> list[dict[str, Any]]:
+            with self.connection() as conn:
+                cursor = conn.execute(QUERIES[name], parameters)
+                return cursor.fetchall() if cursor.description else []
+
+        return self._patiently(run)
+
+    def _patiently(self, action: Any) -> Any:
+        pause = 0.05
+        while True:
+            try:
+                return action()
+            except psycopg.Error as error:
+                if not is_transient(error) or self._closed:
+                    raise
+                logger.warning("waiting for the database: %s", str(error).strip())
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(1.0, pause * 2)
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def find(self, key: str) -> dict[str, Any]:
+        """The row of a run. Raises RunNotFound, naming what is near."""
+        rows = self.query("run", key=_text(key))
+        if rows:
+            return rows[0]
+        near = [row["key"] for row in self.query("keys", prefix=_text(key)[:3], limit=3)]
+        hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
+        raise RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
+
+    def create(self, key: str, agent: str, arguments: Json, fingerprint: str) -> bool:
+        """Create the run if no run has its key; return whether it was created here."""
+        encoded = encode({"args": arguments})
+        row = self.query(
+            "create",
+            run_id=run_id_of(key),
+            key=_text(key),
+            agent=agent,
+            worker="submit",
+            batch=uuid4(),
+            fingerprint=fingerprint,
+            codec=int(encoded.as_input()),
+            input=encoded.text,
+            **_payload_columns([encoded.payload] if encoded.payload else []),
+        )
+        return bool(row)
+
+    def events(self, run_id: UUID) -> tuple[list[Event], Shared]:
+        """The decoded journal of a run, and the table of texts later requests may refer to."""
+        shared = Shared()
+
+        fetch = partial(self.payload, run_id)
+        rows = self.query("events", run_id=run_id)
+        return [to_event(row, shared, fetch) for row in rows], shared
+
+    def payload(self, run_id: UUID, digest: str) -> bytes:
+        """The compressed bytes of a large value, by its digest."""
+        rows = self.query("payload", run_id=run_id, digest=digest)
+        if not rows:
+            raise StoreUnavailable(f"payload {digest} of run {run_id} is not in the database")
+        return bytes(rows[0]["zstd"])
+
+    # -- ownership --------------------------------------------------------------------------------
+
+    def owner_of(self, run: dict[str, Any]) -> tuple[bool, Life | None]:
+        """Whether a live worker executes ``run``, and what is known of its last owner."""
+        owner = run["owner"]
+        if run["status"] != "running" or owner is None:
+            return False, None
+        heart: Heart | None = getattr(self, "_heart", None)
+        if heart is not None and heart.worker == owner and not heart.dead:
+            return run["run_id"] in self.active, None
+        with self.connection() as conn:
+            dead = find_dead(conn, owner)
+        return dead is None, dead
+
+    def claim(self, run: dict[str, Any], reason: str) -> tuple[Tail, list[Event]] | None:
+        """Take a run that nobody alive owns: one event, by compare-and-swap on the journal's end.
+
+        Returns its tail and its journal including the claim; None if somebody else was faster.
+        """
+        run_id: UUID = run["run_id"]
+        events, shared = self.events(run_id)
+        last = events[-1]
+        with self._claiming:
+            worker = self._beating().worker
+            claimed = Event(event="claimed", reason=reason)
+            row = to_row(claimed, run_id, last.seq + 1, last.epoch + 1, worker, shared)
+            if run_id not in self._claims.send(Batch([row])):
+                return None
+        tail = Tail(run_id, row.epoch, worker, row.seq, shared)
+        head = Event(event="claimed", reason=reason, run_id=run_id, seq=row.seq,
+                     epoch=row.epoch, worker=worker)  # fmt: skip
+        return tail, [*events, head]
+
+    def fill(self, row: Row) -> bool:
+        """Append one row at a seq that somebody may hold; False: the seq is taken."""
+        with self._claiming:
+            return row.run_id in self._claims.send(Batch([row]))
+
+    def settled(self, batch: Batch) -> bool:
+        """Whether this very batch of one run is in the journal."""
+        with self._claiming:
+            return bool(self._claims.settled(batch))
+
+    def settled_in(self, worker: str) -> float:
+        """Seconds until nothing that ``worker`` began can still be sent."""
+        heart: Heart | None = getattr(self, "_heart", None)
+        if heart is not None and heart.worker == worker:
+            return 0.0
+        with self.connection() as conn:
+            life = life_of(conn, worker)
+        return 0.0 if life is None else life.settled_in
+
+    # -- mail and late results ---------------------------------------------------------------------
+
+    def send_mail(
+        self, run_id: UUID, kind: str, *, step: int | None, by: str | None, reason: str | None,
+        payload: Json, mail_id: UUID | None = None,
+    ) -> UUID:  # fmt: skip
+        """Tell a run something; its owner journals it. The id, chosen here, makes it once."""
+        mail_id = mail_id or uuid4()
+        encoded = encode(payload, at="payload", limit=_WHOLE)
+        self.query("send_mail", run_id=run_id, id=mail_id, kind=kind, step=step, by=by,
+                   reason=reason, codec=int(encoded.as_output()),
+                   payload=encoded.text)  # fmt: skip
+        return mail_id
+
+    def mail(self, run_id: UUID) -> list[dict[str, Any]]:
+        """What a run was told, oldest first, decoded."""
+        rows = self.query("mail", run_id=run_id)
+        for row in rows:
+            row["payload"] = decode(row["payload"], Codec.OUTPUT_ESCAPED in Codec(row["codec"]))
+        return rows
+
+    def has_news(self, run: dict[str, Any]) -> bool:
+        """Whether a run in doubt was told something that it has not journaled yet."""
+        rows = self.query("news", run_id=run["run_id"], step=run["open_doubt"])
+        return bool(rows)
+
+    def late_result(self, run_id: UUID, step: int, attempt: int) -> dict[str, Any] | None:
+        """An answer to an earlier attempt that arrived after its worker had lost the run."""
+        rows = self.query("late", run_id=run_id, step=step, attempt=attempt)
+        if not rows:
+            return None
+        row = rows[0]
+        flags = Codec(row["codec"])
+        fetch = partial(self.payload, run_id) if Codec.OUTPUT_PAYLOAD in flags else None
+        row["output"] = decode(row["output"], Codec.OUTPUT_ESCAPED in flags, fetch)
+        return row
+
+    def _keep_late(self, row: Row) -> None:
+        event = row.event
+        if event.event != "step_finished" or event.effect == "read" or event.step is None:
+            return
+        parameters = dict(run_id=row.run_id, step=event.step, attempt=event.attempt or 1,
+                          worker=row.worker, status=event.status or "ok", codec=row.codec,
+                          output=row.output, **_payload_columns(row.payloads))  # fmt: skip
+        # The flushing thread must not wait for this; the answer is extra, not owed.
+        threading.Thread(
+            target=self.query, args=("keep_late",), kwargs=parameters, daemon=True,
+            name="agentrun-late",
+        ).start()  # fmt: skip
+
+    # -- entering, leaving, closing ------------------------------------------------------------
+
+    def enter(self, run_id: UUID, run: Any) -> None:
+        """Note that ``run`` executes in this process. Raises LeaseLost if it already does."""
+        with self._guard:
+            if run_id in self.active:
+                raise LeaseLost("the run is already executing in this process")
+            self.active[run_id] = run
+
+    def leave(self, run_id: UUID) -> None:
+        with self._left:
+            self.active.pop(run_id, None)
+            self._left.notify_all()
+
+    def close(self, *, timeout: float = 30.0) -> None:
+        """Drain: steps in flight finish, runs are handed back, connections are closed.
+
+        ``timeout`` is in seconds; runs still executing after it lose their lease in time.
+        """
+        if self._closed or os.getpid() != self._pid:
+            return
+        with self._left:
+            for run in self.active.values():
+                run.drain()
+            self._left.wait_for(lambda: not self.active, timeout)
+            idle, self._idle = self._idle, []
+        if "writer" in self.__dict__:
+            self.writer.close()
+        if "_claims" in self.__dict__:
+            self._claims.close()
+        heart: Heart | None = getattr(self, "_heart", None)
+        if heart is not None:
+            heart.stop()
+        self._closed = True
+        for conn in idle:
+            conn.close()
+        _forget(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+# -- the process default -----------------------------------------------------------------------
+
+_default: Database | None = None
+_choosing = threading.Lock()
+
+
+def connect(
+    dsn: str | None = None, *, lease: float = LEASE, allow_unsafe: bool = False
+) -> Database:
+    """Open a database and make it the default of this process.
+
+    Without ``dsn``: AGENTRUN_DATABASE_URL, else an embedded Postgres under AGENTRUN_HOME. A
+    database without the schema `agentrun` gets it; the embedded one is always brought up to date.
+    ``lease`` is how many seconds without a heartbeat make a worker dead. ``allow_unsafe`` accepts
+    a server with synchronous_commit=off, which may lose acknowledged steps in a crash.
+
+    Raises:
+        ConfigError: the DSN is malformed, the login is refused, or the server's settings would
+            lose acknowledged steps.
+        StoreUnavailable: the server cannot be reached.
+        SchemaMismatch: the schema is older or newer than this version.
+    """
+    global _default
+    dsn = dsn or os.environ.get("AGENTRUN_DATABASE_URL") or None
+    target = dsn or embedded.start()
+    try:
+        with open_connection(target) as conn:
+            _check_settings(conn, target, allow_unsafe)
+            if dsn is None or migrate.state(conn) is None:
+                migrate.migrate(conn)
+            else:
+                migrate.check(conn)
+    except psycopg.OperationalError as error:
+        raise explain_refusal(error, target) from error
+    database = Database(target, lease=lease)
+    with _choosing:
+        _default = database
+    return database
+
+
+def default() -> Database:
+    """The process's database: the last one connected, else the one the environment names."""
+    with _choosing:
+        current = _default
+    return current if current is not None else connect()
+
+
+def _check_settings(conn: DeadlineConnection, dsn: str, allow_unsafe: bool) -> None:
+    settings = conn.execute(QUERIES["settings"]).fetchone()
+    assert settings is not None
+    if settings["standby"]:
+        raise ConfigError(
+            f"Postgres at {describe(dsn)} is a standby and takes no writes; connect to the "
+            "primary, e.g. with target_session_attrs=read-write in the DSN."
+        )
+    if settings["synchronous_commit"] == "off" and not allow_unsafe:
+        raise ConfigError(
+            f"Postgres at {describe(dsn)} has synchronous_commit=off: a server crash would lose "
+            "acknowledged steps, and effects would be repeated. Turn it on for this role or "
+            "database, or accept the loss with agentrun.connect(..., allow_unsafe=True)."
+        )
+
+
+def _forget(database: Database) -> None:
+    global _default
+    with _choosing:
+        if _default is database:
+            _default = None
+
+
+def _after_fork() -> None:
+    # The child shares sockets with its parent: it must use none of them and open its own.
+    global _default, _choosing
+    _default, _choosing = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _stop_at_exit() -> None:
+    database = _default
+    if database is not None:
+        with contextlib.suppress(Exception):
+            database.close(timeout=0)
+
+
+def _text(key: str) -> str:
+    """A run key as Postgres can hold it: NUL and lone surrogates are refused by name."""
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"the run key {key!r} holds a lone surrogate") from None
+    if "\x00" in key or not key:
+        raise ConfigError(f"the run key {key!r} is empty or holds a NUL character")
+    return key
+
+
+
+def _payload_columns(payloads: Sequence[Payload]) -> dict[str, list[Any]]:
+    return {
+        "payload_digest": [payload.digest for payload in payloads],
+        "payload_size": [payload.size for payload in payloads],
+        "payload_zstd": [payload.zstd for payload in payloads],
+    }

@@ -1,0 +1,363 @@
+"""The one writer a process: group commit, fencing, and commits whose answer was lost.
+
+What every run in the process has pending goes out as one statement and one commit. Whoever
+holds the flush lock is the writer: a sync caller flushes the batch himself, and a thread flushes
+for async callers and for events that nobody waits for. So nothing is written twice for sync and
+async, and a blocked event loop stops nothing.
+
+A batch, once sent, is frozen: if its answer is lost the identical rows go out again, under the
+same nonce, which waits for the original to settle; the rows that then carry the nonce are ours.
+An absence seen by a read would prove nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.rows import scalar_row
+
+from agentrun.core.codec import Payload
+from agentrun.core.errors import LeaseLost, StoreError
+from agentrun.core.events import Event
+from agentrun.core.sharing import Shared
+from agentrun.store.connection import (
+    RETRY_AT_ONCE,
+    DeadlineConnection,
+    connect,
+    is_transient,
+)
+from agentrun.store.rows import Row, columns, to_row
+from agentrun.store.sql import QUERIES
+
+logger = logging.getLogger("agentrun")
+
+LINGER = 0.002  # seconds an event that nobody waits for may wait for company
+BATCH_ROWS = 2_000  # rows in one statement at the most
+BATCH_BYTES = 8 << 20  # and about so many bytes of values
+
+
+@dataclass(eq=False)
+class Tail:
+    """The end of an owned run's journal: where this process appends next.
+
+    Only the owner has one. ``lost`` is set for good when an append was refused.
+    """
+
+    run_id: UUID
+    epoch: int
+    worker: str
+    seq: int  # the last seq taken
+    shared: Shared = field(default_factory=Shared)
+    lost: BaseException | None = None
+    paused: bool = False
+
+
+@dataclass(eq=False)
+class _Entry:
+    tail: Tail
+    rows: list[Row]
+    done: Future[None]
+    held: bool = False  # queued behind a seq that a transaction tool has reserved
+
+    def ready(self) -> bool:
+        return not (self.held and self.tail.paused)
+
+
+@dataclass(eq=False)
+class Batch:
+    """Rows of several runs, in order, under one nonce; never changed once sent."""
+
+    rows: list[Row]
+    nonce: UUID = field(default_factory=uuid4)
+
+    def heads(self) -> dict[UUID, int]:
+        """The first seq of each run in the batch."""
+        heads: dict[UUID, int] = {}
+        for row in self.rows:
+            heads.setdefault(row.run_id, row.seq)
+        return heads
+
+    def parameters(self) -> dict[str, object]:
+        payloads: list[tuple[UUID, Payload]] = [
+            (row.run_id, payload) for row in self.rows for payload in row.payloads
+        ]
+        return {
+            **columns(self.rows),
+            "batch": self.nonce,
+            "payload_run": [run_id for run_id, _ in payloads],
+            "payload_digest": [payload.digest for _, payload in payloads],
+            "payload_size": [payload.size for _, payload in payloads],
+            "payload_zstd": [payload.zstd for _, payload in payloads],
+        }
+
+
+def append(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
+    """Send a batch once; return the runs whose rows are in. The others' were refused whole."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    return set(cursor.execute(QUERIES["append"], batch.parameters()))
+
+
+async def append_async(conn: psycopg.AsyncConnection[Any], batch: Batch) -> set[UUID]:
+    """`append` on an async connection, for async `transaction` tools."""
+    cursor = conn.cursor(row_factory=scalar_row)
+    return set(await (await cursor.execute(QUERIES["append"], batch.parameters())).fetchall())
+
+
+def settled(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
+    """The runs of which this very batch is in the journal, whoever sent it last."""
+    heads = batch.heads()
+    parameters = {"run_id": list(heads), "seq": list(heads.values()), "batch": batch.nonce}
+    return set(conn.cursor(row_factory=scalar_row).execute(QUERIES["settled"], parameters))
+
+
+class Sender:
+    """A connection that sends batches until their outcome is known, however often it breaks."""
+
+    def __init__(self, dsn: str, *, connection: Callable[[str], DeadlineConnection] = connect):
+        self._dsn = dsn
+        self._connect = connection
+        self._conn: DeadlineConnection | None = None
+
+    def send(self, batch: Batch) -> set[UUID]:
+        """Return the runs whose rows are in.
+
+        Waits as long as the database is away, and says so; raises psycopg.Error when the
+        database refuses the rows themselves.
+        """
+        unknown = False
+        for attempt in _patiently():
+            try:
+                accepted = append(self.connection(), batch)
+                return accepted | self.settled(batch) if unknown else accepted
+            except RETRY_AT_ONCE:
+                continue  # the whole statement was rolled back; it decides anew
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                unknown = True
+                self._gone(error, attempt)
+        raise AssertionError("unreachable: patience has no end")
+
+    def settled(self, batch: Batch) -> set[UUID]:
+        """The runs of which this very batch is in the journal."""
+        return settled(self.connection(), batch)
+
+    def connection(self) -> DeadlineConnection:
+        """The open connection, or a new one."""
+        if self._conn is None or self._conn.closed:
+            self._conn = self._connect(self._dsn)
+        return self._conn
+
+    def _gone(self, error: Exception, attempt: int) -> None:
+        if attempt in (0, 3) or attempt % 20 == 0:
+            logger.warning("waiting for the database: %s", str(error).strip() or type(error))
+        self.close()
+
+    def close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(Exception):
+                conn.close()
+
+
+def _patiently() -> Iterable[int]:
+    """Count attempts, sleeping longer between them, with jitter, up to about a second."""
+    attempt = 0
+    while True:
+        yield attempt
+        time.sleep(min(1.0, 0.01 * 2**attempt) * random.uniform(0.5, 1.0))
+        attempt = min(attempt + 1, 60)
+
+
+class Writer:
+    """Collects events of all runs of the process and commits them in groups.
+
+    ``late`` receives, from the flushing thread, the events of a run that was lost, so that paid
+    answers among them can be kept aside.
+    """
+
+    def __init__(self, dsn: str, late: Callable[[Row], None] = lambda _row: None) -> None:
+        self._sender = Sender(dsn)
+        self._late = late
+        self._queue: list[_Entry] = []
+        self._frozen: tuple[Batch, list[_Entry]] | None = None
+        self._flushing = threading.Lock()
+        self._changed = threading.Condition()
+        self._urgent = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="agentrun-writer", daemon=True)
+        self._thread.start()
+
+    # -- adding ---------------------------------------------------------------------------
+
+    def append(self, tail: Tail, events: Iterable[Event]) -> Future[None]:
+        """Queue events of one run, in order; the future is done when they are durable.
+
+        The caller holds the run's lock, so that the order of events is the order of calls. The
+        future raises LeaseLost when the run is another worker's now.
+        """
+        done: Future[None] = Future()
+        with self._changed:
+            if self._closed:
+                done.set_exception(StoreError("the database was closed in this process"))
+                return done
+            rows = [
+                to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared)
+                for seq, event in enumerate(events, tail.seq + 1)
+            ]
+            tail.seq += len(rows)
+            if tail.lost is not None:
+                for row in rows:
+                    self._late(row)
+                done.set_exception(tail.lost)
+                return done
+            self._queue.append(_Entry(tail, rows, done, held=tail.paused))
+            self._changed.notify()
+        return done
+
+    def wait(self, done: Future[None]) -> None:
+        """Block until ``done``, flushing in this thread when nobody else does."""
+        while not done.done():
+            with self._flushing:
+                if not done.done():
+                    self._flush()
+        done.result()
+
+    def hurry(self) -> None:
+        """Have the thread flush now: an async caller waits."""
+        with self._changed:
+            self._urgent = True
+            self._changed.notify()
+
+    # -- a transaction tool appends its own checkpoint ---------------------------------------
+
+    def reserve(self, tail: Tail) -> tuple[int, list[Future[None]]]:
+        """Take the next seq and hold back what is queued after it.
+
+        Returns that seq and what must be durable before it. The caller holds the run's lock.
+        """
+        with self._changed:
+            tail.paused = True
+            tail.seq += 1
+            queued = [entry.done for entry in self._queue if entry.tail is tail]
+            frozen = [e.done for e in (self._frozen or (None, []))[1] if e.tail is tail]
+            return tail.seq, frozen + queued
+
+    def unpause(self, tail: Tail) -> None:
+        """Let the run's events go again; the reserved seq has been used."""
+        with self._changed:
+            tail.paused = False
+            self._changed.notify()
+
+    # -- flushing ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not self._ready():
+                    self._changed.wait()
+                if not self._urgent and not self._closed:
+                    self._changed.wait_for(lambda: self._urgent or self._closed, LINGER)
+                self._urgent = False
+                if self._closed and not self._ready():
+                    return
+            with self._flushing:
+                self._flush()
+
+    def _ready(self) -> bool:
+        return self._frozen is not None or any(entry.ready() for entry in self._queue)
+
+    def _freeze(self) -> None:
+        """Take the next batch from the queue."""
+        with self._changed:
+            taken: list[_Entry] = []
+            kept: list[_Entry] = []
+            rows = size = 0
+            for entry in self._queue:
+                full = rows >= BATCH_ROWS or size >= BATCH_BYTES
+                if full or not entry.ready():
+                    kept.append(entry)
+                    continue
+                taken.append(entry)
+                rows += len(entry.rows)
+                size += sum(row.size for row in entry.rows)
+            self._queue = kept
+            if taken:
+                self._frozen = Batch([row for entry in taken for row in entry.rows]), taken
+
+    def _flush(self) -> None:
+        """Send what is pending. Holds the flush lock.
+
+        A batch stays in ``_frozen`` until its outcome is known: an interrupted waiter (Ctrl-C in
+        the thread that happens to flush) leaves it there for whoever flushes next.
+        """
+        if self._frozen is None:
+            self._freeze()
+        if self._frozen is None:
+            return
+        batch, entries = self._frozen
+        try:
+            accepted = self._sender.send(batch)
+        except psycopg.Error as error:
+            self._sender.close()
+            self._frozen = None
+            self._each_alone(entries, error)
+        except Exception as error:  # a dead writer must fail its waiters, not leave them waiting
+            self._frozen = None
+            logger.exception("the journal writer failed")
+            for entry in entries:
+                _fail(entry, StoreError(f"the journal writer failed: {error!r}"))
+        else:
+            self._frozen = None
+            self._report(entries, accepted)
+
+    def _each_alone(self, entries: list[_Entry], error: psycopg.Error) -> None:
+        """One bad row fails one run: every run of a refused batch is sent by itself."""
+        runs: dict[UUID, list[_Entry]] = {}
+        for entry in entries:
+            runs.setdefault(entry.tail.run_id, []).append(entry)
+        for group in runs.values():
+            batch = Batch([row for entry in group for row in entry.rows])
+            try:
+                accepted = self._sender.send(batch)
+            except psycopg.Error as own_error:
+                self._sender.close()
+                message = f"the database refused an event of this run: {own_error}".strip()
+                for entry in group:
+                    _fail(entry, StoreError(message))
+            else:
+                self._report(group, accepted)
+
+    def _report(self, entries: list[_Entry], accepted: set[UUID]) -> None:
+        for entry in entries:
+            if entry.tail.run_id in accepted:
+                entry.done.set_result(None)
+            else:
+                for row in entry.rows:
+                    self._late(row)
+                _fail(entry, LeaseLost(f"the run was taken over from {entry.tail.worker}"))
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Flush what is pending, end the thread and close the connection."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        self._sender.close()
+
+
+def _fail(entry: _Entry, error: BaseException) -> None:
+    entry.tail.lost = entry.tail.lost or error
+    entry.done.set_exception(error)

@@ -1,0 +1,240 @@
+"""Is a worker alive? One heartbeat row a process, and what may be concluded from it.
+
+A run is reclaimed because its owner is dead, never because it is old. Death is declared once,
+by compare-and-swap on the last beat that was seen, and is final for that incarnation. The causes,
+surest first:
+
+``stopped``       the worker said so itself.
+``process gone``  same kernel, same process namespace, and no such process: it can send nothing.
+``session gone``  its database session has ended, the server has been up longer than a lease, and
+                  the worker did not register again within the grace. Nearly always a crash, but a
+                  cut network looks the same.
+``lease expired`` no beat for a whole lease, by the database's clock.
+
+After the last two the process may still be about to send something, so an interrupted `once`
+effect is settled only when its worker's full lease has passed; a worker stops sending at 80 % of
+its lease (`Heart.fence`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from agentrun.core.errors import LeaseLost
+from agentrun.store.connection import DeadlineConnection, connect, is_transient
+from agentrun.store.sql import QUERIES
+
+logger = logging.getLogger("agentrun")
+
+LEASE = 10.0  # seconds
+GRACE = 1.0  # seconds a worker whose session ended has to register again
+_FENCE = 0.8  # share of the lease after which nothing is sent without a new beat
+_CERTAIN = frozenset({"stopped", "process gone"})
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What the database knows about one worker."""
+
+    worker: str
+    host: str
+    pid: int
+    process: str | None
+    beat_at: datetime
+    dead_at: datetime | None
+    cause: str | None
+    lease: float
+    expired: bool
+    lease_left: float
+    session_gone: bool
+
+    @property
+    def settled_in(self) -> float:
+        """Seconds until this dead worker can surely send nothing more."""
+        return 0.0 if self.cause in _CERTAIN else self.lease_left
+
+
+def life_of(conn: psycopg.Connection[Any], worker: str) -> Life | None:
+    """Read a worker's row; None if no such worker ever registered."""
+    row = conn.execute(QUERIES["owner"], {"worker": worker}).fetchone()
+    return Life(**row) if row else None
+
+
+def find_dead(
+    conn: psycopg.Connection[Any], worker: str, sleep: Callable[[float], None] = time.sleep
+) -> Life | None:
+    """Declare ``worker`` dead if it is; return its row if it is dead, None if it lives.
+
+    May take `GRACE` seconds, when its session is gone and nothing surer is known.
+    """
+    life = life_of(conn, worker)
+    if life is None or life.dead_at is not None:
+        return life
+    cause = "process gone" if _process_gone(life) else "lease expired" if life.expired else None
+    if cause is None and life.session_gone:
+        sleep(GRACE)
+        again = life_of(conn, worker)
+        if again is not None and again.session_gone and again.beat_at == life.beat_at:
+            cause = "session gone"
+    if cause is None:
+        return None
+    conn.execute(
+        QUERIES["declare_dead"], {"worker": worker, "beat_at": life.beat_at, "cause": cause}
+    )
+    declared = life_of(conn, worker)
+    return declared if declared is not None and declared.dead_at is not None else None
+
+
+# -- processes on this machine ---------------------------------------------------------------
+
+
+def process_identity(pid: int) -> str | None:
+    """Name a process for good: kernel boot, process namespace, pid and start time. Linux only."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        state, start = _state_and_start(stat)
+    except (OSError, IndexError):
+        return None
+    kernel = _kernel()
+    return None if kernel is None or state in "ZX" else f"{kernel}/{pid}/{start}"
+
+
+def _state_and_start(stat: str) -> tuple[str, str]:
+    # The command name, in parentheses, may itself hold spaces and parentheses.
+    after_name = stat.rpartition(")")[2].split()
+    return after_name[0], after_name[19]
+
+
+def _kernel() -> str | None:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return None
+    return f"{boot}/{namespace}"
+
+
+def _process_gone(life: Life) -> bool:
+    kernel = _kernel()
+    if kernel is None or life.process is None or not life.process.startswith(kernel + "/"):
+        return False
+    return process_identity(life.pid) != life.process
+
+
+# -- our own life --------------------------------------------------------------------------------
+
+
+def _now() -> tuple[float, float]:
+    """Time since boot (which counts a suspended machine) and wall clock, in seconds."""
+    since_boot = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return since_boot, time.time()
+
+
+class Heart:
+    """This process as a worker: registered, beating on a connection and a thread of its own."""
+
+    def __init__(self, dsn: str, lease: float = LEASE) -> None:
+        self.worker = f"w-{secrets.token_hex(5)}"
+        self.lease = lease
+        self._dsn = dsn
+        self._conn: DeadlineConnection | None = None
+        self._confirmed = _now()
+        self._dead = False
+        self._beating = threading.Lock()
+        self._stop = threading.Event()
+        self._beat(register=True)
+        self._thread = threading.Thread(target=self._run, name="agentrun-heart", daemon=True)
+        self._thread.start()
+
+    def fence(self) -> None:
+        """The last act before an effect is sent.
+
+        Raises LeaseLost when this worker was declared dead. When its last confirmed beat is
+        older than 80 % of the lease, by the larger of boot time and wall clock, it beats first.
+        """
+        while not self._dead and self._age() > _FENCE * self.lease:
+            try:
+                self._beat()
+            except psycopg.Error as error:
+                if not is_transient(error):
+                    raise
+                time.sleep(min(0.5, self.lease / 20))
+        if self._dead:
+            raise LeaseLost(f"worker {self.worker} was declared dead; its runs have new owners")
+
+    @property
+    def dead(self) -> bool:
+        """Whether this incarnation was declared dead, which is final."""
+        return self._dead
+
+    def stop(self) -> None:
+        """Stop beating and say so, so that nobody has to wait for the lease."""
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(psycopg.Error), self._beating:
+            if not self._dead:
+                self._connected().execute(QUERIES["stop_worker"], {"worker": self.worker})
+        self._disconnect()
+
+    def _age(self) -> float:
+        return max(now - then for now, then in zip(_now(), self._confirmed, strict=True))
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.lease / 5) and not self._dead:
+            try:
+                self._beat()
+            except psycopg.Error as error:
+                logger.warning("a heartbeat failed: %s", str(error).strip())
+
+    def _beat(self, *, register: bool = False) -> None:
+        with self._beating:
+            sent = _now()  # before sending: the lease counts from when the beat left here
+            try:
+                fresh = self._conn is None or self._conn.closed
+                conn = self._connected()
+                if register or fresh:
+                    row = conn.execute(QUERIES["register"], self._card(conn)).fetchone()
+                else:
+                    row = conn.execute(QUERIES["beat"], {"worker": self.worker}).fetchone()
+            except psycopg.Error:
+                self._disconnect()
+                raise
+            if row is None:
+                self._dead = True
+            else:
+                self._confirmed = sent
+
+    def _card(self, conn: DeadlineConnection) -> dict[str, Any]:
+        return {
+            "worker": self.worker,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process": process_identity(os.getpid()),
+            "lease": self.lease,
+            # Behind a pooler the pid the client was told is not that of a server session.
+            "backend": conn.info.backend_pid,
+        }
+
+    def _connected(self) -> DeadlineConnection:
+        if self._conn is None or self._conn.closed:
+            self._conn = connect(self._dsn, deadline=max(1.0, self.lease / 3))
+        return self._conn
+
+    def _disconnect(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(Exception):
+                conn.close()

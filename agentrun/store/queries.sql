@@ -1,0 +1,229 @@
+-- Every statement that agentrun sends while it runs. One name, one statement; `store/sql.py`
+-- splits the file. Parameters in arrays travel in binary (%b). No statement is built at run time.
+
+-- name: append
+-- The one write path of the journal: group commit, fencing and the projection, in one statement.
+--
+-- A run's first row in the batch (head) is inserted only if the row before it is there and has
+-- its epoch (one less for a claim). That predecessor is committed and never changes, and
+-- (run_id, seq) is unique, so nobody can hold n + 1 who has not seen n. Heads are sorted: one
+-- lock order for all writers, or batches of two processes deadlock.
+WITH b AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(run_id)b::uuid[], %(seq)b::bigint[], %(head)b::boolean[], %(epoch)b::bigint[],
+        %(worker)b::text[], %(event)b::text[], %(step)b::integer[], %(turn)b::integer[],
+        %(kind)b::text[], %(name)b::text[], %(ident)b::text[], %(attempt)b::integer[],
+        %(effect)b::text[], %(key)b::text[], %(status)b::text[], %(started_at)b::timestamptz[],
+        %(fingerprint)b::text[], %(overlapping)b::boolean[], %(model)b::text[],
+        %(input_tokens)b::integer[], %(output_tokens)b::integer[], %(cached_tokens)b::integer[],
+        %(reasoning_tokens)b::integer[], %(cost)b::numeric[], %(priced_by)b::text[],
+        %(by)b::text[], %(reason)b::text[], %(codec)b::smallint[],
+        %(input)b::text[], %(output)b::text[], %(run_status)b::text[]
+    ) AS b(run_id, seq, head, epoch, worker, event, step, turn, kind, name, ident, attempt,
+           effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
+           output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
+           input, output, run_status)
+),
+heads AS (
+    INSERT INTO agentrun.journal (
+        run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
+        key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
+        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec, input, output)
+    SELECT
+        run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
+        effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
+        output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
+        input::json, output::json
+    FROM b
+    WHERE head AND EXISTS (
+        SELECT FROM agentrun.journal p
+        WHERE p.run_id = b.run_id AND p.seq = b.seq - 1
+          AND p.epoch = b.epoch - (b.event = 'claimed')::int)
+    ORDER BY b.run_id
+    ON CONFLICT (run_id, seq) DO NOTHING
+    RETURNING run_id
+),
+rest AS (
+    INSERT INTO agentrun.journal (
+        run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
+        key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
+        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec, input, output)
+    SELECT
+        run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
+        effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
+        output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
+        input::json, output::json
+    FROM b JOIN heads USING (run_id)
+    WHERE NOT b.head
+),
+stored AS (
+    INSERT INTO agentrun.payloads (run_id, digest, size, zstd)
+    SELECT p.run_id, p.digest, p.size, p.zstd
+    FROM unnest(%(payload_run)b::uuid[], %(payload_digest)b::text[], %(payload_size)b::bigint[],
+                %(payload_zstd)b::bytea[]) AS p(run_id, digest, size, zstd)
+    JOIN heads USING (run_id)
+    ORDER BY p.run_id, p.digest
+    ON CONFLICT (run_id, digest) DO NOTHING
+),
+moved AS (
+    UPDATE agentrun.runs r
+    SET status = b.run_status,
+        owner = CASE WHEN b.run_status = 'running' THEN b.worker END,
+        epoch = b.epoch,
+        open_doubt = CASE WHEN b.event = 'parked' THEN b.step END,
+        reason = CASE WHEN b.event IN ('parked', 'run_failed', 'run_cancelled') THEN b.reason END,
+        changed_at = clock_timestamp()
+    FROM b JOIN heads USING (run_id)
+    WHERE r.run_id = b.run_id AND b.run_status IS NOT NULL
+)
+SELECT run_id FROM heads
+
+-- name: settled
+-- After a lost answer and a resend: which heads carry my nonce?
+SELECT j.run_id FROM agentrun.journal j
+JOIN unnest(%(run_id)b::uuid[], %(seq)b::bigint[]) AS h(run_id, seq) USING (run_id, seq)
+WHERE j.batch = %(batch)s
+
+-- name: create
+-- A run and its first event, together; an existing run of that key is left alone.
+WITH created AS (
+    INSERT INTO agentrun.runs (run_id, key, agent, status)
+    VALUES (%(run_id)s, %(key)s, %(agent)s, 'queued')
+    ON CONFLICT DO NOTHING
+    RETURNING run_id
+), first AS (
+    INSERT INTO agentrun.journal (run_id, seq, epoch, worker, batch, event, name, fingerprint,
+                                  key, codec, input)
+    SELECT run_id, 1, 0, %(worker)s, %(batch)s, 'created', %(agent)s, %(fingerprint)s,
+           %(key)s, %(codec)s, %(input)s::text::json
+    FROM created
+), stored AS (
+    INSERT INTO agentrun.payloads (run_id, digest, size, zstd)
+    SELECT created.run_id, p.digest, p.size, p.zstd
+    FROM created, unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
+                         %(payload_zstd)b::bytea[]) AS p(digest, size, zstd)
+)
+SELECT run_id FROM created
+
+-- name: run
+-- One run by key, and what is known of the worker that owns it.
+SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason,
+       r.created_at, r.changed_at,
+       (SELECT c.fingerprint FROM agentrun.journal c WHERE c.run_id = r.run_id AND c.seq = 1)
+           AS fingerprint
+FROM agentrun.runs r WHERE r.key = %(key)s
+
+-- name: keys
+-- Keys that begin with a prefix (for commands that accept a unique prefix), newest first.
+SELECT key FROM agentrun.runs WHERE starts_with(key, %(prefix)s)
+ORDER BY created_at DESC LIMIT %(limit)s
+
+-- name: runs
+-- Newest runs first, for `agentrun ls`.
+SELECT r.key, r.agent, r.status, r.owner, r.reason, r.created_at, r.changed_at,
+       w.dead_at IS NOT NULL OR w.beat_at + w.lease < clock_timestamp() AS owner_dead
+FROM agentrun.runs r LEFT JOIN agentrun.workers w ON w.worker = r.owner
+WHERE %(status)s::text IS NULL OR r.status = %(status)s
+ORDER BY r.created_at DESC LIMIT %(limit)s
+
+-- name: events
+-- The journal of one run, in order: the one read path.
+SELECT run_id, seq, epoch, worker, event, at, step, turn, kind, name, ident, attempt, effect, key,
+       status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
+       cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
+       input::text AS input, output::text AS output
+FROM agentrun.journal WHERE run_id = %(run_id)s ORDER BY seq
+
+-- name: payload
+SELECT zstd FROM agentrun.payloads WHERE run_id = %(run_id)s AND digest = %(digest)s
+
+-- name: tail
+-- The last event of a run: what a claim must follow.
+SELECT seq, epoch FROM agentrun.journal WHERE run_id = %(run_id)s ORDER BY seq DESC LIMIT 1
+
+-- name: register
+-- A worker announces itself. `direct` is false behind a pooler, where the session is not ours.
+INSERT INTO agentrun.workers
+    (worker, host, pid, process, lease, session_pid, session_start, server_start)
+SELECT %(worker)s, %(host)s, %(pid)s, %(process)s, make_interval(secs => %(lease)s),
+       CASE WHEN %(backend)s = pg_backend_pid() THEN pg_backend_pid() END,
+       (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+       pg_postmaster_start_time()
+ON CONFLICT (worker) DO UPDATE
+SET session_pid = excluded.session_pid, session_start = excluded.session_start,
+    server_start = excluded.server_start, beat_at = clock_timestamp()
+WHERE workers.dead_at IS NULL
+RETURNING worker
+
+-- name: beat
+-- No row back: this worker was declared dead, and stays so.
+UPDATE agentrun.workers SET beat_at = clock_timestamp()
+WHERE worker = %(worker)s AND dead_at IS NULL RETURNING worker
+
+-- name: owner
+-- What is known about the life of a worker, by the database's clock.
+SELECT w.worker, w.host, w.pid, w.process, w.beat_at, w.dead_at, w.cause,
+       extract(epoch FROM w.lease)::float8 AS lease,
+       w.beat_at + w.lease < clock_timestamp() AS expired,
+       greatest(0, extract(epoch FROM w.beat_at + w.lease - clock_timestamp()))::float8
+           AS lease_left,
+       w.session_pid IS NOT NULL
+           AND w.server_start = pg_postmaster_start_time()
+           AND pg_postmaster_start_time() + w.lease < clock_timestamp()
+           AND NOT EXISTS (
+               SELECT FROM pg_stat_activity a WHERE a.pid = w.session_pid
+               AND (a.backend_start IS NULL OR a.backend_start = w.session_start))
+           AS session_gone
+FROM agentrun.workers w WHERE w.worker = %(worker)s
+
+-- name: declare_dead
+-- Death is declared first, once, and only on the beat that was seen; its runs are taken after.
+UPDATE agentrun.workers SET dead_at = clock_timestamp(), cause = %(cause)s
+WHERE worker = %(worker)s AND beat_at = %(beat_at)s AND dead_at IS NULL RETURNING worker
+
+-- name: stop_worker
+UPDATE agentrun.workers SET dead_at = clock_timestamp(), cause = 'stopped'
+WHERE worker = %(worker)s AND dead_at IS NULL
+
+-- name: keep_late
+-- An answer that arrived after its worker lost the run; the owner may adopt it.
+WITH stored AS (
+    INSERT INTO agentrun.payloads (run_id, digest, size, zstd)
+    SELECT %(run_id)s, p.digest, p.size, p.zstd
+    FROM unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
+                %(payload_zstd)b::bytea[]) AS p(digest, size, zstd)
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO agentrun.late_results (run_id, step, attempt, worker, status, codec, output)
+VALUES (%(run_id)s, %(step)s, %(attempt)s, %(worker)s, %(status)s, %(codec)s,
+        %(output)s::text::json)
+ON CONFLICT DO NOTHING
+
+-- name: late
+SELECT attempt, worker, status, codec, output::text AS output FROM agentrun.late_results
+WHERE run_id = %(run_id)s AND step = %(step)s AND attempt <= %(attempt)s
+ORDER BY attempt LIMIT 1
+
+-- name: send_mail
+INSERT INTO agentrun.mail (run_id, id, kind, step, by, reason, codec, payload)
+VALUES (%(run_id)s, %(id)s, %(kind)s, %(step)s, %(by)s, %(reason)s, %(codec)s,
+        %(payload)s::text::json)
+ON CONFLICT DO NOTHING
+
+-- name: mail
+SELECT id, kind, step, by, reason, codec, payload::text AS payload, sent_at
+FROM agentrun.mail WHERE run_id = %(run_id)s ORDER BY sent_at, id
+
+-- name: settings
+SELECT current_setting('synchronous_commit') AS synchronous_commit,
+       pg_is_in_recovery() AS standby
+
+-- name: news
+-- Letters about a step in doubt that its run has not journaled, and late answers to it.
+SELECT m.id::text AS id FROM agentrun.mail m
+WHERE m.run_id = %(run_id)s AND m.step = %(step)s
+  AND NOT EXISTS (SELECT FROM agentrun.journal j
+                  WHERE j.run_id = m.run_id AND j.event = 'resolved' AND j.key = m.id::text)
+UNION ALL
+SELECT l.worker FROM agentrun.late_results l
+WHERE l.run_id = %(run_id)s AND l.step = %(step)s

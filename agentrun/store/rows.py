@@ -1,0 +1,153 @@
+"""Between events and rows: the one place where values are encoded and decoded.
+
+Columns are listed once; the append statement's arrays carry their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from uuid import UUID
+
+from agentrun.core.codec import Codec, Payload, attach, decode, encode
+from agentrun.core.events import Event, Json, Usage
+from agentrun.core.sharing import Shared
+from agentrun.core.state import status_after
+
+# Columns that are an Event's own fields, under the same name.
+_PLAIN = (
+    "event", "step", "turn", "kind", "name", "ident", "attempt", "effect", "key", "status",
+    "started_at", "fingerprint", "overlapping", "model", "by", "reason",
+)  # fmt: skip
+_USAGE = tuple(field.name for field in fields(Usage))
+_COLUMNS = (
+    "run_id", "seq", "head", "epoch", "worker", *_PLAIN, *_USAGE, "codec", "input", "output",
+    "run_status",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One encoded event, ready to be sent any number of times."""
+
+    event: Event
+    run_id: UUID
+    seq: int
+    epoch: int
+    worker: str
+    codec: int
+    input: str | None
+    output: str | None
+    payloads: tuple[Payload, ...]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes travel."""
+        values = len(self.input or "") + len(self.output or "")
+        return 200 + values + sum(len(payload.zstd) for payload in self.payloads)
+
+
+def to_row(
+    event: Event, run_id: UUID, seq: int, epoch: int, worker: str, shared: Shared
+) -> Row:
+    """Encode ``event``. Called in journal order, because model requests refer to earlier text.
+
+    Raises:
+        Unserialisable: a value that JSON cannot hold; the message gives its path.
+    """
+    flags = Codec(0)
+    text: dict[str, str | None] = {"input": None, "output": None}
+    payloads: list[Payload] = []
+    if event.has_input:
+        given = encode(event.input, at="input", pack=shared.pack if _is_shared(event) else None)
+        if not given.shared:
+            _learn(event, given.value, shared)
+        flags, text["input"] = flags | given.as_input(), given.text
+        payloads += [given.payload] if given.payload else []
+    if event.has_output:
+        came = encode(event.output, at="output")
+        _learn(event, came.value, shared)
+        flags, text["output"] = flags | came.as_output(), came.text
+        payloads += [came.payload] if came.payload else []
+    if event.raw is not None:
+        payloads.append(attach(event.raw))
+    return Row(event, run_id, seq, epoch, worker, int(flags), text["input"], text["output"],
+               tuple(payloads))  # fmt: skip
+
+
+def to_event(
+    record: Mapping[str, Any], shared: Shared, fetch: Callable[[str], bytes]
+) -> Event:
+    """Decode one row. Called in journal order; ``fetch`` gives a payload's bytes by digest."""
+    flags = Codec(record["codec"])
+    event = Event(
+        **{name: record[name] for name in ("run_id", "seq", "epoch", "worker", "at", *_PLAIN)},
+        usage=_usage(record),
+        has_input=record["input"] is not None,
+        has_output=record["output"] is not None,
+    )
+    values: dict[str, Json] = {}
+    if event.has_input:
+        values["input"] = decode(
+            record["input"],
+            Codec.INPUT_ESCAPED in flags,
+            fetch if Codec.INPUT_PAYLOAD in flags else None,
+            shared.unpack if Codec.INPUT_SHARED in flags else None,
+        )
+        if Codec.INPUT_SHARED not in flags:
+            _learn(event, values["input"], shared)
+    if event.has_output:
+        values["output"] = decode(
+            record["output"],
+            Codec.OUTPUT_ESCAPED in flags,
+            fetch if Codec.OUTPUT_PAYLOAD in flags else None,
+        )
+        _learn(event, values["output"], shared)
+    return replace(event, **values) if values else event
+
+
+def columns(rows: Iterable[Row]) -> dict[str, list[Any]]:
+    """The append statement's arrays. Only the last status of a run in a batch moves `runs`."""
+    arrays: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    seen: set[UUID] = set()
+    moved: dict[UUID, int] = {}
+    for index, row in enumerate(rows):
+        event, usage = row.event, row.event.usage or Usage()
+        values = (
+            row.run_id, row.seq, row.run_id not in seen, row.epoch, row.worker,
+            *(getattr(event, name) for name in _PLAIN),
+            *(getattr(usage, name) for name in _USAGE),
+            row.codec, row.input, row.output,
+        )  # fmt: skip
+        for array, value in zip(arrays.values(), values, strict=False):
+            array.append(value)
+        status = status_after(event)
+        arrays["run_status"].append(status)
+        if status is not None:
+            if row.run_id in moved:
+                arrays["run_status"][moved[row.run_id]] = None
+            moved[row.run_id] = index
+        seen.add(row.run_id)
+    return arrays
+
+
+def _is_shared(event: Event) -> bool:
+    """Model requests repeat the conversation; they alone are stored as references to it."""
+    return event.kind == "model"
+
+
+def _learn(event: Event, value: Json, shared: Shared) -> None:
+    """Make a stored value available to later requests.
+
+    Not those of `transaction` steps: their row may be rolled back with the tool's own work, and
+    a reference to it would point nowhere.
+    """
+    if event.effect != "transaction":
+        shared.learn(value)
+
+
+def _usage(record: Mapping[str, Any]) -> Usage | None:
+    values = {name: record[name] for name in _USAGE}
+    return Usage(**values) if any(value is not None for value in values.values()) else None
+

@@ -1,0 +1,203 @@
+"""HTTP/1.1 as a server speaks it, with the two habits that fault injection needs.
+
+A `Link` knows at once when its client is gone, and it can stop anywhere: after the head, in
+the middle of a chunk, with or without a proper end. `http.server` and the usual frameworks
+hide exactly this, which is why the few lines are written out here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+__all__ = ["Answer", "Link", "Request", "json_answer", "read_request"]
+
+HEAD_LIMIT = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; ``target`` is path and query as sent, header names are in lower case."""
+
+    method: str
+    target: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON; raises ValueError."""
+        return json.loads(self.body)
+
+    def content(self) -> Any:
+        """The body as JSON if it is that, else as text; None without a body."""
+        if not self.body:
+            return None
+        try:
+            return self.json()
+        except ValueError:
+            return self.body.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it will be sent: ``streamed`` in HTTP chunks, else with its length.
+
+    ``effect`` is what the ledger records before the first byte; None has no effect.
+    """
+
+    chunks: tuple[bytes, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+    streamed: bool = False
+    effect: Mapping[str, Any] | None = None
+    delay_s: float = 0.0  # before anything happens
+    pace_s: float = 0.0  # before each chunk
+
+    def head(self) -> bytes:
+        """Status line and headers."""
+        framing = (
+            ("transfer-encoding", "chunked")
+            if self.streamed
+            else ("content-length", str(sum(map(len, self.chunks))))
+        )
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in (*self.headers.items(), framing)]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    def malformed(self) -> Answer:
+        """The same with half of its middle chunk missing, in proper framing."""
+        middle = len(self.chunks) // 2
+        chunk = self.chunks[middle]
+        text = chunk.rstrip(b"\n")
+        broken = text[: len(text) // 2] + chunk[len(text) :]
+        return replace(self, chunks=(*self.chunks[:middle], broken, *self.chunks[middle + 1 :]))
+
+    def with_headers(self, headers: Mapping[str, str]) -> Answer:
+        """The same with these headers too."""
+        return replace(self, headers={**self.headers, **headers})
+
+    def paced(self, seconds: float) -> Answer:
+        """The same with so long a wait before each chunk."""
+        return replace(self, pace_s=seconds)
+
+
+def json_answer(
+    value: Any,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    effect: Mapping[str, Any] | None = None,
+) -> Answer:
+    """An answer with a JSON body."""
+    every = {"content-type": "application/json", **(headers or {})}
+    return Answer((json.dumps(value).encode(),), every, status, effect=effect)
+
+
+class _WatchedReader(asyncio.StreamReader):
+    """Says that the other side is gone when it happens, not when someone next reads."""
+
+    def __init__(self, gone: asyncio.Event) -> None:
+        super().__init__(limit=HEAD_LIMIT)
+        self._gone = gone
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self._gone.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self._gone.set()
+
+
+class Link:
+    """One connection of a client. ``gone`` is set once the client has closed or was killed."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
+    ) -> None:
+        self.reader = reader
+        self.gone = gone
+        self._writer = writer
+        self.chunked = False
+        # With no buffer, `drain` returns when the bytes are with the operating system.
+        writer.transport.set_write_buffer_limits(high=0)
+
+    @classmethod
+    def protocol(cls, accepted: Callable[[Link], None]) -> asyncio.StreamReaderProtocol:
+        """A protocol for `loop.create_server` that hands each connection to ``accepted``."""
+        gone = asyncio.Event()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted(cls(reader, writer, gone))
+
+        return asyncio.StreamReaderProtocol(_WatchedReader(gone), connected)
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; raises ConnectionError. Does not yield if the socket takes them at once."""
+        if self._writer.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def send_head(self, answer: Answer) -> None:
+        """Begin an answer."""
+        self.chunked = answer.streamed
+        await self.write(answer.head())
+
+    async def send_chunk(self, chunk: bytes) -> None:
+        """Go on with the answer that was begun."""
+        await self.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self.chunked else chunk)
+
+    async def send_half(self, chunk: bytes) -> None:
+        """Announce a whole chunk and send half of it."""
+        size = b"%x\r\n" % len(chunk) if self.chunked else b""
+        await self.write(size + chunk[: len(chunk) // 2])
+
+    async def finish(self) -> None:
+        """End the answer properly."""
+        if self.chunked:
+            await self.write(b"0\r\n\r\n")
+
+    async def answer(self, answer: Answer) -> None:
+        """Send a whole answer."""
+        await self.send_head(answer)
+        for chunk in answer.chunks:
+            await self.send_chunk(chunk)
+        await self.finish()
+
+    def close(self) -> None:
+        """Close the connection; what was written is still sent."""
+        self._writer.close()
+
+
+async def read_request(link: Link) -> Request | None:
+    """The next request of a connection; None if there is none."""
+    try:
+        head = await link.reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    method, target, _ = first.split(" ", 2)
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    url = urlsplit(target)
+    body = await _read_body(link.reader, headers)
+    return Request(method, target, url.path, dict(parse_qsl(url.query)), headers, body)
+
+
+async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
+    if headers.get("transfer-encoding", "").lower() != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    body = b""
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readuntil(b"\r\n")
+    return body

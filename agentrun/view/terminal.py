@@ -1,0 +1,105 @@
+"""Transcripts and tables in a terminal, by rich.
+
+rich reads markup in every string it is given (``[link=…]``, ``[/x]``) and passes escape
+sequences through. It is therefore only ever given `Text`, made of text that `visible` has seen.
+Import this module when something is to be printed, not before: it loads rich.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agentrun.core.transcript import Transcript
+from agentrun.view.layout import Line, layout
+from agentrun.view.safe import clip, pretty, visible
+
+__all__ = ["inbox_table", "print_transcript", "runs_table", "table"]
+
+_STYLES = {
+    "key": "bold",
+    "label": "bold cyan",
+    "user": "bold cyan",
+    "assistant": "bold green",
+    "system": "bold dim",
+    "tool": "bold magenta",
+    "call": "bold",
+    "dim": "dim",
+    "note": "yellow",
+    "band": "bold yellow",
+    "in_doubt": "bold yellow",
+    "held": "bold yellow",
+    "error": "red",
+    "failed": "bold red",
+    "done": "green",
+}
+_CELL = 400  # characters of one table cell
+
+
+def print_transcript(
+    transcript: Transcript, console: Console | None = None, *, full: bool = False
+) -> None:
+    """Print a transcript; ``full`` shows messages and values whole."""
+    console = console or Console()
+    for line in layout(transcript, width=console.width, full=full):
+        console.print(_text(line), soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def runs_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Runs as `agentrun ls` shows them: the rows of the store's ``runs`` query."""
+    return table(
+        ("key", "agent", "status", "owner", "created", "reason"),
+        (
+            (
+                row.get("key"),
+                row.get("agent"),
+                _status(row),
+                row.get("owner"),
+                row.get("created_at"),
+                row.get("reason"),
+            )
+            for row in rows
+        ),
+    )
+
+
+def inbox_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """What waits for a person: the rows of the view ``agentrun.inbox``."""
+    columns = ("key", "step", "waits_for", "name", "args", "attempt", "since", "reason")
+    return table(columns, ([row.get(column) for column in columns] for row in rows))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Any rows, for `agentrun sql`: every heading and cell is inert text."""
+    shown = Table(box=None, header_style="bold", pad_edge=False, show_edge=False)
+    for column in columns:
+        shown.add_column(Text(visible(column)), overflow="fold")
+    for row in rows:
+        shown.add_row(*(_cell(value) for value in row))
+    return shown
+
+
+def _status(row: Mapping[str, Any]) -> str:
+    status = str(row.get("status") or "")
+    return f"{status} (owner dead)" if row.get("owner_dead") and status == "running" else status
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("")
+    if isinstance(value, datetime):
+        return Text(value.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+    if isinstance(value, bytes | memoryview):
+        return Text(clip(bytes(value).hex(), _CELL))
+    text = pretty(value) if isinstance(value, str | dict | list | bool) else str(value)
+    style = _STYLES.get(text, "")
+    return Text(clip(visible(text), _CELL), style=style)
+
+
+def _text(line: Line) -> Text:
+    return Text.assemble(*((text, _STYLES.get(style, "")) for text, style in line.pieces))

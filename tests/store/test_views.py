@@ -1,0 +1,246 @@
+"""The SQL views: they agree with the transcript, and answer whatever was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from journals import START, Journal, assistant, crashed_and_resumed, insert, insert_event, user
+from psycopg.rows import dict_row
+
+from agentrun.core.entries import Resume
+from agentrun.core.transcript import fold
+
+VIEWS = [
+    "steps", "turns", "tool_calls", "model_calls", "attempts", "transcript", "in_doubt", "inbox",
+    "resumes", "spend",
+]  # fmt: skip
+
+Connection = psycopg.Connection[dict[str, Any]]
+
+
+@pytest.fixture
+def db(dsn: str) -> Iterator[Connection]:
+    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
+        yield connection
+
+
+def rows(db: Connection, query: str) -> list[dict[str, Any]]:
+    return db.execute(query).fetchall()  # type: ignore[arg-type]
+
+
+def test_every_relation_and_column_is_commented(db: Connection) -> None:
+    bare = rows(
+        db,
+        """
+        SELECT c.relname, a.attname FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum >= 0 AND NOT a.attisdropped
+        WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p')
+          AND col_description(c.oid, a.attnum) IS NULL
+        UNION ALL
+        SELECT c.relname, '' FROM pg_class c
+        WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p')
+          AND obj_description(c.oid, 'pg_class') IS NULL
+        """,
+    )
+    assert bare == []
+
+
+def test_views_run_with_the_rights_of_the_reader(db: Connection) -> None:
+    found = rows(
+        db,
+        "SELECT relname, reloptions FROM pg_class WHERE relkind = 'v'"
+        " AND relnamespace = 'agentrun'::regnamespace ORDER BY relname",
+    )
+    assert [row["relname"] for row in found] == sorted(VIEWS)
+    assert all(row["reloptions"] == ["security_invoker=true"] for row in found)
+
+
+def test_tool_calls(db: Connection) -> None:
+    insert(db, crashed_and_resumed().events)
+    (call,) = rows(db, "SELECT * FROM agentrun.tool_calls WHERE key = 'ticket-42'")
+    assert (call["name"], call["effect"], call["status"]) == ("refund", "once", "ok")
+    assert (call["args"], call["result"]) == ({"order_id": "7"}, {"refunded": True})
+    assert call["idempotency_key"] == "key-2"
+
+
+def test_resumes_agree_with_the_transcript(db: Connection) -> None:
+    diverged = Journal(key="diverged").claimed("w-1")
+    diverged.asks(1, [user("a")]).answers(1, assistant("b"))
+    diverged.asks(2, [user("c")]).answers(2, assistant("d")).claimed("w-2")
+    diverged.add("diverged", ident="2").asks(3, [user("x")], ident="2")
+    diverged.answers(3, assistant("y"), cost=None, ident="2").claimed("w-3")
+    reconciled = Journal(key="reconciled").claimed("w-1").begins(1, "pay", {}).claimed("w-2")
+    reconciled.add("resolved", step=1, attempt=1, status="not_happened", by="reconcile")
+    reconciled.begins(1, "pay", {}, attempt=2).claimed("w-3").begins(1, "pay", {}, attempt=3)
+    for journal in (crashed_and_resumed(), diverged, reconciled):
+        insert(db, journal.events)
+        bands = [e for e in fold(journal.events).entries if isinstance(e, Resume)]
+        found = db.execute(
+            "SELECT worker, reason, replayed, rerun, saved, saved_unpriced, in_doubt"
+            " FROM agentrun.resumes WHERE run_id = %s ORDER BY seq",
+            [journal.run_id],
+        ).fetchall()
+        assert found == [
+            {
+                "worker": b.worker, "reason": b.reason, "replayed": b.replayed, "rerun": b.rerun,
+                "saved": b.saved, "saved_unpriced": b.saved_unpriced, "in_doubt": b.in_doubt,
+            }
+            for b in bands
+        ]  # fmt: skip
+
+
+def test_spend_agrees_with_the_transcript(db: Connection) -> None:
+    journal = crashed_and_resumed()
+    insert(db, journal.events)
+    found = rows(
+        db, "SELECT step, attempt, billing, cost FROM agentrun.spend ORDER BY step, attempt"
+    )
+    assert [(r["step"], r["attempt"], r["billing"], r["cost"]) for r in found] == [
+        (1, 1, "confirmed", Decimal("0.0031")),
+        (3, 2, "possibly billed", None),
+        (3, 3, "unpriced", None),
+    ]
+    totals = fold(journal.events).totals
+    assert totals.possibly_billed == 1
+    assert totals.cost == Decimal("0.0031")
+
+
+def test_a_late_answer_that_was_adopted_is_not_billed_twice(db: Connection) -> None:
+    j = Journal().claimed("w-1").asks(1, [user("?")]).claimed("w-2")
+    j.asks(1, [user("?")], attempt=2).answers(1, assistant("!"), attempt=1)
+    insert(db, j.events)
+    (row,) = rows(db, "SELECT billing FROM agentrun.spend")
+    assert row["billing"] == "confirmed"
+
+
+def test_attempts_tell_each_try(db: Connection) -> None:
+    insert(db, crashed_and_resumed().events)
+    found = rows(
+        db, "SELECT attempt, status, error FROM agentrun.attempts WHERE step = 3 ORDER BY 1"
+    )
+    assert [(r["attempt"], r["status"], r["error"]) for r in found] == [
+        (1, "failed", "overloaded"), (2, "no outcome", None), (3, "ok", None),
+    ]  # fmt: skip
+
+
+def test_the_last_attempt_of_a_running_run_is_in_flight(db: Connection) -> None:
+    insert(db, Journal().claimed("w-1").asks(1, [user("?")]).events, status="running")
+    (row,) = rows(db, "SELECT status FROM agentrun.attempts")
+    assert row["status"] == "in flight"
+
+
+def test_a_doubt_is_in_doubt_and_in_the_inbox_until_it_is_resolved(db: Connection) -> None:
+    events = crashed_and_resumed().events
+    insert(db, events[:8], status="held")  # … in_doubt, parked
+    (doubt,) = rows(db, "SELECT * FROM agentrun.in_doubt")
+    assert (doubt["step"], doubt["name"], doubt["worker"]) == (2, "refund", "w-1")
+    (waiting,) = rows(db, "SELECT * FROM agentrun.inbox")
+    assert (waiting["waits_for"], waiting["args"]) == ("doubt", {"order_id": "7"})
+    for event in events[8:10]:  # claimed, resolved
+        insert_event(db, event)
+    assert rows(db, "SELECT * FROM agentrun.in_doubt") == []
+
+
+def test_a_held_run_without_doubt_waits_for_a_decision(db: Connection) -> None:
+    j = Journal().claimed("w-1").add("parked", status="held", reason="budget of $1 reached")
+    insert(db, j.events, status="held")
+    (waiting,) = rows(db, "SELECT waits_for, reason, step FROM agentrun.inbox")
+    assert waiting == {"waits_for": "decision", "reason": "budget of $1 reached", "step": None}
+
+
+def test_turns_sum_their_steps(db: Connection) -> None:
+    insert(db, crashed_and_resumed().events)
+    found = rows(db, "SELECT * FROM agentrun.turns ORDER BY turn")
+    assert [(r["model_calls"], r["tool_calls"], r["unpriced"]) for r in found] == [
+        (1, 1, 0), (1, 0, 1),
+    ]  # fmt: skip
+
+
+def test_the_transcript_lists_new_messages_of_shared_requests(db: Connection) -> None:
+    shared = {"$prefix": "d1", "then": [{"role": "tool", "tool_call_id": "c", "content": "7"},
+                                        {"$ref": "d2"}, user({"$ref": "d3"})]}  # fmt: skip
+    j = Journal().claimed("w-1").asks(1, [user("hi")]).answers(1, assistant("yes"))
+    insert(db, j.asks(2, shared).events, status="running")
+    found = rows(
+        db, "SELECT role, content, call_id FROM agentrun.transcript ORDER BY seq, position"
+    )
+    again = "[recorded earlier in this run]"
+    assert [(r["role"], r["content"], r["call_id"]) for r in found] == [
+        ("user", "hi", None), ("assistant", "yes", None), ("tool", "7", "c"),
+        (None, again, None), ("user", again, None),
+    ]  # fmt: skip
+
+
+def test_the_transcript_reads_the_other_apis(db: Connection) -> None:
+    j = Journal().claimed("w-1")
+    j.asks(1, None, input={"body": {"input": "hi"}})
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    message = {"type": "message", "role": "assistant", "content": [{"text": "a"}, {"text": "b"}]}
+    j.answers(1, {"body": {"output": [message, call]}})
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "7"}
+    j.asks(2, [{"role": "user", "content": [result]}])
+    j.answers(2, {"body": {"role": "assistant", "content": [{"type": "text", "text": "done"}]}})
+    insert(db, j.events)
+    found = rows(db, "SELECT role, content FROM agentrun.transcript ORDER BY seq, position")
+    assert [(r["role"], r["content"]) for r in found] == [
+        ("user", "hi"), ("assistant", "a\nb"), ("assistant", None), ("user", "7"),
+        ("assistant", "done"),
+    ]  # fmt: skip
+
+
+SHAPES: list[Any] = [
+    None, 0, "text", [], [[]], {}, [None, 1, "x", {}], {"text": {}}, {"type": []}, {"then": 3},
+]  # fmt: skip
+
+
+def test_every_view_answers_on_malformed_and_escaped_values(db: Connection) -> None:
+    j = Journal(key="hostile", args=SHAPES).claimed("w-1")
+    step = 0
+    for shape in [*SHAPES, "␛0000 and ␛d800 and ␛241b"]:
+        for body in (
+            shape, {"choices": shape}, {"choices": [shape, {"message": shape}]},
+            {"choices": [{"message": {"role": shape, "content": shape, "tool_calls": shape}}]},
+            {"output": shape}, {"content": shape}, {"content": [shape]}, {"messages": shape},
+            {"messages": [shape, {"role": shape, "content": [shape]}], "input": shape},
+        ):  # fmt: skip
+            step += 1
+            given = {"body": body} if step % 2 else body
+            j.asks(step, None, input=given).answers(step, {}, output=given)
+    for shape in SHAPES:
+        step += 1
+        j.begins(step, "t", shape)
+        j.ends(step, "t", shape, {"error": shape}, status="error")
+    j.begins(step + 1, "t", {}).add("in_doubt", step=step + 1)
+    j.add("parked", status="held", step=step + 1)
+    insert(db, j.events, status="held")
+    check = {"payload": "d" * 64, "size": 100_000, "preview": '{"body": {"mess'}
+    later = (
+        Journal(key="checked")
+        .claimed("w-1")
+        .asks(1, None, input=check)
+        .answers(1, {}, output=check)
+    )
+    insert(db, later.events[:2], status="running")
+    insert_event(db, later.events[2], codec=1 | 4)
+    insert_event(db, later.events[3], codec=2 | 8)
+    for view in VIEWS:
+        answer = rows(db, f"SELECT v::text FROM agentrun.{view} v")  # noqa: S608
+        assert answer or view == "resumes"
+    found = rows(db, "SELECT role, content FROM agentrun.transcript WHERE key = 'checked'")
+    assert [r["role"] for r in found] == ["request", "assistant"]
+    assert all(r["content"].startswith("[in payloads]") for r in found)
+
+
+def test_claim_checked_arguments_show_their_preview(db: Connection) -> None:
+    check = {"payload": "d" * 64, "size": 100_000, "preview": '{"args": {"text": "aaa'}
+    j = Journal().claimed("w-1")
+    j.add("step_finished", step=1, kind="tool", name="t", attempt=1, status="ok",
+          started_at=START, input=check, output=check)  # fmt: skip
+    insert(db, j.events[:2], status="running")
+    insert_event(db, j.events[2], codec=4 | 8)
+    (call,) = rows(db, "SELECT args, result, error FROM agentrun.tool_calls")
+    assert (call["args"], call["result"], call["error"]) == (check, check, None)
