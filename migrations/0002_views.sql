@@ -14,10 +14,12 @@
 -- security. Recorded values are hostile: only -> and ->> touch them, which never fail on `json`,
 -- and nothing in them is cast.
 
--- Intents of model calls: `spend` looks from each for its outcome (see attempts), usually the run's next rows.
--- One small entry for a call that takes seconds; without it, a scan of the whole journal.
+-- Model calls that may have been billed are intents without an outcome. Two small entries for a
+-- call that takes seconds; without them, the spend of one day reads the whole journal.
 CREATE INDEX journal_model_intents ON agentrun.journal (at)
     WHERE event = 'attempt_started' AND kind = 'model';
+CREATE INDEX journal_model_outcomes ON agentrun.journal (run_id, step)
+    WHERE event IN ('attempt_failed', 'step_finished') AND kind = 'model';
 
 -- Claims after the first are rare; `resumes` across all runs starts from them.
 CREATE INDEX journal_resumes ON agentrun.journal (at) WHERE event = 'claimed' AND epoch > 1;
@@ -103,8 +105,6 @@ FROM agentrun.steps
 WHERE turn IS NOT NULL
 GROUP BY run_id, key, agent, turn;
 
--- The search for an outcome is a scalar subquery with LIMIT, so that it stays a probe of the rows
--- that follow the intent: as an anti-join it reads the whole journal for the spend of one day.
 CREATE VIEW agentrun.attempts WITH (security_invoker = true) AS
 SELECT j.run_id, r.key, r.agent, j.seq, j.step, j.turn, j.kind, j.name, j.model, j.effect,
        j.attempt, true AS answered,
@@ -122,12 +122,12 @@ SELECT a.run_id, r.key, r.agent, a.seq, a.step, a.turn, a.kind, a.name, a.model,
        NULL, NULL, NULL, a.key, a.worker, a.epoch, a.at, NULL
 FROM agentrun.journal a JOIN agentrun.runs r USING (run_id)
 WHERE a.event = 'attempt_started'
-  AND (SELECT true FROM agentrun.journal o
-       WHERE o.run_id = a.run_id AND o.seq > a.seq AND o.step = a.step
-         AND (o.event IN ('attempt_failed', 'step_finished') AND o.attempt = a.attempt
-              -- an earlier attempt's answer came late and was adopted: this one was not sent
-              OR o.event = 'step_finished' AND o.attempt < a.attempt)
-       ORDER BY o.seq LIMIT 1) IS NULL;
+  AND NOT EXISTS (
+      SELECT FROM agentrun.journal o
+      WHERE o.run_id = a.run_id AND o.step = a.step AND o.kind = a.kind AND o.seq > a.seq
+        AND o.event IN ('attempt_failed', 'step_finished')
+        -- an earlier attempt's answer may come late and be adopted: then this one was not sent
+        AND (o.attempt = a.attempt OR o.attempt < a.attempt AND o.event = 'step_finished'));
 
 CREATE VIEW agentrun.transcript WITH (security_invoker = true) AS
 WITH said AS (  -- the run is joined in each part, so that a condition on its key reaches them

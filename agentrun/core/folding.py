@@ -272,7 +272,7 @@ class Fold:
         conversation = request_messages(_get(event.input, "body"))
         before = self._heard.get(_scope(event), [])
         self._heard[_scope(event)] = conversation
-        self._place(event, list(new_messages(conversation, before)), event.at)
+        self._place(event, new_messages(conversation, before), event.at)
 
     def _say(self, event: Event, messages: list[Message], at: datetime | None) -> None:
         self._heard.setdefault(_scope(event), []).extend(messages)

@@ -81,10 +81,17 @@ class History:
         known = self.steps.get(event.ident)
         if known is None:
             known = Known(
-                ident=event.ident, step=event.step, turn=event.turn, kind=event.kind,
-                name=event.name or "", effect=event.effect or "once", key=event.key,
-                fingerprint=event.fingerprint, overlapping=event.overlapping, born=event.seq,
-            )  # fmt: skip
+                ident=event.ident,
+                step=event.step,
+                turn=event.turn,
+                kind=event.kind,
+                name=event.name or "",
+                effect=event.effect or "once",
+                key=event.key,
+                fingerprint=event.fingerprint,
+                overlapping=event.overlapping,
+                born=event.seq,
+            )
             self.steps[event.ident] = self.by_number[event.step] = known
         return known
 
@@ -171,7 +178,9 @@ class Scope:
     def child(self) -> Scope:
         """The scope of a task or thread started from here."""
         self.children += 1
-        return Scope(f"{self.path}t{self.children}/", self, self.turn, body=self.body, numbered=True)
+        return Scope(
+            f"{self.path}t{self.children}/", self, self.turn, body=self.body, numbered=True
+        )
 
     def branch(self, name: str) -> Scope:
         """The scope of a named sub-conversation; entering it again goes on in it."""

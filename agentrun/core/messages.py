@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agentrun.core.events import Json
@@ -66,14 +66,21 @@ def reply_messages(body: Json) -> list[Message]:
     return found
 
 
-def new_messages(conversation: Iterable[Message], before: Iterable[Message]) -> Iterator[Message]:
+def new_messages(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
     """What ``conversation`` holds beyond ``before``, in order, counting repetitions."""
-    known = Counter(_identity(message) for message in before)
-    for message in conversation:
+    start = 0  # nearly always the one continues the other: skip what they share
+    for ours, theirs in zip(conversation, before, strict=False):
+        if ours != theirs and _identity(ours) != _identity(theirs):
+            break
+        start += 1
+    known = Counter(map(_identity, before[start:]))
+    new = []
+    for message in conversation[start:]:
         if known[_identity(message)] > 0:
             known[_identity(message)] -= 1
         else:
-            yield message
+            new.append(message)
+    return new
 
 
 def text_of(content: Json) -> str:

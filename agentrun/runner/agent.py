@@ -65,8 +65,7 @@ class Agent(Generic[P, R]):
         Raises:
             ConfigError: an option has a value it does not know.
         """
-        given = {"key": key, "on_busy": on_busy, "on_held": on_held,
-                 "on_divergence": on_divergence}  # fmt: skip
+        given = {"key": key, "on_busy": on_busy, "on_held": on_held, "on_divergence": on_divergence}
         options = replace(self.options, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
         _check(options)
         copy = Agent[P, R](self.function, self.name, options)
@@ -134,8 +133,11 @@ class Agent(Generic[P, R]):
 
 
 def _check(options: Options) -> None:
-    allowed = {"on_busy": ("wait", "raise"), "on_held": ("raise", "wait"),
-               "on_divergence": ("refuse", "accept")}  # fmt: skip
+    allowed = {
+        "on_busy": ("wait", "raise"),
+        "on_held": ("raise", "wait"),
+        "on_divergence": ("refuse", "accept"),
+    }
     for option in fields(options):
         value = getattr(options, option.name)
         if option.name in allowed and value not in allowed[option.name]:
@@ -152,8 +154,10 @@ class _Decorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Agent[P, R]: ...
     @overload
-    def __call__(self, *, name: str | None = None) -> _Named: ...
-    def __call__(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    def __call__(self, function: None = None, /, *, name: str | None = None) -> _Named: ...
+    def __call__(
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None
+    ) -> Any:
         """Make a function's execution a durable run.
 
         ``name`` is the agent's identity, in code and journal (default: the function's name);

@@ -67,9 +67,10 @@ async def acall_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[dict[
         if isinstance(result, BaseException):
             raise result
     return [
-        _answer(call, *result) for call, result in zip(calls, results, strict=True)
+        _answer(call, *result)
+        for call, result in zip(calls, results, strict=True)
         if not isinstance(result, BaseException)
-    ]  # fmt: skip
+    ]
 
 
 # -- reading the reply ---------------------------------------------------------------------------
@@ -148,8 +149,13 @@ def _refused(line: Line, call: _Call) -> Flow[Any]:
     def refuse(_info: Any) -> Any:
         raise ToolFailed(call.problem)
 
-    wanted = Wanted(kind="tool", name=call.sent.name or "(no name)", effect="read",
-                    asked={"arguments": call.sent.arguments}, call=call.asked)  # fmt: skip
+    wanted = Wanted(
+        kind="tool",
+        name=call.sent.name or "(no name)",
+        effect="read",
+        asked={"arguments": call.sent.arguments},
+        call=call.asked,
+    )
     return (yield from perform(line, wanted, Body(refuse, Result())))
 
 

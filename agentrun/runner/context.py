@@ -43,9 +43,14 @@ class RunContext:
     """A claimed run: its history, the end of its journal, and whether it may still go on."""
 
     def __init__(
-        self, database: Database, key: str, agent: str, tail: Tail, events: Sequence[Event],
+        self,
+        database: Database,
+        key: str,
+        agent: str,
+        tail: Tail,
+        events: Sequence[Event],
         on_divergence: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.database = database
         self.key = key
         self.agent = agent
@@ -216,4 +221,3 @@ def performer() -> tuple[int, int]:
     except RuntimeError:
         task = None
     return threading.get_ident(), id(task)
-

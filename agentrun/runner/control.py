@@ -121,8 +121,9 @@ def resolve(
         doubt = run["open_doubt"]
         what = "is not in doubt" if doubt is None else f"is in doubt about step {doubt}"
         raise RunError(f"run {key!r} {what}; `agentrun inbox` lists what waits", key=key)
-    return database.send_mail(run["run_id"], "resolve", step=step, by=by or somebody(),
-                              reason=reason, payload=payload)  # fmt: skip
+    return database.send_mail(
+        run["run_id"], "resolve", step=step, by=by or somebody(), reason=reason, payload=payload
+    )
 
 
 def somebody() -> str:

@@ -64,8 +64,14 @@ def settle(step: Step, known: Known) -> Flow[None]:
     assert opened is not None
     late = yield from step._late(known.attempts)
     if late is not None:
-        _close(step, "happened", "late result", f"answer kept by {late['worker']}",
-               late["status"], late["output"])  # fmt: skip
+        _close(
+            step,
+            "happened",
+            "late result",
+            f"answer kept by {late['worker']}",
+            late["status"],
+            late["output"],
+        )
         return
     if (yield from _by_mail(step)):
         return
@@ -97,8 +103,15 @@ def _by_mail(step: Step) -> Flow[bool]:
         if letter["kind"] == "resolve" and letter["step"] == step.number and fresh:
             step.run.consumed.add(str(letter["id"]))
             payload = letter["payload"]
-            _close(step, payload["outcome"], letter["by"] or "somebody", letter["reason"], "ok",
-                   {"result": payload.get("result")}, mail=str(letter["id"]))  # fmt: skip
+            _close(
+                step,
+                payload["outcome"],
+                letter["by"] or "somebody",
+                letter["reason"],
+                "ok",
+                {"result": payload.get("result")},
+                mail=str(letter["id"]),
+            )
             return True
     return False
 
@@ -125,8 +138,14 @@ def _reconciled(step: Step) -> Flow[str]:
     name = getattr(call, "__name__", "reconcile")
     match outcome:
         case Happened(result):
-            _close(step, "happened", f"reconcile ({name})", None, "ok",
-                   {"result": policy.encode(result)})  # fmt: skip
+            _close(
+                step,
+                "happened",
+                f"reconcile ({name})",
+                None,
+                "ok",
+                {"result": policy.encode(result)},
+            )
         case NotHappened():
             _close(step, "not_happened", f"reconcile ({name})", None, "", None)
         case _:
@@ -160,9 +179,14 @@ def _hold(step: Step, known: Known, why: str) -> None:
 
 
 def _close(
-    step: Step, status: str, by: str, reason: str | None, outcome: str, output: Json,
+    step: Step,
+    status: str,
+    by: str,
+    reason: str | None,
+    outcome: str,
+    output: Json,
     mail: str | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Journal a decision and, where it is one, the outcome: in one batch, so never apart."""
     events: list[Event] = [step.resolved(status, by, reason, mail)]
     if status in ("unknown", "fail"):

@@ -34,7 +34,7 @@ from agentrun.core.secrets import redact
 from agentrun.runner import failures, propagate
 from agentrun.runner.context import Line, RunContext, blocking, on_line
 from agentrun.runner.waiting import pause
-from agentrun.store.database import Database, run_id_of
+from agentrun.store.database import Database
 from agentrun.store.journal import Tail
 from agentrun.store.liveness import Life
 
@@ -64,8 +64,13 @@ class Person:
     reason: str | None = None
 
 
-def start(agent: Agent[..., Any], database: Database, key: str, options: Options,
-          arguments: dict[str, Json]) -> Flow[Any]:  # fmt: skip
+def start(
+    agent: Agent[..., Any],
+    database: Database,
+    key: str,
+    options: Options,
+    arguments: dict[str, Json],
+) -> Flow[Any]:
     """Create the run, or find it, and see it to its end here."""
     check(arguments, "arguments")
     mark = fingerprint(redact(arguments)[0])
@@ -74,18 +79,21 @@ def start(agent: Agent[..., Any], database: Database, key: str, options: Options
     if run["agent"] != agent.name:
         raise RunConflict(
             f"run {key!r} belongs to agent {run['agent']!r}, not {agent.name!r}; "
-            "choose another key", key=key,
-        )  # fmt: skip
+            "choose another key",
+            key=key,
+        )
     if run["fingerprint"] != mark:
         raise RunConflict(
             f"run {key!r} was started with other arguments; the same key means the same run: "
-            f"choose another key, or `agentrun show {key}` to see them", key=key,
-        )  # fmt: skip
+            f"choose another key, or `agentrun show {key}` to see them",
+            key=key,
+        )
     return (yield from proceed(agent, database, key, options, person=None))
 
 
-def proceed(agent: Agent[..., Any], database: Database, key: str, options: Options,
-            person: Person | None) -> Flow[Any]:  # fmt: skip
+def proceed(
+    agent: Agent[..., Any], database: Database, key: str, options: Options, person: Person | None
+) -> Flow[Any]:
     """Go on with an existing run until it is done, failed, or held."""
     wait = _POLL[0]
     while True:
@@ -100,9 +108,10 @@ def proceed(agent: Agent[..., Any], database: Database, key: str, options: Optio
                 yield pause(_POLL[1])
                 continue
         owned, life = yield blocking(lambda: database.owner_of(run))
-        claimed = None if owned else (
-            yield blocking(lambda: database.claim(run, _why(run, life, person)))
-        )  # fmt: skip
+        claimed: tuple[Tail, list[Event]] | None = None
+        if not owned:
+            why = _why(run, life, person)
+            claimed = yield blocking(lambda: database.claim(run, why))
         if claimed is None:
             if owned and options.on_busy == "raise":
                 raise RunConflict(f"run {key!r} is being executed by {run['owner']}", key=key)
@@ -110,7 +119,7 @@ def proceed(agent: Agent[..., Any], database: Database, key: str, options: Optio
             wait = min(_POLL[1], wait * 1.5)
             continue
         try:
-            return (yield from _execute(agent, database, key, options, *claimed, person))
+            return (yield from _execute(agent, database, key, options, claimed, person))
         except LeaseLost:
             person = None  # another worker has the run: wait for what it makes of it
         except RunHeld as held:
@@ -130,9 +139,14 @@ def _why(run: dict[str, Any], life: Life | None, person: Person | None) -> str:
 
 
 def _execute(
-    agent: Agent[..., Any], database: Database, key: str, options: Options, tail: Tail,
-    events: Sequence[Event], person: Person | None,
-) -> Flow[Any]:  # fmt: skip
+    agent: Agent[..., Any],
+    database: Database,
+    key: str,
+    options: Options,
+    claimed: tuple[Tail, list[Event]],
+    person: Person | None,
+) -> Flow[Any]:
+    tail, events = claimed
     run = RunContext(database, key, agent.name, tail, events, options.on_divergence)
     database.enter(run.run_id, run)
     try:
@@ -155,14 +169,28 @@ def _reopen(run: RunContext, person: Person) -> None:
     events = [Event(event="resumed", by=person.by, reason=person.reason)]
     failed = run.history.by_number.get(run.history.failed_step or 0)
     if failed is not None and failed.outcome is not None and failed.outcome.status == "error":
-        events.append(Event(event="resolved", step=failed.step, status="reopened", by=person.by,
-                            kind=failed.kind, ident=failed.ident, name=failed.name,
-                            reason=person.reason))  # fmt: skip
+        events.append(
+            Event(
+                event="resolved",
+                step=failed.step,
+                status="reopened",
+                by=person.by,
+                kind=failed.kind,
+                ident=failed.ident,
+                name=failed.name,
+                reason=person.reason,
+            )
+        )
     run.append(*events)
 
 
-def _ended(run: RunContext, agent: Agent[..., Any], value: Any, error: BaseException | None,
-           signalled: list[int]) -> Flow[Any]:  # fmt: skip
+def _ended(
+    run: RunContext,
+    agent: Agent[..., Any],
+    value: Any,
+    error: BaseException | None,
+    signalled: list[int],
+) -> Flow[Any]:
     """Journal how the agent ended, make it durable, and return or raise what that means."""
     interrupt = run.interrupt
     if interrupt is None and isinstance(error, _HANDED_BACK):
@@ -180,12 +208,16 @@ def _ended(run: RunContext, agent: Agent[..., Any], value: Any, error: BaseExcep
         stored, error = _result(agent, value)
     if error is not None:
         failed = Event(
-            event="run_failed", step=run.failing_step, reason=f"{type(error).__name__}: {error}",
-            output=failures.describe(error, trace=True), has_output=True,
-        )  # fmt: skip
+            event="run_failed",
+            step=run.failing_step,
+            reason=f"{type(error).__name__}: {error}",
+            output=failures.describe(error, trace=True),
+            has_output=True,
+        )
         yield run.durable(run.append(failed))
-        raise RunFailed(_failed_text(run.key, f"{type(error).__name__}: {error}"),
-                        key=run.key) from error  # fmt: skip
+        raise RunFailed(
+            _failed_text(run.key, f"{type(error).__name__}: {error}"), key=run.key
+        ) from error
     yield run.durable(run.append(Event(event="run_finished", output=stored, has_output=True)))
     return agent.arguments.result.decode(stored)
 
@@ -207,8 +239,9 @@ def _interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
         case Parking(status="queued"):
             last = Event(event="handed_back", reason=str(interrupt))
         case Parking():
-            last = Event(event="parked", status=interrupt.status, step=interrupt.step,
-                         reason=str(interrupt))  # fmt: skip
+            last = Event(
+                event="parked", status=interrupt.status, step=interrupt.step, reason=str(interrupt)
+            )
         case RunCancelled():
             last = Event(event="run_cancelled", reason=str(interrupt))
         case _:
@@ -232,8 +265,9 @@ def _seen_outside(run: RunContext, interrupt: Interrupt) -> BaseException:
             return Diverged(
                 f"run {run.key!r} diverged: {interrupt}\nNothing was sent. Restore the code, or "
                 "accept the new path with .with_options(on_divergence='accept').",
-                key=run.key, diff=interrupt.diff,
-            )  # fmt: skip
+                key=run.key,
+                diff=interrupt.diff,
+            )
         case Parking(status="queued"):
             return RunHeld(f"run {run.key!r} was handed back: {interrupt}", key=run.key)
         case Parking():
@@ -291,8 +325,13 @@ def _terminable(run: RunContext) -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def call_body(line: Line, function: Callable[..., Any], is_async: bool,
-              args: list[Any], kwargs: dict[str, Any]) -> Op[Any]:  # fmt: skip
+def call_body(
+    line: Line,
+    function: Callable[..., Any],
+    is_async: bool,
+    args: list[Any],
+    kwargs: dict[str, Any],
+) -> Op[Any]:
     """Call an agent's function as the run: here, awaited, or (sync under async) in a thread."""
     propagate.install()
 
@@ -308,6 +347,3 @@ def call_body(line: Line, function: Callable[..., Any], is_async: bool,
             return await function(*args, **kwargs)
 
     return Op(call, call_async)
-
-
-__all__ = ["Options", "Person", "call_body", "proceed", "run_id_of", "start"]

@@ -69,8 +69,12 @@ class RecordedCall:
         return reply
 
     def failed(self, failure: CallFailed, retry_in: float) -> None:
-        error = {"type": failure.reason, "message": failure.detail, "status": failure.status,
-                 "billed": failure.billed}  # fmt: skip
+        error = {
+            "type": failure.reason,
+            "message": failure.detail,
+            "status": failure.status,
+            "billed": failure.billed,
+        }
         self.step.failed(error, retry_in, failure.reason)
 
     def finish(self, reply: ModelReply) -> None:

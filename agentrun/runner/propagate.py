@@ -77,7 +77,6 @@ def _patch_threads() -> None:
 def _patch_pools() -> None:
     submit = ThreadPoolExecutor.submit
 
-    @functools.wraps(submit)
     def submitted(
         self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
@@ -89,6 +88,7 @@ def _patch_pools() -> None:
         with on_line(None):
             return submit(self, task, *args, **kwargs)
 
+    functools.update_wrapper(submitted, submit)  # type: ignore[arg-type]
     ThreadPoolExecutor.submit = submitted  # type: ignore[method-assign, assignment]
 
 

@@ -101,13 +101,24 @@ class Step:
     def failed_event(self, error: Json, retry_in: float, reason: str) -> Event:
         """A failed attempt as an event."""
         output = {"error": error, "retry_in": round(retry_in, 3)}
-        return self._event("attempt_failed", output=output, has_output=True, reason=reason,
-                           started_at=self.started_at)  # fmt: skip
+        return self._event(
+            "attempt_failed",
+            output=output,
+            has_output=True,
+            reason=reason,
+            started_at=self.started_at,
+        )
 
     def finish(
-        self, status: str, output: Json, *, raw: bytes | None = None,
-        model: str | None = None, usage: Usage | None = None, by: str | None = None,
-    ) -> Event:  # fmt: skip
+        self,
+        status: str,
+        output: Json,
+        *,
+        raw: bytes | None = None,
+        model: str | None = None,
+        usage: Usage | None = None,
+        by: str | None = None,
+    ) -> Event:
         """Record the outcome. Not waited for: the next effect of the run waits for it."""
         self.outcome = self.outcome_event(status, output, raw=raw, model=model, usage=usage, by=by)
         self.run.append(self.outcome)
@@ -117,8 +128,14 @@ class Step:
 
     def outcome_event(self, status: str, output: Json, **columns: Any) -> Event:
         """The outcome as an event; tools repeat their arguments, so that one row answers."""
-        return self._event("step_finished", status=status, output=output, has_output=True,
-                           started_at=self.started_at, **columns)  # fmt: skip
+        return self._event(
+            "step_finished",
+            status=status,
+            output=output,
+            has_output=True,
+            started_at=self.started_at,
+            **columns,
+        )
 
     def resolved(self, status: str, by: str, reason: str | None, mail: str | None = None) -> Event:
         """A decision about this step, as an event."""
@@ -134,14 +151,23 @@ class Step:
         first = event == "attempt_started" and self.attempts == 1
         tells = first or (event == "step_finished" and self.wanted.kind != "model")
         lone = event == "step_finished" and self.attempts == 0
-        return Event(**{
-            "event": event, "step": self.number, "turn": self.turn, "kind": self.wanted.kind,
-            "name": self.wanted.name, "ident": self.ident, "attempt": max(1, self.attempts),
-            "effect": self.wanted.effect, "key": self.key, "fingerprint": self.fingerprint,
-            "overlapping": self.overlapping,
-            **({"input": self.wanted.asked, "has_input": True} if tells or lone else {}),
-            **columns,
-        })  # fmt: skip
+        return Event(
+            **{
+                "event": event,
+                "step": self.number,
+                "turn": self.turn,
+                "kind": self.wanted.kind,
+                "name": self.wanted.name,
+                "ident": self.ident,
+                "attempt": max(1, self.attempts),
+                "effect": self.wanted.effect,
+                "key": self.key,
+                "fingerprint": self.fingerprint,
+                "overlapping": self.overlapping,
+                **({"input": self.wanted.asked, "has_input": True} if tells or lone else {}),
+                **columns,
+            }
+        )
 
 
 def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
@@ -178,8 +204,15 @@ def _placed(line: Line, wanted: Wanted) -> tuple[Step, Known | None]:
     except Diverging as diverging:
         if run.on_divergence != "accept":
             raise run.stop(diverging) from None
-        run.append(Event(event="diverged", ident=place.ident, step=place.known and
-                         place.known.step, by="on_divergence", reason=diverging.diff))  # fmt: skip
+        run.append(
+            Event(
+                event="diverged",
+                ident=place.ident,
+                by="on_divergence",
+                step=place.known.step if place.known else None,
+                reason=diverging.diff,
+            )
+        )
         place = Place(place.ident, scope.current_turn(), place.overlapping, None)
     known = place.known
     if known is None:
@@ -191,17 +224,33 @@ def _placed(line: Line, wanted: Wanted) -> tuple[Step, Known | None]:
         number, turn = known.step, known.turn
         key = known.key or step_key(run.run_id, place.ident, history.divergences)
     step = Step(
-        run, scope, wanted, place.ident, number, turn, key, fingerprint, place.overlapping,
-        attempts=known.attempts if known else 0, outcome=known.outcome if known else None,
-    )  # fmt: skip
+        run,
+        scope,
+        wanted,
+        place.ident,
+        number,
+        turn,
+        key,
+        fingerprint,
+        place.overlapping,
+        attempts=known.attempts if known else 0,
+        outcome=known.outcome if known else None,
+    )
     return step, known
 
 
 def _place(line: Line, wanted: Wanted, fingerprint: str) -> Place:
     if wanted.call is not None:
         return place_call(line.run.history, line.scope, wanted.call)
-    return place_next(line.run.history, line.scope, wanted.kind, wanted.name, wanted.effect,
-                      fingerprint, performer())  # fmt: skip
+    return place_next(
+        line.run.history,
+        line.scope,
+        wanted.kind,
+        wanted.name,
+        wanted.effect,
+        fingerprint,
+        performer(),
+    )
 
 
 def _next_turn(run: RunContext, wanted: Wanted) -> int | None:
@@ -209,4 +258,3 @@ def _next_turn(run: RunContext, wanted: Wanted) -> int | None:
         return run.history.last_turn or None
     run.history.last_turn += 1
     return run.history.last_turn
-

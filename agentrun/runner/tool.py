@@ -36,9 +36,17 @@ class Tool(Generic[P, R]):
     """A function with an effect class. Calling it inside a run is a recorded step."""
 
     def __init__(
-        self, function: Callable[P, R], *, effect: Effect, name: str | None, retries: int,
-        timeout: float | None, on_doubt: OnDoubt, reconcile: Callable[..., Any] | None, kind: Kind,
-    ) -> None:  # fmt: skip
+        self,
+        function: Callable[P, R],
+        *,
+        effect: Effect,
+        name: str | None,
+        retries: int,
+        timeout: float | None,
+        on_doubt: OnDoubt,
+        reconcile: Callable[..., Any] | None,
+        kind: Kind,
+    ) -> None:
         functools.update_wrapper(cast(Any, self), function)
         self.name = name or function.__name__
         self.effect = effect
@@ -68,9 +76,7 @@ class Tool(Generic[P, R]):
         given = self.arguments.bind(args, kwargs)
         return (yield from self.perform(line, self.validated(given)))
 
-    def perform(
-        self, line: Line, values: dict[str, Any], call: Asked | None = None
-    ) -> Flow[Any]:
+    def perform(self, line: Line, values: dict[str, Any], call: Asked | None = None) -> Flow[Any]:
         """Perform the tool with validated arguments, as the step that answers ``call``."""
         asked = self.arguments.dump(values)
         if call is None and self.kind == "tool":
@@ -79,11 +85,19 @@ class Tool(Generic[P, R]):
                     line.scope, self.name, None, lambda sent: self._equals(sent, asked)
                 )
         wanted = Wanted(
-            kind=self.kind, name=self.name, effect=self.effect, asked={"args": asked}, call=call,
+            kind=self.kind,
+            name=self.name,
+            effect=self.effect,
+            asked={"args": asked},
+            call=call,
             doubt=Policy(self.on_doubt, self.reconcile, values, self.arguments.result.encode),
-        )  # fmt: skip
-        body = Body(functools.partial(self._invoke, values), self.arguments.result, self.retries,
-                    self.timeout)  # fmt: skip
+        )
+        body = Body(
+            functools.partial(self._invoke, values),
+            self.arguments.result,
+            self.retries,
+            self.timeout,
+        )
         return (yield from perform(line, wanted, body))
 
     def validated(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -146,10 +160,17 @@ class _Decorator:
     def __call__(self, function: Callable[P, R], /) -> Tool[P, R]: ...
     @overload
     def __call__(
-        self, *, effect: Effect = "once", name: str | None = None, retries: int = 0,
-        timeout: float | None = None, on_doubt: OnDoubt = "hold",
+        self,
+        function: None = None,
+        /,
+        *,
+        effect: Effect = "once",
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = None,
+        on_doubt: OnDoubt = "hold",
         reconcile: Callable[..., Any] | None = None,
-    ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...  # fmt: skip
+    ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
     def __call__(
         self,
         function: Callable[..., Any] | None = None,
@@ -185,8 +206,16 @@ class _Decorator:
         def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
             if isinstance(function, Tool):
                 raise ConfigError(f"{function.name} is a tool or step already")
-            return Tool(function, effect=effect, name=name, retries=retries, timeout=timeout,
-                        on_doubt=on_doubt, reconcile=reconcile, kind=self._kind)  # fmt: skip
+            return Tool(
+                function,
+                effect=effect,
+                name=name,
+                retries=retries,
+                timeout=timeout,
+                on_doubt=on_doubt,
+                reconcile=reconcile,
+                kind=self._kind,
+            )
 
         return decorate if function is None else decorate(function)
 

@@ -123,4 +123,3 @@ def _committed(step: Step, seq: int, batch: Batch, error: BaseException) -> bool
     if run.database.settled(batch):
         return True
     raise run.stop(LeaseLost(f"the run was taken over from {tail.worker}"))
-

@@ -14,32 +14,35 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import psycopg
 
-from agentrun.core.codec import Codec, Payload, decode, encode
+from agentrun.core.codec import Codec, decode, encode
 from agentrun.core.errors import ConfigError, LeaseLost, RunNotFound, StoreUnavailable
 from agentrun.core.events import Event, Json
 from agentrun.core.sharing import Shared
 from agentrun.store import embedded, migrate
 from agentrun.store.connection import (
     DeadlineConnection,
-    connect as open_connection,
     describe,
     explain_refusal,
     is_transient,
 )
+from agentrun.store.connection import (
+    connect as open_connection,
+)
 from agentrun.store.journal import Batch, Sender, Tail, Writer
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
-from agentrun.store.rows import Row, to_event, to_row
+from agentrun.store.rows import Row, payload_columns, to_event, to_row
 from agentrun.store.sql import QUERIES
 
 logger = logging.getLogger("agentrun")
+T = TypeVar("T")
 
 # run_id derives from the key, so that two processes that submit one key mean one run.
 _NAMESPACE = UUID("6f1a54a4-6a1c-5b0e-9f0e-a6e27a52b1d1")
@@ -125,7 +128,7 @@ class Database:
 
         return self._patiently(run)
 
-    def _patiently(self, action: Any) -> Any:
+    def _patiently(self, action: Callable[[], T]) -> T:
         pause = 0.05
         while True:
             try:
@@ -161,7 +164,7 @@ class Database:
             fingerprint=fingerprint,
             codec=int(encoded.as_input()),
             input=encoded.text,
-            **_payload_columns([encoded.payload] if encoded.payload else []),
+            **payload_columns([encoded.payload] if encoded.payload else []),
         )
         return bool(row)
 
@@ -209,8 +212,14 @@ class Database:
             if run_id not in self._claims.send(Batch([row])):
                 return None
         tail = Tail(run_id, row.epoch, worker, row.seq, shared)
-        head = Event(event="claimed", reason=reason, run_id=run_id, seq=row.seq,
-                     epoch=row.epoch, worker=worker)  # fmt: skip
+        head = Event(
+            event="claimed",
+            reason=reason,
+            run_id=run_id,
+            seq=row.seq,
+            epoch=row.epoch,
+            worker=worker,
+        )
         return tail, [*events, head]
 
     def fill(self, row: Row) -> bool:
@@ -235,15 +244,30 @@ class Database:
     # -- mail and late results ---------------------------------------------------------------------
 
     def send_mail(
-        self, run_id: UUID, kind: str, *, step: int | None, by: str | None, reason: str | None,
-        payload: Json, mail_id: UUID | None = None,
-    ) -> UUID:  # fmt: skip
+        self,
+        run_id: UUID,
+        kind: str,
+        *,
+        step: int | None,
+        by: str | None,
+        reason: str | None,
+        payload: Json,
+        mail_id: UUID | None = None,
+    ) -> UUID:
         """Tell a run something; its owner journals it. The id, chosen here, makes it once."""
         mail_id = mail_id or uuid4()
         encoded = encode(payload, at="payload", limit=_WHOLE)
-        self.query("send_mail", run_id=run_id, id=mail_id, kind=kind, step=step, by=by,
-                   reason=reason, codec=int(encoded.as_output()),
-                   payload=encoded.text)  # fmt: skip
+        self.query(
+            "send_mail",
+            run_id=run_id,
+            id=mail_id,
+            kind=kind,
+            step=step,
+            by=by,
+            reason=reason,
+            codec=int(encoded.as_output()),
+            payload=encoded.text,
+        )
         return mail_id
 
     def mail(self, run_id: UUID) -> list[dict[str, Any]]:
@@ -273,14 +297,24 @@ class Database:
         event = row.event
         if event.event != "step_finished" or event.effect == "read" or event.step is None:
             return
-        parameters = dict(run_id=row.run_id, step=event.step, attempt=event.attempt or 1,
-                          worker=row.worker, status=event.status or "ok", codec=row.codec,
-                          output=row.output, **_payload_columns(row.payloads))  # fmt: skip
+        parameters = dict(
+            run_id=row.run_id,
+            step=event.step,
+            attempt=event.attempt or 1,
+            worker=row.worker,
+            status=event.status or "ok",
+            codec=row.codec,
+            output=row.output,
+            **payload_columns(row.payloads),
+        )
         # The flushing thread must not wait for this; the answer is extra, not owed.
         threading.Thread(
-            target=self.query, args=("keep_late",), kwargs=parameters, daemon=True,
+            target=self.query,
+            args=("keep_late",),
+            kwargs=parameters,
+            daemon=True,
             name="agentrun-late",
-        ).start()  # fmt: skip
+        ).start()
 
     # -- entering, leaving, closing ------------------------------------------------------------
 
@@ -428,12 +462,3 @@ def _text(key: str) -> str:
     if "\x00" in key or not key:
         raise ConfigError(f"the run key {key!r} is empty or holds a NUL character")
     return key
-
-
-
-def _payload_columns(payloads: Sequence[Payload]) -> dict[str, list[Any]]:
-    return {
-        "payload_digest": [payload.digest for payload in payloads],
-        "payload_size": [payload.size for payload in payloads],
-        "payload_zstd": [payload.zstd for payload in payloads],
-    }

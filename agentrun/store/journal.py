@@ -26,17 +26,17 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.rows import scalar_row
 
-from agentrun.core.codec import Payload
 from agentrun.core.errors import LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
+from agentrun.store.arrays import INT8S, UUIDS
 from agentrun.store.connection import (
     RETRY_AT_ONCE,
     DeadlineConnection,
     connect,
     is_transient,
 )
-from agentrun.store.rows import Row, columns, to_row
+from agentrun.store.rows import Row, columns, payload_columns, to_row
 from agentrun.store.sql import QUERIES
 
 logger = logging.getLogger("agentrun")
@@ -88,16 +88,12 @@ class Batch:
         return heads
 
     def parameters(self) -> dict[str, object]:
-        payloads: list[tuple[UUID, Payload]] = [
-            (row.run_id, payload) for row in self.rows for payload in row.payloads
-        ]
+        payloads = [(row.run_id, payload) for row in self.rows for payload in row.payloads]
         return {
             **columns(self.rows),
+            **payload_columns([payload for _, payload in payloads]),
+            "payload_run": UUIDS([run_id for run_id, _ in payloads]),
             "batch": self.nonce,
-            "payload_run": [run_id for run_id, _ in payloads],
-            "payload_digest": [payload.digest for _, payload in payloads],
-            "payload_size": [payload.size for _, payload in payloads],
-            "payload_zstd": [payload.zstd for _, payload in payloads],
         }
 
 
@@ -116,7 +112,11 @@ async def append_async(conn: psycopg.AsyncConnection[Any], batch: Batch) -> set[
 def settled(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
     """The runs of which this very batch is in the journal, whoever sent it last."""
     heads = batch.heads()
-    parameters = {"run_id": list(heads), "seq": list(heads.values()), "batch": batch.nonce}
+    parameters = {
+        "run_id": UUIDS(list(heads)),
+        "seq": INT8S(list(heads.values())),
+        "batch": batch.nonce,
+    }
     return set(conn.cursor(row_factory=scalar_row).execute(QUERIES["settled"], parameters))
 
 

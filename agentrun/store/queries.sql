@@ -16,7 +16,7 @@ WITH b AS MATERIALIZED (
         %(effect)b::text[], %(key)b::text[], %(status)b::text[], %(started_at)b::timestamptz[],
         %(fingerprint)b::text[], %(overlapping)b::boolean[], %(model)b::text[],
         %(input_tokens)b::integer[], %(output_tokens)b::integer[], %(cached_tokens)b::integer[],
-        %(reasoning_tokens)b::integer[], %(cost)b::numeric[], %(priced_by)b::text[],
+        %(reasoning_tokens)b::integer[], %(cost)b::text[], %(priced_by)b::text[],
         %(by)b::text[], %(reason)b::text[], %(codec)b::smallint[],
         %(input)b::text[], %(output)b::text[], %(run_status)b::text[]
     ) AS b(run_id, seq, head, epoch, worker, event, step, turn, kind, name, ident, attempt,
@@ -32,7 +32,7 @@ heads AS (
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
+        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason, codec,
         input::json, output::json
     FROM b
     WHERE head AND EXISTS (
@@ -51,7 +51,7 @@ rest AS (
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
+        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason, codec,
         input::json, output::json
     FROM b JOIN heads USING (run_id)
     WHERE NOT b.head

@@ -5,8 +5,8 @@ Columns are listed once; the append statement's arrays carry their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -14,17 +14,59 @@ from agentrun.core.codec import Codec, Payload, attach, decode, encode
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
+from agentrun.store.arrays import (
+    BOOLS,
+    BYTEAS,
+    DECIMALS,
+    INT2S,
+    INT4S,
+    INT8S,
+    TEXTS,
+    TIMESTAMPS,
+    UUIDS,
+    Array,
+)
 
 # Columns that are an Event's own fields, under the same name.
-_PLAIN = (
-    "event", "step", "turn", "kind", "name", "ident", "attempt", "effect", "key", "status",
-    "started_at", "fingerprint", "overlapping", "model", "by", "reason",
-)  # fmt: skip
-_USAGE = tuple(field.name for field in fields(Usage))
-_COLUMNS = (
-    "run_id", "seq", "head", "epoch", "worker", *_PLAIN, *_USAGE, "codec", "input", "output",
-    "run_status",
-)  # fmt: skip
+_PLAIN: dict[str, type[Array]] = {
+    "event": TEXTS,
+    "step": INT4S,
+    "turn": INT4S,
+    "kind": TEXTS,
+    "name": TEXTS,
+    "ident": TEXTS,
+    "attempt": INT4S,
+    "effect": TEXTS,
+    "key": TEXTS,
+    "status": TEXTS,
+    "started_at": TIMESTAMPS,
+    "fingerprint": TEXTS,
+    "overlapping": BOOLS,
+    "model": TEXTS,
+    "by": TEXTS,
+    "reason": TEXTS,
+}
+_USAGE: dict[str, type[Array]] = {
+    "input_tokens": INT4S,
+    "output_tokens": INT4S,
+    "cached_tokens": INT4S,
+    "reasoning_tokens": INT4S,
+    "cost": DECIMALS,
+    "priced_by": TEXTS,
+}
+_COLUMNS: dict[str, type[Array]] = {
+    "run_id": UUIDS,
+    "seq": INT8S,
+    "head": BOOLS,
+    "epoch": INT8S,
+    "worker": TEXTS,
+    **_PLAIN,
+    **_USAGE,
+    "codec": INT2S,
+    "input": TEXTS,
+    "output": TEXTS,
+    "run_status": TEXTS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +90,7 @@ class Row:
         return 200 + values + sum(len(payload.zstd) for payload in self.payloads)
 
 
-def to_row(
-    event: Event, run_id: UUID, seq: int, epoch: int, worker: str, shared: Shared
-) -> Row:
+def to_row(event: Event, run_id: UUID, seq: int, epoch: int, worker: str, shared: Shared) -> Row:
     """Encode ``event``. Called in journal order, because model requests refer to earlier text.
 
     Raises:
@@ -72,13 +112,20 @@ def to_row(
         payloads += [came.payload] if came.payload else []
     if event.raw is not None:
         payloads.append(attach(event.raw))
-    return Row(event, run_id, seq, epoch, worker, int(flags), text["input"], text["output"],
-               tuple(payloads))  # fmt: skip
+    return Row(
+        event,
+        run_id,
+        seq,
+        epoch,
+        worker,
+        int(flags),
+        text["input"],
+        text["output"],
+        tuple(payloads),
+    )
 
 
-def to_event(
-    record: Mapping[str, Any], shared: Shared, fetch: Callable[[str], bytes]
-) -> Event:
+def to_event(record: Mapping[str, Any], shared: Shared, fetch: Callable[[str], bytes]) -> Event:
     """Decode one row. Called in journal order; ``fetch`` gives a payload's bytes by digest."""
     flags = Codec(record["codec"])
     event = Event(
@@ -107,7 +154,7 @@ def to_event(
     return replace(event, **values) if values else event
 
 
-def columns(rows: Iterable[Row]) -> dict[str, list[Any]]:
+def columns(rows: Iterable[Row]) -> dict[str, Array]:
     """The append statement's arrays. Only the last status of a run in a batch moves `runs`."""
     arrays: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     seen: set[UUID] = set()
@@ -115,11 +162,17 @@ def columns(rows: Iterable[Row]) -> dict[str, list[Any]]:
     for index, row in enumerate(rows):
         event, usage = row.event, row.event.usage or Usage()
         values = (
-            row.run_id, row.seq, row.run_id not in seen, row.epoch, row.worker,
+            row.run_id,
+            row.seq,
+            row.run_id not in seen,
+            row.epoch,
+            row.worker,
             *(getattr(event, name) for name in _PLAIN),
             *(getattr(usage, name) for name in _USAGE),
-            row.codec, row.input, row.output,
-        )  # fmt: skip
+            row.codec,
+            row.input,
+            row.output,
+        )
         for array, value in zip(arrays.values(), values, strict=False):
             array.append(value)
         status = status_after(event)
@@ -129,7 +182,16 @@ def columns(rows: Iterable[Row]) -> dict[str, list[Any]]:
                 arrays["run_status"][moved[row.run_id]] = None
             moved[row.run_id] = index
         seen.add(row.run_id)
-    return arrays
+    return {name: _COLUMNS[name](values) for name, values in arrays.items()}
+
+
+def payload_columns(payloads: Sequence[Payload]) -> dict[str, Array]:
+    """The arrays of payloads that travel with rows."""
+    return {
+        "payload_digest": TEXTS([payload.digest for payload in payloads]),
+        "payload_size": INT8S([payload.size for payload in payloads]),
+        "payload_zstd": BYTEAS([payload.zstd for payload in payloads]),
+    }
 
 
 def _is_shared(event: Event) -> bool:
@@ -150,4 +212,3 @@ def _learn(event: Event, value: Json, shared: Shared) -> None:
 def _usage(record: Mapping[str, Any]) -> Usage | None:
     values = {name: record[name] for name in _USAGE}
     return Usage(**values) if any(value is not None for value in values.values()) else None
-

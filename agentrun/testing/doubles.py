@@ -7,7 +7,6 @@ and must be able to say afterwards what was paid, booked and sent.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import urllib.error
@@ -108,17 +107,16 @@ class Double(Control):
 
     def start(self) -> Self:
         """Start the process; returns when it is ready to serve."""
-        command = [sys.executable, "-m", self.module, "--owned"]
+        # As a file, and not with -m: that would load all of agentrun first.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("__main__.py"))]
+        command += [self.module, "--owned"]
         command += ["--ledger", str(self.ledger_path)] if self._kept else []
-        root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # A session of its own: Ctrl-C is for the owner, who then ends the double.
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
         )
         self._process = process
@@ -195,7 +193,7 @@ class Provider(Double):
     ``turn``, ``stream`` and ``usage``.
     """
 
-    module = "agentrun.testing.provider"
+    module = "provider"
 
     def __init__(
         self,
@@ -230,7 +228,7 @@ class Provider(Double):
 class Carrier(Double):
     """Books pick-ups over HTTP at ``url``; every ``POST /pickups`` books another one."""
 
-    module = "agentrun.testing.carrier"
+    module = "carrier"
 
     def pickups(self, reference: str | None = None) -> list[Mapping[str, Any]]:
         """What is booked, in order; of one reference if given."""
@@ -241,7 +239,7 @@ class Carrier(Double):
 class SmtpSink(Double):
     """A mail server on ``host`` and ``port`` that keeps what it accepts and delivers nothing."""
 
-    module = "agentrun.testing.smtp"
+    module = "smtp"
     host = "127.0.0.1"
 
     def messages(self) -> list[Mapping[str, Any]]:

@@ -7,10 +7,10 @@ rich. `agentrun.view.terminal` does, and is imported by whoever prints.
 from __future__ import annotations
 
 from agentrun.core.transcript import renderers
-from agentrun.view.html import html
-from agentrun.view.layout import plain
+from agentrun.view.html import as_html
+from agentrun.view.layout import as_text
 
-__all__ = ["html", "plain"]
+__all__ = ["as_html", "as_text"]
 
-renderers["text/plain"] = plain
-renderers["text/html"] = html
+renderers["text/plain"] = as_text
+renderers["text/html"] = as_html

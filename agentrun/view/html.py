@@ -15,7 +15,7 @@ from agentrun.core.transcript import Entry, Message, Note, Resume, Said, Step, T
 from agentrun.view import words
 from agentrun.view.safe import Markup, clip, element, join, pretty
 
-__all__ = ["CSS", "html"]
+__all__ = ["CSS", "as_html"]
 
 CSS = Markup(
     """
@@ -50,7 +50,7 @@ _ROWS = 40  # attempts of one step
 _SUMMARY = 160  # characters of a line that can be opened
 
 
-def html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
+def as_html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
     """The transcript as one ``div``; of more than ``limit`` bytes the middle is left out.
 
     ``limit=None`` leaves no entry out and shows more of each value.

@@ -14,7 +14,7 @@ from agentrun.core.transcript import Message, Note, Resume, Said, Step, Transcri
 from agentrun.view import words
 from agentrun.view.safe import clip, pretty, visible
 
-__all__ = ["Line", "columns", "layout", "plain"]
+__all__ = ["Line", "as_text", "columns", "layout"]
 
 _MESSAGE_LINES = 12  # of one message, unless everything is asked for
 _DEEP = " " * 7
@@ -49,7 +49,7 @@ class Line:
         return fitted.add("…", "dim")
 
 
-def plain(transcript: Transcript, *, width: int = 80, limit: int | None = _PLAIN_LINES) -> str:
+def as_text(transcript: Transcript, *, width: int = 80, limit: int | None = _PLAIN_LINES) -> str:
     """The transcript as plain text; of more than ``limit`` lines the middle is left out."""
     lines = [line.text.rstrip() for line in layout(transcript, width=width)]
     if limit is not None and len(lines) > limit:

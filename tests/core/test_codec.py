@@ -222,6 +222,10 @@ def test_fingerprint_tells_types_and_zeros_apart() -> None:
     assert len({fingerprint(value) for value in values}) == len(values)
 
 
+def test_fingerprint_tells_a_text_from_its_escape() -> None:
+    assert fingerprint("\0") != fingerprint("␛0000")
+
+
 @BOUNDED
 @given(JSON)
 def test_fingerprint_survives_storage(value: Any) -> None:

@@ -59,6 +59,7 @@ ORDINARY = [
     "123e4567-e89b-12d3-a456-426614174000",
     "task-0123456789abcdef0123456789abcdef",
     "a basic understanding of mathematics, basic authentication and Basic information",
+    "the basic aGVsbG8gd29ybGQh, which is base64 of no user and password",
     "the bearer of bad news; a bearer token is a credential",
     "set your password in the password field: the password is secret",
     "password=$PGPASSWORD and password={password} and password=%s",

@@ -266,3 +266,9 @@ def test_a_repr_never_raises_and_is_inert(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_empty_journal_and_unknown_events() -> None:
     assert fold([], key="k").status == "queued"
     assert fold(Journal().add("something_new", step=9).events).entries == ()
+
+
+def test_a_window_that_forgets_old_messages_shows_the_new_ones_alone() -> None:
+    first, second, third = user("a"), assistant("b"), user("c")
+    j = Journal().claimed("w-1").asks(1, [first]).answers(1, second)
+    assert said(fold(j.asks(2, [second, third]).events))[2:] == [("user", "c")]

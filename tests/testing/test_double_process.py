@@ -184,6 +184,14 @@ def test_a_double_that_cannot_start_says_so(tmp_path: Path) -> None:
         Provider(ledger=tmp_path / "no" / "such" / "folder").start()
 
 
+def test_a_double_does_not_load_what_it_tests() -> None:
+    main = Path(__file__).parents[2] / "agentrun" / "testing" / "__main__.py"
+    command = [sys.executable, "-P", "-X", "importtime", str(main), "provider", "--help"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert "agentrun.testing.chat" in loaded
+    assert not [name for name in ("psycopg", "pydantic", "agentrun.core") if name in loaded]
+
+
 def test_the_testing_room_needs_nothing_else_of_agentrun() -> None:
     room = Path(__file__).parents[2] / "agentrun" / "testing"
     for file in room.glob("*.py"):

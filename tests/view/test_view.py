@@ -17,7 +17,7 @@ from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 from rich.console import Console
 
 from agentrun.core.transcript import Transcript, fold
-from agentrun.view import html, plain
+from agentrun.view import as_html, as_text
 from agentrun.view.html import CSS
 from agentrun.view.layout import columns
 from agentrun.view.safe import element, visible
@@ -101,7 +101,7 @@ def test_control_characters_stay_visible() -> None:
 
 
 def test_a_hostile_run_is_inert_as_plain_text() -> None:
-    assert not ACTIVE.search(plain(hostile_run()))
+    assert not ACTIVE.search(as_text(hostile_run()))
 
 
 @pytest.mark.parametrize("colour", [False, True])
@@ -127,7 +127,7 @@ def test_tables_are_inert(colour: bool) -> None:
 
 
 def test_a_hostile_run_is_inert_in_a_browser() -> None:
-    source = html(hostile_run())
+    source = as_html(hostile_run())
     assert not ACTIVE.search(source)
     page = Stripped(source)
     assert page.tags <= TAGS
@@ -158,9 +158,9 @@ TOLD = [
 def test_every_viewer_tells_the_same(told: str) -> None:
     transcript = fold(crashed_and_resumed().events)
     assert told in printed(transcript, width=120)
-    assert told in re.sub(r"\n *", " ", plain(transcript))
+    assert told in re.sub(r"\n *", " ", as_text(transcript))
     if not told.startswith("attempt"):  # HTML has a table for these
-        assert told in Stripped(html(transcript)).text
+        assert told in Stripped(as_html(transcript)).text
 
 
 def test_plain_text_has_80_columns() -> None:
@@ -175,15 +175,15 @@ def wide() -> Journal:
 
 def test_long_texts_say_how_much_is_left_out() -> None:
     transcript = fold(Journal().claimed("w-1").asks(1, [user("word " * 9_000)]).events)
-    assert re.search(r"… [\d,]+ more characters", plain(transcript))
-    assert re.search(r"… 41,000 more characters", html(transcript))
+    assert re.search(r"… [\d,]+ more characters", as_text(transcript))
+    assert re.search(r"… 41,000 more characters", as_html(transcript))
     assert "more characters" not in printed(transcript)  # full
 
 
 def test_a_notebook_shows_both_forms_without_rich() -> None:
     transcript = fold(crashed_and_resumed().events)
     bundle = transcript._repr_mimebundle_()
-    assert bundle == {"text/plain": str(transcript), "text/html": html(transcript)}
+    assert bundle == {"text/plain": str(transcript), "text/html": as_html(transcript)}
     code = "import sys, agentrun.view; assert 'rich' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -193,11 +193,11 @@ def test_a_notebook_shows_both_forms_without_rich() -> None:
 
 def test_html_is_well_formed() -> None:
     for transcript in (fold(crashed_and_resumed().events), hostile_run(), fold([])):
-        assert ET.fromstring(html(transcript)).tag == "div"
+        assert ET.fromstring(as_html(transcript)).tag == "div"
 
 
 def test_html_reads_in_order_without_style_and_class() -> None:
-    text = Stripped(html(fold(crashed_and_resumed().events))).text
+    text = Stripped(as_html(fold(crashed_and_resumed().events))).text
     places = [
         text.index(told)
         for told in ("ticket-42", "turn 1", "Be kind.", "refund(", "resumed by w-2", "turn 2",
@@ -221,7 +221,7 @@ def long_run() -> Transcript:
 
 
 def test_a_long_run_fits_and_says_what_is_left_out() -> None:
-    source = html(long_run())
+    source = as_html(long_run())
     assert len(source.encode()) <= 200_000
     ET.fromstring(source)
     text = Stripped(source).text
@@ -232,7 +232,7 @@ def test_a_long_run_fits_and_says_what_is_left_out() -> None:
 
 
 def test_everything_is_shown_without_a_limit() -> None:
-    text = Stripped(html(long_run(), limit=None)).text
+    text = Stripped(as_html(long_run(), limit=None)).text
     assert text.count("look(n=") == 399
     assert "left out" not in text
 
@@ -242,6 +242,6 @@ def test_one_huge_step_still_fits() -> None:
     j = Journal(args={"q": huge}).claimed("w-1").asks(1, [user(huge)])
     for step in range(2, 9):
         j.ends(step, huge, {huge: huge}, {"result": huge}, effect="read")
-    source = html(fold(j.add("run_finished", output=huge).events))
+    source = as_html(fold(j.add("run_finished", output=huge).events))
     assert len(source.encode()) <= 200_000
     ET.fromstring(source)

@@ -1,0 +1,88 @@
+"""Array parameters in Postgres's binary format, each of one fixed type.
+
+psycopg guesses an array's type from its elements (a list of small integers is another type than
+one of large ones, a list of nothing but None another again), so that a statement with thirty
+arrays would hardly ever be the same prepared statement twice. Here the column decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from struct import Struct
+from typing import Any
+
+import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+_HEADER = Struct("!iiIii")  # dimensions, has null, element type, length, lower bound
+_LENGTH = Struct("!i")
+_NULL = _LENGTH.pack(-1)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Array:
+    """The values of one column; subclasses fix the type."""
+
+    element: int  # oid
+    oid: int
+    encode: Callable[[Any], bytes]
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.values = values
+
+    def dump(self) -> bytes:
+        """The array as Postgres reads it."""
+        if not self.values:
+            return _HEADER.pack(0, 0, self.element, 0, 1)[:12]
+        encode = type(self).encode
+        parts = [_HEADER.pack(1, 1, self.element, len(self.values), 1)]
+        for value in self.values:
+            if value is None:
+                parts.append(_NULL)
+            else:
+                data = encode(value)
+                parts.append(_LENGTH.pack(len(data)))
+                parts.append(data)
+        return b"".join(parts)
+
+
+def _type(name: str, encode: Callable[[Any], bytes]) -> type[Array]:
+    info = psycopg.adapters.types[name]
+
+    class Typed(Array):
+        element, oid = info.oid, info.array_oid
+
+    Typed.encode = staticmethod(encode)
+
+    class TypedDumper(Dumper):
+        oid, format = info.array_oid, Format.BINARY
+
+        def dump(self, obj: Array) -> bytes:
+            return obj.dump()
+
+    psycopg.adapters.register_dumper(Typed, TypedDumper)
+    return Typed
+
+
+def _text(value: str) -> bytes:
+    return value.encode()
+
+
+def _timestamp(value: datetime) -> bytes:
+    return _int8((value - _EPOCH) // _MICROSECOND)
+
+
+_int8 = Struct("!q").pack
+
+UUIDS = _type("uuid", lambda value: value.bytes)
+INT8S = _type("int8", _int8)
+INT4S = _type("int4", Struct("!i").pack)
+INT2S = _type("int2", Struct("!h").pack)
+BOOLS = _type("bool", Struct("!?").pack)
+TEXTS = _type("text", _text)
+BYTEAS = _type("bytea", bytes)
+TIMESTAMPS = _type("timestamptz", _timestamp)
+DECIMALS = _type("text", lambda value: str(value).encode())  # the statement casts to numeric
