@@ -52,6 +52,7 @@ from agentrun.runner.doubt import Happened, NotHappened, Unknown
 from agentrun.runner.schemas import schemas
 from agentrun.runner.tool import step, tool
 from agentrun.store.database import Database, connect
+from agentrun.view import as_html, as_text
 
 __version__ = "0.1.0"
 
@@ -89,6 +90,8 @@ __all__ = [
     "acall_tools",
     "agent",
     "aresume",
+    "as_html",
+    "as_text",
     "async_http_client",
     "branch",
     "call_tools",

@@ -49,6 +49,7 @@ __all__ = [
     "encode",
     "fingerprint",
     "loads",
+    "plain",
     "preview",
 ]
 
@@ -248,6 +249,15 @@ def _refuse_constant(name: str) -> None:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """``text`` as a text column can hold it, without secrets: NUL and lone surrogates, which
+    Postgres refuses, become visible codes. Not reversible: for names and reasons, not values."""
+    return _NO_TEXT.sub(lambda found: f"␛{ord(found[0]):04x}", redact.text(text))
 
 
 # -- what JSON can hold --------------------------------------------------------------------------

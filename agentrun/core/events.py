@@ -35,8 +35,10 @@ EventName = Literal[
     "resumed",  # a person asked a failed run to go on
 ]
 
-# `status` of a `resolved` event: what was decided about the attempt.
-#   happened      the effect took place; its result is in `output` and is the step's outcome
+# `status` of a `resolved` event: what was decided about the attempt, by whom (`by`) and why. Where
+# that is an outcome, its `step_finished` follows in the same commit. `key` is the id of the letter
+# in `mail` that was followed, if one was.
+#   happened      the effect took place; its result is the step's outcome
 #   not_happened  it did not; a further attempt may be made
 #   unknown       nobody knows, and the model is told so; that is the step's outcome
 #   retry         make a further attempt although nobody knows

@@ -139,12 +139,17 @@ class Redactor:
     """
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        marker = _removed("known secret")
-        usable = {secret for secret in known if len(secret) >= MIN_KNOWN and secret not in marker}
-        self._known = sorted(usable, key=lambda secret: (-len(secret), secret))
-        self._marker = marker
+        self._marker = _removed("known secret")
+        self._known: list[str] = []
         self._clean: set[str] = set()
         self._size = 0  # characters in _clean, roughly: threads may race, and no harm is done
+        self.know(known)
+
+    def know(self, secrets: Iterable[str]) -> None:
+        """Remove these texts too, from now on."""
+        usable = {s for s in secrets if len(s) >= MIN_KNOWN and s not in self._marker}
+        self._known = sorted(usable.union(self._known), key=lambda secret: (-len(secret), secret))
+        self._clean, self._size = set(), 0
 
     def __call__(self, value: Json) -> tuple[Json, bool]:
         """``value`` without secrets, and whether there were any.
@@ -259,4 +264,5 @@ def _free(name: str, *taken: dict[str, Json]) -> str:
     return free
 
 
+# The process's own; whoever reads the environment tells it what is secret there.
 redact = Redactor()

@@ -116,7 +116,7 @@ def _merge_list(into: list[Json], items: list[Json]) -> list[Json]:
         if not isinstance(item, dict) or "index" not in item:
             into.append(item)
             continue
-        at = next((old for old in into if old.get("index") == item["index"]), None)
+        at = next((old for old in filter(_is_dict, into) if old.get("index") == item["index"]), None)
         if at is None:
             into.append(_merged({}, item))
         else:
@@ -156,8 +156,8 @@ def _finished_block(block: dict[str, Json]) -> dict[str, Json]:
         text = block.pop("partial_json")
         try:
             block["input"] = json.loads(text) if text else block.get("input", {})
-        except (ValueError, RecursionError):
-            block["input"] = text  # a stream that stopped in the middle
+        except (ValueError, TypeError, RecursionError):
+            block["input"] = text  # a stream that stopped in the middle, or nonsense
     return block
 
 

@@ -68,8 +68,7 @@ class Agent(Generic[P, R]):
         given = {"key": key, "on_busy": on_busy, "on_held": on_held, "on_divergence": on_divergence}
         options = replace(self.options, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
         _check(options)
-        copy = Agent[P, R](self.function, self.name, options)
-        return copy
+        return Agent(self.function, self.name, options)
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Execute the run here and return its result; after a crash the same line resumes it.

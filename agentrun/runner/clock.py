@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID, uuid4, uuid5
 
+from agentrun.core.codec import plain
 from agentrun.core.errors import ConfigError
 from agentrun.core.flow import run_sync
 from agentrun.runner.context import Line, current_line, on_line
@@ -60,7 +61,7 @@ def branch(name: str) -> Iterator[None]:
         yield
         return
     with line.run.lock:
-        scope = line.scope.branch(name)
+        scope = line.scope.branch(plain(name))
     with on_line(Line(line.run, scope)):
         yield
 

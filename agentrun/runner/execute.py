@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core.codec import Unserialisable, check, fingerprint
@@ -97,24 +98,19 @@ def proceed(
     """Go on with an existing run until it is done, failed, or held."""
     wait = _POLL[0]
     while True:
-        run: dict[str, Any] = yield blocking(lambda: database.find(key))
+        run: dict[str, Any] = yield blocking(partial(database.find, key))
         if run["status"] == "done" or (run["status"] in ("failed", "cancelled") and not person):
-            events, _ = yield blocking(lambda: database.events(run["run_id"]))
+            events, _ = yield blocking(partial(database.events, run["run_id"]))
             return _recorded(agent, key, events)
-        if run["status"] == "held" and run["open_doubt"] is not None and not person:
-            if not (yield blocking(lambda: database.has_news(run))):
-                if options.on_held == "raise":
-                    raise _held(key, run["reason"], run["open_doubt"])
-                yield pause(_POLL[1])
-                continue
-        owned, life = yield blocking(lambda: database.owner_of(run))
-        claimed: tuple[Tail, list[Event]] | None = None
-        if not owned:
-            why = _why(run, life, person)
-            claimed = yield blocking(lambda: database.claim(run, why))
-        if claimed is None:
-            if owned and options.on_busy == "raise":
-                raise RunConflict(f"run {key!r} is being executed by {run['owner']}", key=key)
+        if not person and (yield from _still_in_doubt(database, run)):
+            if options.on_held == "raise":
+                raise _held(key, run["reason"], run["open_doubt"])
+            yield pause(_POLL[1])
+            continue
+        claimed = yield blocking(partial(_claim, database, run, person))
+        if isinstance(claimed, str) and options.on_busy == "raise":
+            raise RunConflict(f"run {key!r} is being executed by {claimed}", key=key)
+        if claimed is None or isinstance(claimed, str):
             yield pause(wait)
             wait = min(_POLL[1], wait * 1.5)
             continue
@@ -125,6 +121,21 @@ def proceed(
         except RunHeld as held:
             if options.on_held == "raise" or held.step is None:
                 raise
+
+
+def _still_in_doubt(database: Database, run: dict[str, Any]) -> Flow[bool]:
+    if run["status"] != "held" or run["open_doubt"] is None:
+        return False
+    news: bool = yield blocking(partial(database.has_news, run))
+    return not news
+
+
+def _claim(
+    database: Database, run: dict[str, Any], person: Person | None
+) -> tuple[Tail, list[Event]] | str | None:
+    """The claimed run; the name of its live owner; or None when somebody else was faster."""
+    owned, life = database.owner_of(run)
+    return str(run["owner"]) if owned else database.claim(run, _why(run, life, person))
 
 
 def _why(run: dict[str, Any], life: Life | None, person: Person | None) -> str:

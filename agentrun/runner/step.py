@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from agentrun.core.codec import plain
 from agentrun.core.errors import Diverging
 from agentrun.core.events import Effect, Event, Json, Kind, Usage
 from agentrun.core.flow import Flow
@@ -42,6 +43,10 @@ class Wanted:
     call: Asked | None = None  # the tool call of a reply that this step answers
     doubt: doubt.Policy = field(default_factory=doubt.Policy)
 
+    def __post_init__(self) -> None:
+        # A model may ask for a tool by any name; what is compared on resume is what was stored.
+        object.__setattr__(self, "name", plain(self.name))
+
     @property
     def fingerprint(self) -> str:
         compared = self.asked if self.compared is None else self.compared
@@ -63,6 +68,7 @@ class Step:
     fingerprint: str
     overlapping: bool
     attempts: int = 0
+    adopted: int | None = None  # the attempt whose late answer is the outcome
     outcome: Event | None = None
     started_at: datetime | None = None
 
@@ -82,6 +88,7 @@ class Step:
             if self.attempts > 1 and adopt is not None:
                 late = yield from self._late(self.attempts - 1)
                 if late is not None:
+                    self.adopted = late["attempt"]
                     return adopt(late["output"], late["status"])
         self.run.heart.fence()
         self.run.check(self.scope)
@@ -148,9 +155,12 @@ class Step:
                 self.run.under_way -= 1
 
     def _event(self, event: Any, **columns: Any) -> Event:
-        first = event == "attempt_started" and self.attempts == 1
-        tells = first or (event == "step_finished" and self.wanted.kind != "model")
-        lone = event == "step_finished" and self.attempts == 0
+        outcome = event == "step_finished"
+        tells = (
+            self.wanted.kind != "model"
+            if outcome
+            else (event == "attempt_started" and self.attempts == 1)
+        )
         return Event(
             **{
                 "event": event,
@@ -159,12 +169,12 @@ class Step:
                 "kind": self.wanted.kind,
                 "name": self.wanted.name,
                 "ident": self.ident,
-                "attempt": max(1, self.attempts),
+                "attempt": (self.adopted if outcome else None) or max(1, self.attempts),
                 "effect": self.wanted.effect,
                 "key": self.key,
                 "fingerprint": self.fingerprint,
                 "overlapping": self.overlapping,
-                **({"input": self.wanted.asked, "has_input": True} if tells or lone else {}),
+                **({"input": self.wanted.asked, "has_input": True} if tells else {}),
                 **columns,
             }
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -85,7 +86,7 @@ def _commit(step: Step, conn: Any, value: Any, body: Body) -> Flow[None]:
     except BaseException as error:
         # First let go of the row that may lie uncommitted at this seq.
         yield Op(conn.close, conn.close)
-        committed = yield blocking(lambda: _committed(step, seq, batch, error))
+        committed = yield blocking(partial(_committed, step, seq, batch, error))
         if not isinstance(error, psycopg.Error):
             raise
         if not committed:

@@ -95,7 +95,7 @@ def describe(dsn: str) -> str:
     return f"{host}{port}, database {info.get('dbname') or '(default)'}"
 
 
-# -- the connection a `transaction` tool works on ---------------------------------------------------
+# -- the connection a `transaction` tool works on -------------------------------------------------
 
 
 class _Lent:

@@ -25,6 +25,7 @@ import psycopg
 from agentrun.core.codec import Codec, decode, encode
 from agentrun.core.errors import ConfigError, LeaseLost, RunNotFound, StoreUnavailable
 from agentrun.core.events import Event, Json
+from agentrun.core.secrets import redact
 from agentrun.core.sharing import Shared
 from agentrun.store import embedded, migrate
 from agentrun.store.connection import (
@@ -389,6 +390,7 @@ def connect(
         SchemaMismatch: the schema is older or newer than this version.
     """
     global _default
+    redact.know(_environment_secrets())
     dsn = dsn or os.environ.get("AGENTRUN_DATABASE_URL") or None
     target = dsn or embedded.start()
     try:
@@ -411,6 +413,12 @@ def default() -> Database:
     with _choosing:
         current = _default
     return current if current is not None else connect()
+
+
+def _environment_secrets() -> list[str]:
+    """Values of the environment that are secret by their name."""
+    endings = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+    return [value for name, value in os.environ.items() if name.upper().endswith(endings)]
 
 
 def _check_settings(conn: DeadlineConnection, dsn: str, allow_unsafe: bool) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from agentrun.core.codec import Codec, Payload, attach, decode, encode
+from agentrun.core.codec import Codec, Payload, attach, decode, encode, plain
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
@@ -96,22 +96,19 @@ def to_row(event: Event, run_id: UUID, seq: int, epoch: int, worker: str, shared
     Raises:
         Unserialisable: a value that JSON cannot hold; the message gives its path.
     """
-    flags = Codec(0)
-    text: dict[str, str | None] = {"input": None, "output": None}
-    payloads: list[Payload] = []
+    # The output first: should it not be storable, `shared` has learned nothing of this row.
+    came = encode(event.output, at="output") if event.has_output else None
+    given = None
     if event.has_input:
         given = encode(event.input, at="input", pack=shared.pack if _is_shared(event) else None)
         if not given.shared:
             _learn(event, given.value, shared)
-        flags, text["input"] = flags | given.as_input(), given.text
-        payloads += [given.payload] if given.payload else []
-    if event.has_output:
-        came = encode(event.output, at="output")
+    if came is not None:
         _learn(event, came.value, shared)
-        flags, text["output"] = flags | came.as_output(), came.text
-        payloads += [came.payload] if came.payload else []
+    payloads = [encoded.payload for encoded in (given, came) if encoded and encoded.payload]
     if event.raw is not None:
         payloads.append(attach(event.raw))
+    flags = (given.as_input() if given else Codec(0)) | (came.as_output() if came else Codec(0))
     return Row(
         event,
         run_id,
@@ -119,8 +116,8 @@ def to_row(event: Event, run_id: UUID, seq: int, epoch: int, worker: str, shared
         epoch,
         worker,
         int(flags),
-        text["input"],
-        text["output"],
+        given.text if given else None,
+        came.text if came else None,
         tuple(payloads),
     )
 
@@ -167,7 +164,7 @@ def columns(rows: Iterable[Row]) -> dict[str, Array]:
             row.run_id not in seen,
             row.epoch,
             row.worker,
-            *(getattr(event, name) for name in _PLAIN),
+            *(_column(getattr(event, name)) for name in _PLAIN),
             *(getattr(usage, name) for name in _USAGE),
             row.codec,
             row.input,
@@ -192,6 +189,11 @@ def payload_columns(payloads: Sequence[Payload]) -> dict[str, Array]:
         "payload_size": INT8S([payload.size for payload in payloads]),
         "payload_zstd": BYTEAS([payload.zstd for payload in payloads]),
     }
+
+
+def _column(value: Any) -> Any:
+    """Names and reasons may be anything that a model or an exception said."""
+    return plain(value) if isinstance(value, str) else value
 
 
 def _is_shared(event: Event) -> bool:
