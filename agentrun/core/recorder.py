@@ -74,6 +74,10 @@ class ModelStep(Protocol):
     def key(self) -> str:
         """The idempotency key to send with every attempt."""
 
+    @property
+    def prior_failures(self) -> int:
+        """How many attempts have failed already, before a crash too: they count as retries."""
+
     def attempt(self) -> Flow[ModelReply | None]:
         """Make the intent durable; afterwards the request may be sent.
 

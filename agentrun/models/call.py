@@ -77,7 +77,7 @@ class Call:
             return self._rebuilt(step.recorded)
         # Helps gateways and audits; no provider promises to honour it. The user's own wins.
         self.request.headers.setdefault("Idempotency-Key", step.key)
-        failures = 0
+        failures = step.prior_failures
         while True:
             late = yield from step.attempt()
             if late is not None:

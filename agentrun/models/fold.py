@@ -26,6 +26,7 @@ class StreamFold:
     """Takes events one by one; ``result()`` is the reply so far, None before the first."""
 
     def __init__(self) -> None:
+        self._api = ""  # the one that the first event shows; events of another are left out
         self._body: dict[str, Json] | None = None
         self._parts: dict[int, dict[str, Json]] = {}  # choices, output items, content blocks
 
@@ -34,12 +35,15 @@ class StreamFold:
         data = event.json
         if not isinstance(data, dict):
             return
-        if isinstance(data.get("choices"), list):
-            self._chat(data)
-        elif str(data.get("type", "")).startswith("response."):
-            self._responses(data)
-        elif "type" in data or "error" in data:
-            self._anthropic(data)
+        if (error := _error(data)) is not None:
+            self._body = {**(self._body or {}), "error": error}
+            return
+        api = _api(data)
+        self._api = self._api or api
+        if api == self._api:
+            {"chat": self._chat, "responses": self._responses, "messages": self._messages}[api](
+                data
+            )
 
     def result(self) -> Json:
         """The reply as a JSON value."""
@@ -47,11 +51,11 @@ class StreamFold:
             return None
         body: dict[str, Json] = _joined(self._body)
         parts = [_joined(self._parts[index]) for index in sorted(self._parts)]
-        if body.get("object") == "chat.completion":
+        if self._api == "chat":
             body["choices"] = parts
-        elif body.get("object") == "response":
+        elif self._api == "responses":
             body["output"] = body.get("output") or parts
-        elif body.get("type") == "message":
+        elif self._api == "messages":
             body["content"] = [_finished_block(part) for part in parts]
         return body
 
@@ -75,7 +79,7 @@ class StreamFold:
         elif data["type"] == "response.output_item.done" and _is_dict(data.get("item")):
             self._parts[_index(data.get("output_index"))] = data["item"]
 
-    def _anthropic(self, data: dict[str, Json]) -> None:
+    def _messages(self, data: dict[str, Json]) -> None:
         type_ = data.get("type")
         if type_ == "message_start" and _is_dict(data.get("message")):
             self._body = dict(data["message"])
@@ -86,8 +90,6 @@ class StreamFold:
         elif type_ == "message_delta" and self._body is not None:
             self._body.update(_dict(data.get("delta")))
             self._body["usage"] = {**_dict(self._body.get("usage")), **_dict(data.get("usage"))}
-        elif data.get("error"):
-            self._body = {**(self._body or {}), "error": data["error"]}
 
     def _part(self, index: Json, new: dict[str, Json]) -> dict[str, Any]:
         return self._parts.setdefault(_index(index), {"index": _index(index), **new})
@@ -116,7 +118,9 @@ def _merge_list(into: list[Json], items: list[Json]) -> list[Json]:
         if not isinstance(item, dict) or "index" not in item:
             into.append(item)
             continue
-        at = next((old for old in filter(_is_dict, into) if old.get("index") == item["index"]), None)
+        at = next(
+            (old for old in filter(_is_dict, into) if old.get("index") == item["index"]), None
+        )
         if at is None:
             into.append(_merged({}, item))
         else:
@@ -159,6 +163,18 @@ def _finished_block(block: dict[str, Json]) -> dict[str, Json]:
         except (ValueError, TypeError, RecursionError):
             block["input"] = text  # a stream that stopped in the middle, or nonsense
     return block
+
+
+def _api(data: dict[str, Json]) -> str:
+    """Which API's event this is."""
+    if isinstance(data.get("choices"), list):
+        return "chat"
+    return "responses" if str(data.get("type")).startswith("response.") else "messages"
+
+
+def _error(data: dict[str, Json]) -> Json:
+    """What went wrong, if that is what this event tells; Responses tells it without a field."""
+    return data if data.get("type") == "error" and "error" not in data else data.get("error")
 
 
 def _index(value: Json) -> int:

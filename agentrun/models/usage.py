@@ -64,7 +64,7 @@ def _price(
     provider, flavor = REPORTED_BY.get(api, ("openai", "chat"))
     try:
         used = genai_prices.extract_usage(body, provider_id=provider, api_flavor=flavor).usage
-    except (LookupError, ValueError, TypeError):
+    except Exception:  # a strange usage object must not cost the reply that was paid for
         return None, None
     for model in models:
         for where in ({"provider_api_url": url}, {}):  # at this provider, else at its maker
@@ -76,10 +76,9 @@ def _price(
 
 def _quote(prices: Any, used: Any, model: str, where: dict[str, str]) -> Decimal | None:
     try:
-        cost = prices.calc_price(used, model, **where).total_price
-    except (LookupError, ValueError, TypeError):
+        return Decimal(prices.calc_price(used, model, **where).total_price)
+    except Exception:  # LookupError: in no list; others as above
         return None
-    return Decimal(cost)
 
 
 def _first(reported: dict[str, Json], *names: str) -> int | None:

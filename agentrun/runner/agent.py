@@ -19,6 +19,7 @@ from agentrun.core.flow import Flow, Op, run_async, run_sync
 from agentrun.runner import execute
 from agentrun.runner.context import Line, current_line
 from agentrun.runner.execute import Options
+from agentrun.runner.loading import importing
 from agentrun.runner.values import Arguments
 from agentrun.store.database import default
 
@@ -123,6 +124,11 @@ class Agent(Generic[P, R]):
         return execute.call_body(line, self.function, self.is_async, args, kwargs)
 
     def _refuse_inside(self) -> None:
+        if (file := importing.get()) is not None:
+            raise ConfigError(
+                f"agent {self.name!r} was run while {file} was being imported, which would start "
+                'a run each time: put the call under `if __name__ == "__main__":`'
+            )
         line = current_line()
         if line is not None:
             raise ConfigError(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from agentrun.core import recorder
-from agentrun.core.errors import ConfigError, Interrupt, Parking
+from agentrun.core.errors import ConfigError, Interrupt, LeaseLost, Parking
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow, Op
 from agentrun.core.identity import Asked, History, Scope
@@ -110,6 +110,13 @@ class RunContext:
             for seq, event in enumerate(events, first):
                 self.history.apply(replace(event, seq=seq))
         return done
+
+    def end(self, last: Event) -> Op[None]:
+        """Journal the last event of this claim; what still comes after it is no part of the run."""
+        with self.lock:
+            done = self.append(last)
+            self.tail.lost = LeaseLost(f"run {self.key!r} has ended in this process")
+        return self.durable(done)
 
     def durable(self, done: Future[None]) -> Op[None]:
         """Wait until an append is committed. A cancelled waiter leaves the writer alone."""

@@ -108,7 +108,7 @@ def _by_mail(step: Step) -> Flow[bool]:
                 payload["outcome"],
                 letter["by"] or "somebody",
                 letter["reason"],
-                "ok",
+                "ok" if payload["outcome"] == "happened" else "",
                 {"result": payload.get("result")},
                 mail=str(letter["id"]),
             )

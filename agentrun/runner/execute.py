@@ -225,11 +225,11 @@ def _ended(
             output=failures.describe(error, trace=True),
             has_output=True,
         )
-        yield run.durable(run.append(failed))
+        yield run.end(failed)
         raise RunFailed(
             _failed_text(run.key, f"{type(error).__name__}: {error}"), key=run.key
         ) from error
-    yield run.durable(run.append(Event(event="run_finished", output=stored, has_output=True)))
+    yield run.end(Event(event="run_finished", output=stored, has_output=True))
     return agent.arguments.result.decode(stored)
 
 
@@ -257,7 +257,7 @@ def _interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
             last = Event(event="run_cancelled", reason=str(interrupt))
         case _:
             last = Event(event="parked", status="held", reason=str(interrupt))
-    yield run.durable(run.append(last))
+    yield run.end(last)
 
 
 def _in_flight(run: RunContext) -> Flow[None]:
@@ -293,7 +293,7 @@ def _held(key: str, reason: str | None, step: int | None) -> RunHeld:
 
 def _failed_text(key: str, cause: str) -> str:
     return (
-        f"run {key!r} failed: {cause}. `agentrun show {key}` shows where; "
+        f"run {key!r} failed: {cause.rstrip('.')}. `agentrun show {key}` shows where; "
         f"agentrun.resume({key!r}) goes on from the last recorded step"
     )
 

@@ -62,6 +62,11 @@ class RecordedCall:
     def key(self) -> str:
         return self.step.key
 
+    @property
+    def prior_failures(self) -> int:
+        known = self.step.run.history.steps.get(self.step.ident)
+        return known.failures if known else 0
+
     def attempt(self) -> Flow[ModelReply | None]:
         reply: ModelReply | None = yield from self.step.attempt(
             lambda output, status: _read(self.line, output, None)

@@ -61,11 +61,19 @@ class Tool(Generic[P, R]):
         self.arguments = Arguments(function, what="the tool" if kind == "tool" else "the step")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.is_async:
+            return cast(R, self._awaited(args, kwargs))
         line = current_line()
         if line is None:
             return self.function(*args, **kwargs)
-        flow = self._plain_call(line, args, kwargs)
-        return cast(R, run_async(flow) if self.is_async else run_sync(flow))
+        return cast(R, run_sync(self._plain_call(line, args, kwargs)))
+
+    async def _awaited(self, args: Any, kwargs: Any) -> Any:
+        # Looked up when awaited: `gather(tool(1), tool(2))` makes each call a task of its own.
+        line = current_line()
+        if line is None:
+            return await cast(Any, self.function)(*args, **kwargs)
+        return await run_async(self._plain_call(line, args, kwargs))
 
     def __repr__(self) -> str:
         return f"<agentrun {self.kind} {self.name!r}, {self.effect}>"

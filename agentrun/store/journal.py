@@ -59,18 +59,35 @@ class Tail:
     seq: int  # the last seq taken
     shared: Shared = field(default_factory=Shared)
     lost: BaseException | None = None
-    paused: bool = False
+    reserved: int | None = None  # the seq that a `transaction` tool is about to fill
+
+
+def _running() -> Future[None]:
+    """A future that no waiter can cancel: asyncio would, and the writer could not answer it."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 @dataclass(eq=False)
 class _Entry:
     tail: Tail
+    first: int  # seq
     rows: list[Row]
-    done: Future[None]
-    held: bool = False  # queued behind a seq that a transaction tool has reserved
+    done: Future[None] = field(default_factory=_running)
 
     def ready(self) -> bool:
-        return not (self.held and self.tail.paused)
+        return self.tail.reserved is None or self.first < self.tail.reserved
+
+    def succeed(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """The run's first error stands: what follows it fails for the same reason."""
+        self.tail.lost = self.tail.lost or error
+        if not self.done.done():
+            self.done.set_exception(self.tail.lost)
 
 
 @dataclass(eq=False)
@@ -79,6 +96,10 @@ class Batch:
 
     rows: list[Row]
     nonce: UUID = field(default_factory=uuid4)
+
+    def runs(self) -> set[UUID]:
+        """The runs that have rows in the batch."""
+        return {row.run_id for row in self.rows}
 
     def heads(self) -> dict[UUID, int]:
         """The first seq of each run in the batch."""
@@ -131,20 +152,20 @@ class Sender:
     def send(self, batch: Batch) -> set[UUID]:
         """Return the runs whose rows are in.
 
-        Waits as long as the database is away, and says so; raises psycopg.Error when the
-        database refuses the rows themselves.
+        Waits as long as the database is away, and says so; raises what is wrong with the rows
+        when they can never be sent (struct.error) or the database refuses them (psycopg.Error).
         """
-        unknown = False
         for attempt in _patiently():
             try:
                 accepted = append(self.connection(), batch)
-                return accepted | self.settled(batch) if unknown else accepted
+                # A run may be refused because an earlier sending of this very batch is in: one
+                # whose answer was lost, or that Ctrl-C interrupted in another waiter's hands.
+                return accepted if accepted == batch.runs() else accepted | self.settled(batch)
             except RETRY_AT_ONCE:
                 continue  # the whole statement was rolled back; it decides anew
             except Exception as error:
                 if not is_transient(error):
                     raise
-                unknown = True
                 self._gone(error, attempt)
         raise AssertionError("unreachable: patience has no end")
 
@@ -190,7 +211,7 @@ class Writer:
         self._sender = Sender(dsn)
         self._late = late
         self._queue: list[_Entry] = []
-        self._frozen: tuple[Batch, list[_Entry]] | None = None
+        self._frozen: list[tuple[Batch, list[_Entry]]] = []  # outcome not known yet, in order
         self._flushing = threading.Lock()
         self._changed = threading.Condition()
         self._urgent = False
@@ -206,31 +227,31 @@ class Writer:
         The caller holds the run's lock, so that the order of events is the order of calls. The
         future raises LeaseLost when the run is another worker's now.
         """
-        done: Future[None] = Future()
         with self._changed:
+            entry = _Entry(tail, tail.seq + 1, [])
             if self._closed:
-                done.set_exception(StoreError("the database was closed in this process"))
-                return done
-            rows = [
+                entry.done.set_exception(StoreError("the database was closed in this process"))
+                return entry.done
+            entry.rows = [
                 to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared)
-                for seq, event in enumerate(events, tail.seq + 1)
+                for seq, event in enumerate(events, entry.first)
             ]
-            tail.seq += len(rows)
+            tail.seq += len(entry.rows)
             if tail.lost is not None:
-                for row in rows:
-                    self._late(row)
-                done.set_exception(tail.lost)
-                return done
-            self._queue.append(_Entry(tail, rows, done, held=tail.paused))
+                self._refuse(entry, tail.lost)
+                return entry.done
+            self._queue.append(entry)
             self._changed.notify()
-        return done
+        return entry.done
 
     def wait(self, done: Future[None]) -> None:
         """Block until ``done``, flushing in this thread when nobody else does."""
-        while not done.done():
+        sent = True
+        while sent and not done.done():
             with self._flushing:
-                if not done.done():
-                    self._flush()
+                sent = done.done() or self._flush()
+        # Nothing to send and still not done: it is held back behind a reserved seq, and the
+        # thread sends it once that is used.
         done.result()
 
     def hurry(self) -> None:
@@ -247,35 +268,40 @@ class Writer:
         Returns that seq and what must be durable before it. The caller holds the run's lock.
         """
         with self._changed:
-            tail.paused = True
             tail.seq += 1
-            queued = [entry.done for entry in self._queue if entry.tail is tail]
-            frozen = [e.done for e in (self._frozen or (None, []))[1] if e.tail is tail]
-            return tail.seq, frozen + queued
+            tail.reserved = tail.seq
+            pending = [entry for _, entries in self._frozen for entry in entries] + self._queue
+            return tail.seq, [entry.done for entry in pending if entry.tail is tail]
 
     def unpause(self, tail: Tail) -> None:
         """Let the run's events go again; the reserved seq has been used."""
         with self._changed:
-            tail.paused = False
+            tail.reserved = None
             self._changed.notify()
 
     # -- flushing ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._closed and not self._ready():
-                    self._changed.wait()
-                if not self._urgent and not self._closed:
-                    self._changed.wait_for(lambda: self._urgent or self._closed, LINGER)
-                self._urgent = False
-                if self._closed and not self._ready():
-                    return
+        try:
+            while self._until_ready():
+                with self._flushing:
+                    self._flush()
+        finally:
             with self._flushing:
-                self._flush()
+                self._abandon(StoreError("the journal writer has stopped in this process"))
+
+    def _until_ready(self) -> bool:
+        """Wait until something should be flushed; False: closed, and nothing is left."""
+        with self._changed:
+            while not self._closed and not self._ready():
+                self._changed.wait()
+            if not self._urgent and not self._closed:
+                self._changed.wait_for(lambda: self._urgent or self._closed, LINGER)
+            self._urgent = False
+            return not self._closed or self._ready()
 
     def _ready(self) -> bool:
-        return self._frozen is not None or any(entry.ready() for entry in self._queue)
+        return bool(self._frozen) or any(entry.ready() for entry in self._queue)
 
     def _freeze(self) -> None:
         """Take the next batch from the queue."""
@@ -284,6 +310,8 @@ class Writer:
             kept: list[_Entry] = []
             rows = size = 0
             for entry in self._queue:
+                if entry.done.done():
+                    continue  # sent already: Ctrl-C came between the last two lines of this
                 full = rows >= BATCH_ROWS or size >= BATCH_BYTES
                 if full or not entry.ready():
                     kept.append(entry)
@@ -291,63 +319,80 @@ class Writer:
                 taken.append(entry)
                 rows += len(entry.rows)
                 size += sum(row.size for row in entry.rows)
-            self._queue = kept
             if taken:
-                self._frozen = Batch([row for entry in taken for row in entry.rows]), taken
+                self._frozen.append((Batch([row for entry in taken for row in entry.rows]), taken))
+            self._queue = kept
 
-    def _flush(self) -> None:
-        """Send what is pending. Holds the flush lock.
+    def _flush(self) -> bool:
+        """Send what is pending; False if there was nothing. Holds the flush lock.
 
-        A batch stays in ``_frozen`` until its outcome is known: an interrupted waiter (Ctrl-C in
-        the thread that happens to flush) leaves it there for whoever flushes next.
+        A batch leaves ``_frozen`` only when its waiters have been told. An interrupted waiter
+        (Ctrl-C in the thread that happens to flush) leaves it there for whoever flushes next, who
+        sends it again and finds by its nonce what had become of it.
         """
-        if self._frozen is None:
+        if not self._frozen:
             self._freeze()
-        if self._frozen is None:
-            return
-        batch, entries = self._frozen
-        try:
-            accepted = self._sender.send(batch)
-        except psycopg.Error as error:
-            self._sender.close()
-            self._frozen = None
-            self._each_alone(entries, error)
-        except Exception as error:  # a dead writer must fail its waiters, not leave them waiting
-            self._frozen = None
-            logger.exception("the journal writer failed")
-            for entry in entries:
-                _fail(entry, StoreError(f"the journal writer failed: {error!r}"))
-        else:
-            self._frozen = None
-            self._report(entries, accepted)
+        found = bool(self._frozen)
+        while self._frozen:
+            batch, entries = self._frozen[0]
+            try:
+                accepted = self._sender.send(batch)
+            except Exception as error:
+                self._sender.close()
+                parts = self._each_alone(batch, entries, error)
+            else:
+                parts = []
+                self._report(entries, accepted)
+            with self._changed:
+                self._frozen[:1] = parts
+        return found
 
-    def _each_alone(self, entries: list[_Entry], error: psycopg.Error) -> None:
-        """One bad row fails one run: every run of a refused batch is sent by itself."""
+    def _each_alone(
+        self, batch: Batch, entries: list[_Entry], error: Exception
+    ) -> list[tuple[Batch, list[_Entry]]]:
+        """One bad row fails one run: a refused batch is split, and each run sent by itself.
+
+        Under the same nonce, should a sending whose answer was lost have been accepted.
+        """
         runs: dict[UUID, list[_Entry]] = {}
         for entry in entries:
             runs.setdefault(entry.tail.run_id, []).append(entry)
-        for group in runs.values():
-            batch = Batch([row for entry in group for row in entry.rows])
-            try:
-                accepted = self._sender.send(batch)
-            except psycopg.Error as own_error:
-                self._sender.close()
-                message = f"the database refused an event of this run: {own_error}".strip()
-                for entry in group:
-                    _fail(entry, StoreError(message))
-            else:
-                self._report(group, accepted)
+        if len(runs) > 1:
+            return [
+                (Batch([row for entry in group for row in entry.rows], batch.nonce), group)
+                for group in runs.values()
+            ]
+        logger.error("an event of run %s cannot be stored: %s", entries[0].tail.run_id, error)
+        for entry in entries:
+            entry.fail(StoreError(f"an event of this run cannot be stored: {error}".strip()))
+        return []
 
     def _report(self, entries: list[_Entry], accepted: set[UUID]) -> None:
         for entry in entries:
-            if entry.tail.run_id in accepted:
-                entry.done.set_result(None)
-            else:
-                for row in entry.rows:
-                    self._late(row)
-                _fail(entry, LeaseLost(f"the run was taken over from {entry.tail.worker}"))
+            if entry.tail.run_id in accepted or (not entry.rows and entry.tail.lost is None):
+                entry.succeed()
+            elif not entry.done.done():
+                self._refuse(entry, LeaseLost(f"the run was taken over from {entry.tail.worker}"))
+
+    def _refuse(self, entry: _Entry, error: BaseException) -> None:
+        """The run is another worker's: its events are no part of the journal."""
+        for row in entry.rows:
+            try:
+                self._late(row)
+            except Exception:
+                logger.exception("an answer that came too late could not be kept")
+        entry.fail(error)
 
     # -- ending ------------------------------------------------------------------------------
+
+    def _abandon(self, error: StoreError) -> None:
+        """Leave no waiter waiting for what nobody will send any more."""
+        with self._changed:
+            self._closed = True
+            left = [entry for _, entries in self._frozen for entry in entries] + self._queue
+            self._frozen, self._queue = [], []
+        for entry in left:
+            entry.fail(error)
 
     def close(self) -> None:
         """Flush what is pending, end the thread and close the connection."""
@@ -356,8 +401,3 @@ class Writer:
             self._changed.notify()
         self._thread.join()
         self._sender.close()
-
-
-def _fail(entry: _Entry, error: BaseException) -> None:
-    entry.tail.lost = entry.tail.lost or error
-    entry.done.set_exception(error)

@@ -9,7 +9,8 @@ surest first:
 ``session gone``  its database session has ended, the server has been up longer than a lease, and
                   the worker did not register again within the grace. Nearly always a crash, but a
                   cut network looks the same.
-``lease expired`` no beat for a whole lease, by the database's clock.
+``lease expired`` no beat for a whole lease, by the database's clock; counted from the start of
+                  the server where that is later, since nobody can beat while it is down.
 
 After the last two the process may still be about to send something, so an interrupted `once`
 effect is settled only when its worker's full lease has passed; a worker stops sending at 80 % of
@@ -40,7 +41,8 @@ from agentrun.store.sql import QUERIES
 logger = logging.getLogger("agentrun")
 
 LEASE = 10.0  # seconds
-GRACE = 1.0  # seconds a worker whose session ended has to register again
+_BEAT = 0.2  # share of the lease between two beats
+_GRACE = 0.3  # share of the lease a worker whose session ended has to register again: over a beat
 _FENCE = 0.8  # share of the lease after which nothing is sent without a new beat
 _CERTAIN = frozenset({"stopped", "process gone"})
 
@@ -78,14 +80,14 @@ def find_dead(
 ) -> Life | None:
     """Declare ``worker`` dead if it is; return its row if it is dead, None if it lives.
 
-    May take `GRACE` seconds, when its session is gone and nothing surer is known.
+    May take 30 % of a lease, when its session is gone and nothing surer is known.
     """
     life = life_of(conn, worker)
     if life is None or life.dead_at is not None:
         return life
     cause = "process gone" if _process_gone(life) else "lease expired" if life.expired else None
     if cause is None and life.session_gone:
-        sleep(GRACE)
+        sleep(_GRACE * life.lease)
         again = life_of(conn, worker)
         if again is not None and again.session_gone and again.beat_at == life.beat_at:
             cause = "session gone"
@@ -193,7 +195,7 @@ class Heart:
         return max(now - then for now, then in zip(_now(), self._confirmed, strict=True))
 
     def _run(self) -> None:
-        while not self._stop.wait(self.lease / 5) and not self._dead:
+        while not self._stop.wait(_BEAT * self.lease) and not self._dead:
             try:
                 self._beat()
             except psycopg.Error as error:

@@ -164,9 +164,9 @@ WHERE worker = %(worker)s AND dead_at IS NULL RETURNING worker
 -- What is known about the life of a worker, by the database's clock.
 SELECT w.worker, w.host, w.pid, w.process, w.beat_at, w.dead_at, w.cause,
        extract(epoch FROM w.lease)::float8 AS lease,
-       w.beat_at + w.lease < clock_timestamp() AS expired,
-       greatest(0, extract(epoch FROM w.beat_at + w.lease - clock_timestamp()))::float8
-           AS lease_left,
+       greatest(w.beat_at, pg_postmaster_start_time()) + w.lease < clock_timestamp() AS expired,
+       greatest(0, extract(epoch FROM greatest(w.beat_at, pg_postmaster_start_time()) + w.lease
+                                      - clock_timestamp()))::float8 AS lease_left,
        w.session_pid IS NOT NULL
            AND w.server_start = pg_postmaster_start_time()
            AND pg_postmaster_start_time() + w.lease < clock_timestamp()
@@ -227,3 +227,37 @@ WHERE m.run_id = %(run_id)s AND m.step = %(step)s
 UNION ALL
 SELECT l.worker FROM agentrun.late_results l
 WHERE l.run_id = %(run_id)s AND l.step = %(step)s
+
+-- name: inbox
+-- What waits for a person, longest first, for `agentrun inbox`.
+SELECT key, agent, step, waits_for, name, effect, attempt, args, idempotency_key, reason, since
+FROM agentrun.inbox ORDER BY since
+
+-- name: audit
+-- Before a query of an auditor: names as in the documentation, and an end to it.
+SELECT set_config('search_path', 'agentrun', true),
+       set_config('statement_timeout', %(timeout)s, true)
+
+-- name: server
+-- What `agentrun doctor` says about the server.
+SELECT current_setting('server_version') AS version,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       pg_is_in_recovery() AS standby,
+       clock_timestamp() AS now
+
+-- name: census
+-- What `agentrun doctor` says about workers and runs. A worker that stopped by itself is not dead.
+WITH w AS (
+    SELECT worker, coalesce(cause = 'stopped', false) AS stopped,
+           dead_at IS NOT NULL OR beat_at + lease < clock_timestamp() AS dead
+    FROM agentrun.workers
+)
+SELECT (SELECT count(*) FROM w WHERE NOT dead) AS workers_alive,
+       (SELECT count(*) FROM w WHERE dead AND NOT stopped) AS workers_dead,
+       count(*) FILTER (WHERE r.status = 'queued') AS queued,
+       count(*) FILTER (WHERE r.status = 'running') AS running,
+       count(*) FILTER (WHERE r.status = 'waiting') AS waiting,
+       count(*) FILTER (WHERE r.status = 'held') AS held,
+       count(*) FILTER (WHERE r.status = 'running' AND w.dead IS NOT FALSE) AS abandoned
+FROM agentrun.runs r LEFT JOIN w ON w.worker = r.owner
+WHERE r.status IN ('queued', 'running', 'waiting', 'held')

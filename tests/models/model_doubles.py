@@ -32,6 +32,7 @@ class MemoryStep:
     outcome: ModelReply | None = None
     attempts: int = 0
     failures: list[tuple[CallFailed, float]] = field(default_factory=list)
+    prior_failures: int = 0
     late: ModelReply | None = None
     interrupt: BaseException | None = None
 

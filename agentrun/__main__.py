@@ -1,0 +1,5 @@
+"""`python -m agentrun`: the command line."""
+
+from agentrun.cli import app
+
+app(prog_name="agentrun")

@@ -1,0 +1,344 @@
+"""The command line `agentrun`.
+
+Data goes to stdout, notes and errors to stderr; `--json` makes the data JSON (one object, or an
+array with an object a line). Wherever a KEY is expected, `@last` is the newest run and the
+beginning of a key will do if only one run has it.
+
+Exit codes:
+
+====  ==========================================================================
+   0  ok
+   1  the run failed or was cancelled, a query failed, or `doctor` found problems
+   2  wrong command line, file or setting
+   3  the run is held: a person must decide (`agentrun inbox`)
+   4  no run has this key, or several begin with it
+   5  the database is unavailable, or its schema does not fit
+   6  the code diverged from what is recorded
+   7  the key belongs to a run with other arguments, or the run is busy
+ 130  interrupted (Ctrl-C); the run was handed back
+====  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, get_args
+
+import typer
+from typer.core import TyperGroup
+
+import agentrun
+from agentrun.cli import output
+from agentrun.core.errors import ConfigError, RunNotFound
+from agentrun.core.events import RunStatus
+from agentrun.store.database import Database
+
+__all__ = ["app"]
+
+_CODES = (__doc__ or "").partition("=\n")[2].partition("\n=")[0]
+_CANDIDATES = 10  # keys that are listed when a prefix is ambiguous
+_LAST = "@last"
+_VARIABLE = "AGENTRUN_DATABASE_URL"
+
+
+class _Group(TyperGroup):
+    """All commands report errors alike."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with output.reporting(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Durable AI-agent runs in your own Postgres: run them, resume them, read them.",
+    epilog=f"Exit codes:\n\n\b\n{_CODES}",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="A run's key, its beginning, or @last.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+By = Annotated[str | None, typer.Option(help="Who decides; default: the user of this process.")]
+Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
+Status = Enum("Status", {name: name for name in get_args(RunStatus)}, type=str)  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The database that the command line and the environment name; None: the embedded one."""
+
+    dsn: str | None
+
+    def connect(self) -> Database:
+        return agentrun.connect(self.dsn)
+
+    def target(self) -> str:
+        """A DSN, for commands that want no part of `connect`'s checks and migrations."""
+        if self.dsn is not None:
+            return self.dsn
+        with self.connect() as database:
+            return database.dsn
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(agentrun.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    dsn: Annotated[
+        str | None,
+        typer.Option(envvar=_VARIABLE, help="The database; default: an embedded Postgres."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    from agentrun.store.connection import describe
+
+    if dsn:
+        describe(dsn)  # refuses what is no DSN
+    ctx.obj = _Choice(dsn or None)
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    as_json: AsJson = False,
+    base_url: Annotated[
+        str | None, typer.Option(help="A real provider; default: the one built in.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model to ask there.")] = None,
+) -> None:
+    """Kill an agent in the middle of its work and watch it resume."""
+    from agentrun.demo import main as play
+
+    if ctx.obj.dsn is not None:
+        os.environ[_VARIABLE] = ctx.obj.dsn  # for the processes it starts, too
+    raise typer.Exit(play(as_json=as_json, base_url=base_url, model=model) or 0)
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="FILE:AGENT", help="Or FILE, if it has one.")],
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARG…", help="The agent's arguments in order: JSON, or text."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Names the run; the same key is the same run, resumed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an agent here and print its result."""
+    from agentrun.cli import executing
+
+    if key is not None and key.startswith("@"):
+        raise ConfigError(f"--key {key}: names with @ stand for runs; to go on, use resume")
+    with ctx.obj.connect():
+        executing.run(target, args or [], key, as_json=as_json)
+
+
+@app.command()
+def resume(
+    ctx: typer.Context,
+    key: Key,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Defines the run's agent.")
+    ] = None,
+    by: By = None,
+    reason: Reason = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run from its last recorded step, here."""
+    from agentrun.cli import executing
+
+    with ctx.obj.connect() as database:
+        found = database.find(_full(database, key))
+        executing.resume(found["key"], found["agent"], file, by, reason, as_json=as_json)
+
+
+@app.command()
+def ls(
+    ctx: typer.Context,
+    status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    with ctx.obj.connect() as database:
+        rows = database.query("runs", status=status.value if status else None, limit=limit)
+    if as_json:
+        output.emit_rows(rows)
+        return
+    from agentrun.view.terminal import runs_table
+
+    output.emit_table(runs_table(rows)) if rows else output.note("no runs")
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    key: Key,
+    full: Annotated[bool, typer.Option("--full", help="Show messages and values whole.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the transcript of a run: what happened, from the journal alone."""
+    with ctx.obj.connect() as database:
+        transcript = agentrun.transcript(_full(database, key))
+    if as_json:
+        output.emit_json(transcript.to_dict())
+        return
+    from agentrun.view.terminal import print_transcript
+
+    print_transcript(transcript, output.terminal(), full=full)
+
+
+@app.command()
+def inbox(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List what waits for a person."""
+    with ctx.obj.connect() as database:
+        rows = database.query("inbox")
+    if as_json:
+        output.emit_rows(rows)
+        return
+    from agentrun.view.terminal import inbox_table
+
+    output.emit_table(inbox_table(rows)) if rows else output.note("nothing waits")
+
+
+@app.command()
+def resolve(
+    ctx: typer.Context,
+    key: Key,
+    step: Annotated[int, typer.Argument(help="The number that `show` and `inbox` print.")],
+    happened: Annotated[
+        str | None, typer.Option(metavar="JSON", help="It took place; this is its result.")
+    ] = None,
+    not_happened: Annotated[
+        bool, typer.Option("--not-happened", help="It did not: attempt it again.")
+    ] = False,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Nobody can tell: the model is told so.")
+    ] = False,
+    by: By = None,
+    reason: Reason = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what became of a step in doubt."""
+    outcome = _outcome(happened, not_happened, unknown)
+    with ctx.obj.connect() as database:
+        key = _full(database, key)
+        mail = agentrun.resolve(key, step, outcome, by=by, reason=reason)
+    if as_json:
+        output.emit_json({"key": key, "step": step, "mail": mail})
+    output.note(f"noted; `agentrun resume {key} FILE` goes on with the run")
+
+
+@app.command()
+def sql(
+    ctx: typer.Context,
+    query: Annotated[str | None, typer.Argument(metavar="QUERY")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the database in SQL (schema agentrun), read-only. Without QUERY: a prompt."""
+    from agentrun.cli import asking
+
+    asked = asking.given_or_piped(query)
+    if asked is None:
+        asking.prompt(ctx.obj.target(), as_json=as_json)
+    else:
+        asking.one(ctx.obj.target(), asked, as_json=as_json)
+
+
+@app.command()
+def migrate(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the schema of the database up to this version."""
+    from agentrun.store import embedded
+    from agentrun.store.migrate import migrate as apply
+
+    migrations = apply(ctx.obj.dsn or embedded.start(), dry_run=dry_run)
+    if as_json:
+        output.emit_json({"missing" if dry_run else "applied": [m.name for m in migrations]})
+        return
+    for migration in migrations:
+        output.emit(f"{'missing' if dry_run else 'applied'} {migration.name}")
+    if not migrations:
+        output.note("the schema is current")
+
+
+@app.command()
+def doctor(
+    ctx: typer.Context,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the embedded Postgres of AGENTRUN_HOME.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which database this is, how it is, and what needs attention."""
+    if stop:
+        from agentrun.store import embedded
+
+        stopped = embedded.stop()
+        output.emit_json({"stopped": stopped}) if as_json else output.note(
+            f"the embedded Postgres in {embedded.home()} "
+            f"{'is stopped' if stopped else 'was not running'}"
+        )
+        return
+    from agentrun.cli.health import diagnose
+
+    if not diagnose(ctx.obj.dsn, as_json=as_json):
+        raise typer.Exit(1)
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _full(database: Database, key: str) -> str:
+    """The key that is meant. Raises RunNotFound, listing the candidates if there are several."""
+    if key == _LAST:
+        newest = database.query("runs", status=None, limit=1)
+        if not newest:
+            raise RunNotFound("there are no runs yet", key=key)
+        return str(newest[0]["key"])
+    try:
+        return str(database.find(key)["key"])
+    except RunNotFound:
+        found = [row["key"] for row in database.query("keys", prefix=key, limit=_CANDIDATES + 1)]
+        if not found:
+            raise
+    if len(found) > 1:
+        more = ", …" if len(found) > _CANDIDATES else ""
+        listed = ", ".join(found[:_CANDIDATES])
+        raise RunNotFound(f"several runs begin with {key!r}: {listed}{more}", key=key)
+    return str(found[0])
+
+
+def _outcome(happened: str | None, not_happened: bool, unknown: bool) -> Any:
+    if (happened is not None) + not_happened + unknown != 1:
+        raise ConfigError("say one of --happened JSON, --not-happened and --unknown")
+    if happened is None:
+        return agentrun.Unknown() if unknown else agentrun.NotHappened()
+    from agentrun.cli.executing import from_json
+
+    try:
+        return agentrun.Happened(from_json(happened))
+    except ValueError as error:
+        raise ConfigError(
+            f"--happened takes JSON, and {happened!r} is none ({error}); a text is '\"text\"'"
+        ) from None

@@ -1,0 +1,144 @@
+"""`agentrun run` and `agentrun resume`: execute an agent that a file defines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import agentrun
+from agentrun.cli.output import emit, emit_json, note
+from agentrun.core.errors import ConfigError
+from agentrun.runner.agent import Agent, registered
+from agentrun.runner.loading import load, pick
+from agentrun.view.safe import pretty
+
+__all__ = ["from_json", "resume", "run"]
+
+
+def run(target: str, args: list[str], key: str | None, *, as_json: bool) -> None:
+    """Run the agent that ``FILE:AGENT`` names with arguments from the command line."""
+    file, name = _split(target)
+    with _only_data_on_stdout():
+        agent = pick(load(file), name, file)
+        if key is None:
+            key = f"{agent.name}-{secrets.token_hex(6)}"
+            note(f"run {key}")
+        values = _parsed(agent, args)
+        given, named = agent.arguments.call_with(values, key)
+        result = agent.with_options(key=key).run(*given, **named)
+    _show(agent, key, result, as_json=as_json)
+
+
+def resume(
+    key: str,
+    agent_name: str,
+    file: str | None,
+    by: str | None,
+    reason: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Go on with a run, by the agent that ``file`` defines."""
+    with _only_data_on_stdout():
+        agents = load(file) if file else {}
+        if file and agent_name not in agents:
+            raise ConfigError(
+                f"run {key!r} belongs to agent {agent_name!r}, which {file} does not define (it "
+                f"has: {', '.join(agents) or 'none'})"
+            )
+        if not file:
+            _known(key, agent_name)
+        result = agentrun.resume(key, by=by, reason=reason)
+    _show(registered(agent_name), key, result, as_json=as_json)
+
+
+def _known(key: str, agent_name: str) -> None:
+    try:
+        registered(agent_name)
+    except ConfigError:
+        raise ConfigError(
+            f"run {key!r} belongs to agent {agent_name!r}: name the file that defines it, as in "
+            f"agentrun resume {key} FILE"
+        ) from None
+
+
+@contextlib.contextmanager
+def _only_data_on_stdout() -> Any:
+    """What the agent's file prints is for people: stdout is for the result."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _show(agent: Agent[..., Any], key: str, result: Any, *, as_json: bool) -> None:
+    stored = agent.arguments.result.encode(result)
+    if as_json:
+        emit_json({"key": key, "status": "done", "result": stored})
+    else:
+        emit(pretty(stored, indent=2))
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    """``FILE:AGENT``, or ``FILE`` alone; either may hold colons of its own."""
+    parts = target.split(":")
+    for count in range(len(parts), 0, -1):
+        file = ":".join(parts[:count])
+        if Path(file).is_file():
+            return file, ":".join(parts[count:]) or None
+    file, _, name = target.partition(":")
+    return file, name or None
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _parsed(agent: Agent[..., Any], args: list[str]) -> dict[str, Any]:
+    """Each argument as JSON where that gives what its parameter wants, else as the text it is."""
+    names = agent.arguments.names
+    usage = f"{agent.name}({', '.join(names)})"
+    if len(args) > len(names):
+        raise ConfigError(f"{usage} takes {len(names)} arguments, not {len(args)}")
+    texts = dict(zip(names, args, strict=False))
+    given = {name: _literal(agent, name, text) for name, text in texts.items()}
+    try:
+        return agent.arguments.validate(given)
+    except ValidationError as error:
+        for problem in error.errors():
+            if (name := problem["loc"][0]) in texts:
+                given[str(name)] = texts[str(name)]
+    try:
+        return agent.arguments.validate(given)
+    except ValidationError as error:
+        told = "; ".join(f"{_path(p['loc'])}: {p['msg']}" for p in error.errors())
+        raise ConfigError(f"{usage}: {told}") from None
+
+
+def _literal(agent: Agent[..., Any], name: str, text: str) -> Any:
+    fields = agent.arguments.model.model_fields.values()
+    if any(field.alias == name and field.annotation is str for field in fields):
+        return text  # not even "quoted" loses its quotes
+    try:
+        return from_json(text)
+    except ValueError:
+        return text
+
+
+def from_json(text: str) -> Any:
+    """A JSON value. Raises ValueError for anything else, NaN included."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)

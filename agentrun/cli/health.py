@@ -1,0 +1,111 @@
+"""`agentrun doctor`: which database this is, how it is, and what needs attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentrun import __version__
+from agentrun.cli.output import emit, emit_json
+from agentrun.store import embedded
+from agentrun.store.audit import Health, examine
+from agentrun.store.connection import describe
+
+__all__ = ["diagnose"]
+
+_CLOCK = 1.0  # seconds of difference that deserve a word
+
+
+def diagnose(dsn: str | None, *, as_json: bool) -> bool:
+    """Report on the database; return whether all is well.
+
+    Raises StoreUnavailable or ConfigError if it cannot be reached.
+    """
+    target = dsn or embedded.start()
+    health = examine(target)
+    report = _report(None if dsn else embedded.where(), target, health)
+    if as_json:
+        emit_json(report)
+    else:
+        for name, value in _lines(report):
+            emit(f"{name:<10} {value}")
+        for problem in report["problems"]:
+            emit(f"! {problem}")
+    return not report["problems"]
+
+
+def _report(files: embedded.Files | None, dsn: str, health: Health) -> dict[str, Any]:
+    database: dict[str, Any] = {"embedded": files is not None}
+    if files is None:
+        database["at"] = describe(dsn)
+    else:
+        database |= {
+            "data": str(files.data),
+            "log": str(files.log),
+            "socket": str(files.socket),
+            "stop": "agentrun doctor --stop",
+        }
+    census = health.census
+    return {
+        "agentrun": __version__,
+        "database": database,
+        "server": {
+            "version": health.version,
+            "synchronous_commit": health.synchronous_commit,
+            "standby": health.standby,
+        },
+        "schema": health.schema,
+        "clock_ahead_s": round(health.clock_ahead, 3),
+        "workers": census and {"alive": census["workers_alive"], "dead": census["workers_dead"]},
+        "runs": census
+        and {n: census[n] for n in ("queued", "running", "waiting", "held", "abandoned")},
+        "problems": list(_problems(health)),
+    }
+
+
+def _problems(health: Health) -> list[str]:
+    found = []
+    if health.standby:
+        found.append("the server is a standby: it takes no writes; name the primary in the DSN")
+    if health.synchronous_commit == "off":
+        found.append(
+            "synchronous_commit is off: a server crash loses acknowledged steps; turn it on"
+        )
+    if health.schema in ("missing", "older"):
+        found.append(f"the schema is {health.schema}: run `agentrun migrate`")
+    elif health.schema == "newer":
+        found.append("the schema is newer than this code: upgrade agentrun-harness")
+    elif health.schema != "current":
+        found.append(health.schema)
+    if abs(health.clock_ahead) > _CLOCK:
+        found.append(
+            f"the clocks differ by {abs(health.clock_ahead):.1f} s: leases are safe, as they go "
+            "by the database's clock, but times in logs will not agree"
+        )
+    runs = health.census or {}
+    if runs.get("abandoned"):
+        found.append(
+            f"{runs['abandoned']} running runs belong to dead workers: "
+            "`agentrun ls --status running` names them, `agentrun resume KEY FILE` goes on"
+        )
+    if runs.get("held"):
+        found.append(f"{runs['held']} runs wait for a person: `agentrun inbox`")
+    return found
+
+
+def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    database, server = report["database"], report["server"]
+    lines = [("agentrun", report["agentrun"])]
+    if database["embedded"]:
+        lines.append(("database", "embedded; runs until `agentrun doctor --stop`"))
+        lines += [(f"  {name}", database[name]) for name in ("data", "log", "socket")]
+    else:
+        lines.append(("database", database["at"]))
+    role = "standby" if server["standby"] else "primary"
+    commit = f"synchronous_commit {server['synchronous_commit']}"
+    lines.append(("server", f"Postgres {server['version']}, {role}, {commit}"))
+    lines.append(("schema", report["schema"]))
+    lines.append(("clock", f"the database's is {report['clock_ahead_s']:+.3f} s from ours"))
+    for name in ("workers", "runs"):
+        if counts := report[name]:
+            lines.append((name, ", ".join(f"{count} {what}" for what, count in counts.items())))
+    return lines

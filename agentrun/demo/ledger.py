@@ -1,0 +1,65 @@
+"""What happened according to the outside world, beside what agentrun recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import agentrun
+from agentrun.demo.world import World
+
+__all__ = ["Ledger", "read"]
+
+KILLS = 3
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The numbers of one demo. All but ``model_steps`` and ``possibly_billed`` are from outside."""
+
+    kills: int
+    model_steps: int  # answers that agentrun recorded
+    billed: int  # answers that the provider billed; of a real one we know only our own record
+    possibly_billed: int  # calls in flight at a kill, by agentrun's record
+    emails: int  # by Message-ID
+    refunds: int
+    pickups: int
+    seconds: float
+    key: str
+    scripted: bool  # by the double, which comes to every moment and asks for every tool
+
+    def wrong(self) -> Iterator[str]:
+        """What is not as it must be, in words."""
+        if self.billed > self.model_steps + self.possibly_billed:
+            yield f"{self.billed} answers billed for {self.model_steps} recorded"
+        if self.possibly_billed > 1:
+            yield f"{self.possibly_billed} answers possibly billed, at most 1 was in flight"
+        acts = {"e-mails": self.emails, "refunds": self.refunds, "pick-ups": self.pickups}
+        for what, count in acts.items():
+            if count > 1 or (count < 1 and self.scripted):
+                yield f"{count} {what}, not 1"
+        if self.scripted and self.kills != KILLS:
+            yield f"{self.kills} kills, not {KILLS}"
+
+    def numbers(self) -> dict[str, float | str]:
+        """As `agentrun demo --json` prints them."""
+        names = ("kills", "model_steps", "billed", "possibly_billed", "emails", "refunds")
+        return {name: getattr(self, name) for name in (*names, "pickups", "seconds", "key")}
+
+
+def read(world: World, key: str, kills: int, seconds: float) -> Ledger:
+    """Ask everybody."""
+    transcript = agentrun.transcript(key)
+    steps = sum(step.kind == "model" and step.status == "ok" for step in transcript.steps)
+    return Ledger(
+        kills=kills,
+        model_steps=steps,
+        billed=world.provider.billed() if world.provider else steps,
+        possibly_billed=transcript.totals.possibly_billed,
+        emails=world.smtp.distinct(),
+        refunds=len(world.refunds()),
+        pickups=len(world.carrier.pickups()),
+        seconds=round(seconds, 1),
+        key=key,
+        scripted=world.provider is not None,
+    )

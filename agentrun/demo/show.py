@@ -1,0 +1,170 @@
+"""The demo as it is told in a terminal: calm, and in 80 columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+import agentrun
+from agentrun.demo import ledger
+from agentrun.demo.play import Ended, Failed, play
+from agentrun.demo.world import Provided, World, open_world
+from agentrun.view.terminal import print_transcript
+
+__all__ = ["perform"]
+
+WIDTH = 80
+DEFAULT_MODEL = "gpt-5-mini"
+
+
+def perform(*, as_json: bool, base_url: str | None, model: str | None) -> int:
+    """See `agentrun.demo.main`."""
+    console = Console(stderr=as_json, highlight=False)
+    console.width = min(console.width, WIDTH)
+    key = f"demo-{secrets.token_hex(3)}"
+    provided = _provided(base_url, model)
+    _headline(console, provided)
+    try:
+        numbers = _perform(console, key, provided)
+    except Failed as error:
+        console.print(Text(f"\n{error}", "red"))
+        console.print(f"\nagentrun show {key}   tells how far it came")
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nStopped. No process of the demo is left.")
+        return 130
+    if as_json:
+        sys.stdout.write(json.dumps(numbers.numbers()) + "\n")
+        sys.stdout.flush()
+    return 1 if any(numbers.wrong()) else 0
+
+
+def _provided(base_url: str | None, model: str | None) -> Provided | None:
+    """The real provider that is meant, if one is. Raises ConfigError for a model of nobody."""
+    base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    if base_url or os.environ.get("OPENAI_API_KEY"):
+        return Provided(base_url, model or DEFAULT_MODEL)
+    if model:
+        raise agentrun.ConfigError(
+            f"--model {model} needs a provider: set OPENAI_API_KEY, or give --base-url; "
+            "without either the demo runs against a double and needs no key"
+        )
+    return None
+
+
+def _perform(console: Console, key: str, provided: Provided | None) -> ledger.Ledger:
+    started = time.monotonic()
+    kills = 0
+
+    def tell(who: str, what: Text | str) -> None:
+        line = Text(f"{time.monotonic() - started:5.1f} s  ", "dim")
+        console.print(line.append(f"{who:<11}", "bold").append(what))
+
+    with console.status("starting Postgres"), agentrun.connect() as database:
+        tell("database", "ready")
+        with open_world(database.dsn, provided) as world:
+            tell("world", "a model, a carrier, a mail server and a shop are there")
+            for ended in play(world, key):
+                kills += ended.moment is not None
+                tell(f"process {ended.number}", _fate(ended))
+                for line in _told(ended):
+                    console.print(Text(" " * 20).append(line, "dim"))
+            numbers = ledger.read(world, key, kills, time.monotonic() - started)
+            _report(console, world, numbers)
+    return numbers
+
+
+def _headline(console: Console, provided: Provided | None) -> None:
+    console.print(Text("agentrun demo", "bold").append(" · an agent is killed three times", ""))
+    who = "a double on this machine: no key, no network"
+    if provided is not None:
+        who = f"{provided.model} at {provided.base_url or 'OpenAI'}, which bills as always"
+    console.print(
+        Text(
+            "\nA mug arrived broken. A support agent looks up the order, refunds it, books a\n"
+            "pick-up and writes to the customer. Its process gets SIGKILL three times, and\n"
+            f"each time a new process goes on. The model is {who}.\n"
+        )
+    )
+
+
+def _fate(ended: Ended) -> Text:
+    if ended.moment is None:
+        return Text("done", "green")
+    return Text("SIGKILL ", "bold red").append(ended.moment.name, "default")
+
+
+def _told(ended: Ended) -> Iterator[str]:
+    if ended.moment is None or "streaming" in ended.moment.name:
+        yield f"“{ended.said}{'' if ended.moment is None else ' …'}”"
+    if ended.moment is not None:
+        yield from ended.moment.meaning.split("\n")
+
+
+def _report(console: Console, world: World, numbers: ledger.Ledger) -> None:
+    _section(console, "what agentrun recorded")
+    print_transcript(agentrun.transcript(numbers.key), console)
+    _section(console, "what the outside world says")
+    console.print(_table(world, numbers))
+    console.print()
+    problems = list(numbers.wrong())
+    for problem in problems:
+        console.print(Text(f"Wrong: {problem}", "bold red"))
+    if not problems:
+        times = "once" if numbers.kills == 1 else f"{numbers.kills} times"
+        text = f"Killed {times}. Nothing was done twice, no recorded answer was paid for twice."
+        console.print(Text(text, "bold green"))
+    _section(console, "what to try next")
+    _advise(console, numbers.key)
+
+
+def _table(world: World, numbers: ledger.Ledger) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for style in ("bold", "bold green", "dim"):
+        table.add_column(style=style, justify="right" if "green" in style else "left")
+    asked = f"{numbers.model_steps} recorded, {numbers.possibly_billed} in flight at a kill"
+    if world.provider is None:
+        asked += "; by our journal, a real provider shows no ledger"
+    refunded = ", ".join(f"{cents / 100:.2f}" for cents in world.refunds())
+    booked = ", ".join(str(pickup["id"]) for pickup in world.carrier.pickups())
+    ids = ", ".join(str(mail["message_id"]) for mail in world.smtp.messages())
+    table.add_row("answers billed", str(numbers.billed), Text(f"the provider: {asked}"))
+    table.add_row("refunds", str(numbers.refunds), Text(f"the shop's table: {refunded}"))
+    table.add_row("pick-ups", str(numbers.pickups), Text(f"the carrier: {booked}"))
+    table.add_row("e-mails", str(numbers.emails), Text(f"the mail server: {ids}"))
+    return table
+
+
+def _advise(console: Console, key: str) -> None:
+    query = f"SELECT turn, billing, cost FROM agentrun.spend WHERE key = '{key}'"
+    commands = {
+        f"agentrun show {key}": "this transcript again",
+        f'agentrun sql "{query}"': "what it cost, and what was possibly billed",
+        "agentrun ls": "every run in this database",
+    }
+    for command, why in commands.items():
+        console.print(Text(f"{command}\n", "bold").append(f"    {why}", "dim"), soft_wrap=True)
+    if not os.environ.get("AGENTRUN_DATABASE_URL"):
+        console.print(Text("\nNo process of the demo is left but its Postgres, which stays for you."))
+        console.print(Text("To stop it:").append(f" {_stop_command()}", "dim"), soft_wrap=True)
+
+
+def _stop_command() -> str:
+    from agentrun.store import embedded
+
+    return embedded.where().stop_command
+
+
+def _section(console: Console, title: str) -> None:
+    console.print()
+    console.print(Rule(Text(title, "bold"), align="left", style="dim"))
+    console.print()

@@ -1,0 +1,123 @@
+"""Looks at a database that change nothing: an auditor's own SQL, and how the database is.
+
+Neither needs the schema to be current, nor a primary: an audit may read a standby.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import tuple_row
+
+from agentrun.core.errors import AgentrunError, SchemaMismatch, StoreUnavailable
+from agentrun.store import migrate
+from agentrun.store.connection import DeadlineConnection, connect, explain_refusal
+from agentrun.store.sql import QUERIES
+
+__all__ = ["TIMEOUT", "Answer", "Health", "asking", "examine"]
+
+TIMEOUT = 30  # seconds a query may take
+_GRACE = 5.0  # seconds more until its connection is given up: the server should end it first
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query gave; ``rows`` come from the server as they are read."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[Any, ...]]
+
+
+@contextlib.contextmanager
+def asking(dsn: str, query: str) -> Iterator[Answer]:
+    """One statement in a read-only transaction, which is rolled back whatever it did.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached, or the connection was lost.
+        AgentrunError: the statement is wrong, would write, or took longer than `TIMEOUT`.
+    """
+    with _opened(dsn, TIMEOUT + _GRACE) as conn, _translated():
+        conn.read_only = True
+        with conn.transaction(force_rollback=True), conn.cursor(row_factory=tuple_row) as cursor:
+            # With a snapshot taken, no statement can make the transaction read-write again.
+            cursor.execute(QUERIES["audit"], {"timeout": f"{TIMEOUT}s"})
+            # By the extended protocol, which takes a single statement: none can end the
+            # transaction and go on.
+            rows = cursor.stream(query.encode())
+            first = list(islice(rows, 1))  # only then are the columns known
+            columns = tuple(column.name for column in cursor.description or ())
+            yield Answer(columns, chain(first, rows))
+
+
+@contextlib.contextmanager
+def _opened(dsn: str, deadline: float) -> Iterator[DeadlineConnection]:
+    try:
+        conn = connect(dsn, deadline=deadline)
+    except psycopg.OperationalError as error:
+        raise explain_refusal(error, dsn) from error
+    with contextlib.closing(conn):
+        yield conn
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except errors.ReadOnlySqlTransaction as error:
+        raise AgentrunError(f"queries here only read: {_text(error)}") from error
+    except errors.QueryCanceled as error:
+        raise AgentrunError(f"the query took longer than {TIMEOUT} s: {_text(error)}") from error
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"the database went away: {_text(error)}") from error
+    except psycopg.Error as error:
+        raise AgentrunError(f"the query failed: {_text(error)}") from error
+
+
+def _text(error: psycopg.Error) -> str:
+    return str(error).strip()
+
+
+# -- how the database is ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `agentrun doctor` reports. ``census`` is None without a current schema."""
+
+    version: str
+    synchronous_commit: str
+    standby: bool
+    schema: str  # current, older, newer, missing; else what is wrong with it
+    clock_ahead: float  # seconds by which the database's clock is ahead of ours
+    census: dict[str, int] | None
+
+
+def examine(dsn: str) -> Health:
+    """Look at a database, change nothing. Raises StoreUnavailable or ConfigError."""
+    with _opened(dsn, 15.0) as conn, _translated():
+        sent, began = time.time(), time.monotonic()
+        server = conn.execute(QUERIES["server"]).fetchone()
+        took = time.monotonic() - began
+        assert server is not None
+        try:
+            schema: str = migrate.state(conn) or "missing"
+        except SchemaMismatch as error:
+            schema = str(error)
+        census = conn.execute(QUERIES["census"]).fetchone() if schema == "current" else None
+    ours = datetime.fromtimestamp(sent + took / 2, UTC)
+    return Health(
+        version=server["version"],
+        synchronous_commit=server["synchronous_commit"],
+        standby=server["standby"],
+        schema=schema,
+        clock_ahead=(server["now"] - ours).total_seconds(),
+        census=census,
+    )

@@ -1,0 +1,98 @@
+"""Fixtures for runs: a connected database, a provider, and a way to crash in one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+import agentrun
+from agentrun.core.errors import Interrupt
+from agentrun.runner import agent as agents
+from agentrun.testing import Provider
+
+
+class Crash(Interrupt):
+    """Ends a run as a SIGKILL would: what is durable stays, nothing more is written."""
+
+
+@pytest.fixture
+def db(dsn: str) -> Iterator[agentrun.Database]:
+    with agentrun.connect(dsn) as database:
+        yield database
+
+
+@pytest.fixture(autouse=True)
+def fresh_agents() -> Iterator[None]:
+    before = dict(agents._agents)
+    yield
+    agents._agents.clear()
+    agents._agents.update(before)
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with Provider() as double:
+        yield double
+
+
+@pytest.fixture
+def client(provider: Provider) -> OpenAI:
+    return agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k"))
+
+
+@pytest.fixture
+def aclient(provider: Provider) -> AsyncOpenAI:
+    return agentrun.wrap(AsyncOpenAI(base_url=provider.base_url, api_key="k"))
+
+
+@pytest.fixture
+def events(db: agentrun.Database) -> Callable[[str], list[Any]]:
+    def read(key: str) -> list[Any]:
+        return db.events(db.find(key)["run_id"])[0]
+
+    return read
+
+
+@pytest.fixture
+def sql(db: agentrun.Database) -> Callable[..., list[tuple[Any, ...]]]:
+    def query(text: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with db.connection() as conn:
+            return [tuple(row.values()) for row in conn.execute(text, parameters or None)]
+
+    return query
+
+
+@pytest.fixture
+def reincarnate(db: agentrun.Database, dsn: str) -> Iterator[Callable[[], agentrun.Database]]:
+    """Forget this process's worker as if it had been killed, and be a new one.
+
+    The run stays owned by the dead worker; its heart stops without a word.
+    """
+    opened: list[agentrun.Database] = []
+
+    def again() -> agentrun.Database:
+        current = opened[-1] if opened else db
+        heart = current.heart
+        heart._stop.set()
+        heart._thread.join()
+        with current.connection() as conn:
+            conn.execute(
+                "UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone' "
+                "WHERE worker = %s",
+                (heart.worker,),
+            )
+        current.active.clear()
+        opened.append(agentrun.connect(dsn))
+        return opened[-1]
+
+    yield again
+    for database in opened:
+        database.close(timeout=0)
+
+
+def dumped(value: Any) -> str:
+    return json.dumps(value)

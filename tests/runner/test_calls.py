@@ -1,0 +1,216 @@
+"""`call_tools` and `schemas`: whatever a model sends is answered, recorded and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from enum import Enum
+from typing import Any, Literal
+
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+import agentrun
+from agentrun.testing import Call, Provider, Reply
+
+
+@agentrun.tool
+def add(a: int, b: int = 1) -> int:
+    """Add two numbers.
+
+    Args:
+        a: the first
+            of them
+        b: the second
+    """
+    return a + b
+
+
+@agentrun.tool
+def fail() -> None:
+    raise ValueError("out of stock")
+
+
+@agentrun.agent
+def loop(client_url: str) -> list[Any]:
+    client = agentrun.wrap(OpenAI(base_url=client_url, api_key="k"))
+    messages: list[Any] = [{"role": "user", "content": "go"}]
+    while True:
+        completion = client.chat.completions.create(
+            model="gpt-5-mini", messages=messages, tools=agentrun.schemas(add, fail)
+        )
+        reply = completion.choices[0].message
+        messages.append(reply.model_dump(exclude_none=True))
+        if not reply.tool_calls:
+            return messages
+        messages += agentrun.call_tools(completion, [add, fail])
+
+
+def answers(messages: list[Any]) -> list[str]:
+    return [m["content"] for m in messages if m["role"] == "tool"]
+
+
+def test_calls_are_validated_performed_and_answered(db: Any, provider: Provider) -> None:
+    provider.say([
+        Reply(tool_calls=[Call("add", {"a": 2, "b": 3}), Call("add", {"a": 2, "b": None}),
+                          Call("fail")]),
+        "done",
+    ])  # fmt: skip
+    told = answers(loop.run(provider.base_url))
+    assert told == ["5", "3", json.dumps({"error": "ValueError: out of stock"})]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (Call("nobody", {}), "there is no tool 'nobody'; tools: add, fail"),
+        (Call("add", "{not json"), "not valid JSON"),
+        (Call("add", "[1]"), "must be a JSON object"),
+        (Call("add", {"a": "many"}), "a: Input should be a valid integer"),
+        (Call("add", {"a": 1, "c": 2}), "c: Extra inputs are not permitted"),
+        (Call("\x00bad", {}), "there is no tool"),
+    ],
+)
+def test_a_call_that_cannot_be_made_is_recorded_and_told(
+    db: Any, provider: Provider, call: Call, says: str, events: Any
+) -> None:
+    provider.say([Reply(tool_calls=[call]), "sorry"])
+    (told,) = answers(loop.with_options(key="k").run(provider.base_url))
+    assert says in json.loads(told)["error"]
+    (outcome,) = [e for e in events("k") if e.event == "step_finished" and e.kind == "tool"]
+    assert (outcome.status, outcome.ident) == ("error", "1#0")
+    assert str(agentrun.transcript("k"))
+
+
+@pytest.mark.parametrize("ids", [["", ""], [None, None], ["same", "same"]])
+def test_empty_missing_and_repeated_call_ids(db: Any, provider: Provider, ids: list[Any]) -> None:
+    provider.say([
+        Reply(tool_calls=[Call("add", {"a": n}, id=id_) for n, id_ in enumerate(ids)]),
+        Reply(tool_calls=[Call("add", {"a": n}, id=id_) for n, id_ in enumerate(ids)]),
+        "done",
+    ])  # fmt: skip
+    completion_loop = agentrun.agent(name="ids")(_ids)
+    assert completion_loop.run(provider.base_url) == [["1", "2"], ["1", "2"]]
+
+
+def _ids(url: str) -> list[list[str]]:
+    """A double refuses a history with such ids, as the provider does: ask anew each time."""
+    client = agentrun.wrap(OpenAI(base_url=url, api_key="k"))
+    told = []
+    for _ in range(2):
+        reply = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "go"}]
+        )
+        told.append(answers(agentrun.call_tools(reply, [add])))
+    return told
+
+
+def test_malformed_calls_are_bounded(db: Any, provider: Provider) -> None:
+    provider.say([Reply(tool_calls=[Call("add", "{")])] * 10)
+    with pytest.raises(agentrun.RunFailed, match="4 replies in a row"):
+        loop.run(provider.base_url)
+    assert provider.billed() == 4
+
+
+def test_async_tools_are_gathered(db: Any, provider: Provider) -> None:
+    running: list[int] = []
+
+    @agentrun.tool
+    async def wait(n: int) -> int:
+        running.append(n)
+        while len(running) < 3:
+            await asyncio.sleep(0.001)
+        return n
+
+    provider.say([Reply(tool_calls=[Call("wait", {"n": n}) for n in range(3)])])
+
+    @agentrun.agent
+    async def aloop() -> list[str]:
+        async with AsyncOpenAI(base_url=provider.base_url, api_key="k") as client:
+            reply = await agentrun.wrap(client).chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "go"}]
+            )
+        return answers(await agentrun.acall_tools(reply, [wait, add]))
+
+    assert aloop.run() == ["0", "1", "2"]
+
+
+def test_async_tools_in_call_tools_name_the_twin() -> None:
+    @agentrun.tool
+    async def wait() -> None: ...
+
+    message = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "wait"}}]}
+    with pytest.raises(agentrun.ConfigError, match="acall_tools"):
+        agentrun.call_tools(message, [wait])
+
+
+def test_outside_a_run_tools_are_plain() -> None:
+    message = {"role": "assistant", "tool_calls": [
+        {"id": "1", "function": {"name": "add", "arguments": '{"a": 1}'}},
+    ]}  # fmt: skip
+    assert agentrun.call_tools(message, [add]) == [
+        {"role": "tool", "tool_call_id": "1", "content": "2"}
+    ]
+
+
+def test_what_is_no_reply_is_refused() -> None:
+    with pytest.raises(agentrun.ConfigError, match="not str"):
+        agentrun.call_tools("hello", [add])
+
+
+# -- schemas -------------------------------------------------------------------------------------
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+def test_a_schema_is_strict_and_described() -> None:
+    (schema,) = agentrun.schemas(add)
+    assert schema == {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "description": "Add two numbers.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "a": {"type": "integer", "description": "the first of them"},
+                    "b": {"anyOf": [{"type": "integer"}, {"type": "null"}],
+                          "description": "the second"},
+                },
+                "required": ["a", "b"],
+                "additionalProperties": False,
+            },
+            "strict": True,
+        },
+    }  # fmt: skip
+
+
+def test_the_idempotency_key_is_left_out() -> None:
+    @agentrun.tool(effect="idempotent")
+    def pay(cents: int, idempotency_key: str = "") -> None: ...
+
+    parameters = agentrun.schemas(pay)[0]["function"]["parameters"]
+    assert list(parameters["properties"]) == ["cents"]
+
+
+def test_nested_types_and_free_objects() -> None:
+    @agentrun.tool
+    def typed(size: Size, mode: Literal["a", "b"], many: list[int]) -> None: ...
+
+    @agentrun.tool
+    def free(options: dict[str, Any]) -> None: ...
+
+    strict, loose = agentrun.schemas(typed, free)
+    assert strict["function"]["strict"] is True
+    assert "strict" not in loose["function"]
+    json.dumps([strict, loose])
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    with pytest.raises(agentrun.ConfigError, match="two tools are named 'add'"):
+        agentrun.schemas(add, add)
+    with pytest.raises(agentrun.ConfigError, match="not a tool"):
+        agentrun.schemas(len)  # type: ignore[arg-type]

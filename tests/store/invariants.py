@@ -1,0 +1,26 @@
+"""What must hold in every database: `invariants.sql`, asked after a test did its worst."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import LiteralString, cast
+
+import psycopg
+
+from agentrun.core.state import STATUS_AFTER
+
+SQL = cast(LiteralString, Path(__file__).with_name("invariants.sql").read_text("utf-8"))
+
+
+def violations(dsn: str) -> list[tuple[str, str, str]]:
+    """Each broken rule with the run and the detail; empty when all is well."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        rows = conn.execute(SQL, {"status_after": json.dumps(STATUS_AFTER)}).fetchall()
+    return [(rule, str(run_id), detail) for rule, run_id, detail in rows]
+
+
+def assert_invariants(dsn: str) -> None:
+    """Fail, naming what is broken, unless every invariant holds."""
+    found = violations(dsn)
+    assert not found, f"{len(found)} violations, the first: {found[:5]}"
