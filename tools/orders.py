@@ -52,9 +52,12 @@ def refund_order(order_id: str, cents: int) -> dict[str, Any]:
     if order is None:
         raise agentrun.ToolFailed(f"there is no order {order_id!r}")
     (refunded,) = shop.execute(
-        "SELECT coalesce(sum(cents), 0)::int FROM agentrun_demo.refunds WHERE order_id = %s", [order_id]
+        "SELECT coalesce(sum(cents), 0)::int FROM agentrun_demo.refunds WHERE order_id = %s",
+        [order_id],
     ).fetchone()
     if not 0 < cents <= order[0] - refunded:
         raise agentrun.ToolFailed(f"between 1 and {order[0] - refunded} cents can be refunded")
-    shop.execute("INSERT INTO agentrun_demo.refunds (order_id, cents) VALUES (%s, %s)", [order_id, cents])
+    shop.execute(
+        "INSERT INTO agentrun_demo.refunds (order_id, cents) VALUES (%s, %s)", [order_id, cents]
+    )
     return {"order_id": order_id, "refunded_cents": cents}

@@ -38,6 +38,8 @@ def one(dsn: str, query: str, *, as_json: bool) -> None:
             emit_rows(_objects(answer))
         elif answer.columns:
             _table(answer)
+        else:
+            note("no rows")
 
 
 def prompt(dsn: str, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import agentrun
 from agentrun.demo.world import World
 
-__all__ = ["Ledger", "read"]
+__all__ = ["KILLS", "Ledger", "read"]
 
 KILLS = 3
 

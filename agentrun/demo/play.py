@@ -8,15 +8,16 @@ the model and the carrier hold an answer back, or the agent's process holds stil
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import agentrun
 from agentrun.demo.world import World
@@ -57,24 +58,25 @@ class Worker:
     """A process that runs the agent; at the end of the ``with`` it gets SIGKILL, and is gone."""
 
     def __init__(self, world: World, key: str, hold: str = "") -> None:
-        self._command = [sys.executable, "-m", "agentrun.demo.worker"]
+        self._command = [sys.executable, "-P", "-m", "agentrun.demo.worker"]
         self._command += [key, world.message, world.model, hold]
         self._environment = world.environment()
-        self.said = ""  # the model's words that it printed last, once it has ended
+        # Known once it has ended:
+        self.killed = False
+        self.said = ""  # the model's words that it printed last
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentrun-demo-")))
-            self._out, self._errors = folder / "out", folder / "errors"
-            out = stack.enter_context(self._out.open("wb"))
-            errors = stack.enter_context(self._errors.open("wb"))
+            # Files without a name: they hold any amount, and go when the last process goes.
+            self._out = stack.enter_context(tempfile.TemporaryFile())
+            self._errors = stack.enter_context(tempfile.TemporaryFile())
             # A session of its own: Ctrl-C is for the demo, which then ends the process.
             self.process = subprocess.Popen(
                 self._command,
                 env=self._environment,
                 stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=errors,
+                stdout=self._out,
+                stderr=self._errors,
                 start_new_session=True,
             )
             stack.callback(self._kill)
@@ -92,6 +94,7 @@ class Worker:
     def _kill(self) -> None:
         self.process.kill()
         self.process.communicate()  # closes the pipe and reaps
+        self.killed = self.process.returncode == -signal.SIGKILL
         self.said = self.output().replace(HELD, "").strip().rpartition("\n")[2]
 
     def comes_to(self, reached: Callable[[Worker], bool]) -> bool:
@@ -112,11 +115,16 @@ class Worker:
 
     def output(self) -> str:
         """What it printed."""
-        return self._out.read_text("utf-8", "replace")
+        return _text(self._out)
 
     def errors(self) -> str:
         """The end of what it printed on standard error."""
-        return self._errors.read_text("utf-8", "replace").strip()[-2000:]
+        return _text(self._errors).strip()[-2000:]
+
+
+def _text(file: IO[bytes]) -> str:
+    # By pread, as the position in the file is shared with the process that writes.
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
 
 
 def play(world: World, key: str) -> Iterator[Ended]:
@@ -124,9 +132,9 @@ def play(world: World, key: str) -> Iterator[Ended]:
     number = 0
     for number, moment in enumerate(_moments(world, key), 1):
         with Worker(world, key, moment.hold) as worker:
-            came = worker.comes_to(moment.reached)
-        yield Ended(number, moment if came else None, worker.said)
-        if not came:
+            worker.comes_to(moment.reached)
+        yield Ended(number, moment if worker.killed else None, worker.said)
+        if not worker.killed:
             return  # a real model may be done before it comes to every moment
     with Worker(world, key) as worker:
         worker.comes_to(_never)
@@ -135,7 +143,7 @@ def play(world: World, key: str) -> Iterator[Ended]:
 
 def _moments(world: World, key: str) -> Iterator[Moment]:
     stream = "inside a streaming model call"
-    lost = "No answer is recorded: it is asked for again. The provider may bill both."
+    lost = "The answer is lost: asked for again, perhaps billed twice."
     if world.provider is not None:
         # The first chunk names the role, each further one is a word.
         world.provider.arm(Fault.hold(at=1 + WORDS, when={"turn": 1}))
@@ -145,13 +153,13 @@ def _moments(world: World, key: str) -> Iterator[Moment]:
     world.carrier.arm(Fault.hold(at="effect", when={"method": "POST"}))
     yield Moment(
         "between a tool's effect and its record",
-        "A van is booked and nothing here says so: the carrier will be asked.",
+        "A van is booked, unrecorded: the carrier will be asked.",
         _held_by(world.carrier),
     )
     calls = sum(step.kind == "model" and step.status == "ok" for step in _steps(key))
     yield Moment(
         "between turns",
-        "Each tool's outcome is recorded, and the model not yet asked again.",
+        "All tools are recorded, the model is not asked yet.",
         _still_and_recorded(key),
         hold=f"request:{calls + 1}",
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import sys
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +21,7 @@ import agentrun
 from agentrun.demo import ledger
 from agentrun.demo.play import Ended, Failed, play
 from agentrun.demo.world import Provided, World, open_world
+from agentrun.view.safe import clip, visible
 from agentrun.view.terminal import print_transcript
 
 __all__ = ["perform"]
@@ -50,8 +54,8 @@ def perform(*, as_json: bool, base_url: str | None, model: str | None) -> int:
 
 def _provided(base_url: str | None, model: str | None) -> Provided | None:
     """The real provider that is meant, if one is. Raises ConfigError for a model of nobody."""
-    base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if base_url or os.environ.get("OPENAI_API_KEY"):
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         return Provided(base_url, model or DEFAULT_MODEL)
     if model:
         raise agentrun.ConfigError(
@@ -69,32 +73,42 @@ def _perform(console: Console, key: str, provided: Provided | None) -> ledger.Le
         line = Text(f"{time.monotonic() - started:5.1f} s  ", "dim")
         console.print(line.append(f"{who:<11}", "bold").append(what))
 
-    with console.status("starting Postgres"), agentrun.connect() as database:
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(console.status("starting Postgres"))
+        database = stack.enter_context(agentrun.connect())
         tell("database", "ready")
-        with open_world(database.dsn, provided) as world:
-            tell("world", "a model, a carrier, a mail server and a shop are there")
-            for ended in play(world, key):
-                kills += ended.moment is not None
-                tell(f"process {ended.number}", _fate(ended))
-                for line in _told(ended):
-                    console.print(Text(" " * 20).append(line, "dim"))
-            numbers = ledger.read(world, key, kills, time.monotonic() - started)
-            _report(console, world, numbers)
+        waiting.update("starting the world")
+        world = stack.enter_context(open_world(database.dsn, provided))
+        tell("world", "a model, a carrier, a mail server and a shop are there")
+        waiting.update("the agent is at work")
+        for ended in play(world, key):
+            kills += ended.moment is not None
+            tell(f"process {ended.number}", _fate(ended))
+            for line in _told(ended):
+                console.print(Padding(Text(line, "dim"), (0, 0, 0, 20)))
+        waiting.stop()
+        numbers = ledger.read(world, key, kills, time.monotonic() - started)
+        _report(console, world, numbers)
     return numbers
 
 
 def _headline(console: Console, provided: Provided | None) -> None:
     console.print(Text("agentrun demo", "bold").append(" · an agent is killed three times", ""))
-    who = "a double on this machine: no key, no network"
-    if provided is not None:
-        who = f"{provided.model} at {provided.base_url or 'OpenAI'}, which bills as always"
     console.print(
         Text(
-            "\nA mug arrived broken. A support agent looks up the order, refunds it, books a\n"
-            "pick-up and writes to the customer. Its process gets SIGKILL three times, and\n"
-            f"each time a new process goes on. The model is {who}.\n"
+            "\nA mug arrived broken. A support agent looks up the order, refunds the mug, books\n"
+            "a pick-up and writes to the customer. Its process gets SIGKILL three times, and\n"
+            "each time a new process goes on.\n"
         )
     )
+    model = "a double on this machine; no key, no network"
+    if provided is not None:
+        model = f"{provided.model} at {_host(provided.base_url)}, which bills as always"
+    console.print(Text("model  ", "bold").append(f"{visible(model)}\n", "default"))
+
+
+def _host(base_url: str | None) -> str:
+    return str(urlsplit(base_url).hostname) if base_url else "OpenAI"
 
 
 def _fate(ended: Ended) -> Text:
@@ -104,10 +118,13 @@ def _fate(ended: Ended) -> Text:
 
 
 def _told(ended: Ended) -> Iterator[str]:
-    if ended.moment is None or "streaming" in ended.moment.name:
-        yield f"“{ended.said}{'' if ended.moment is None else ' …'}”"
-    if ended.moment is not None:
-        yield from ended.moment.meaning.split("\n")
+    said = clip(visible(ended.said), 300)
+    if ended.moment is None:
+        yield f"“{said}”"
+    else:
+        if ended.number == 1 and said:
+            yield f"“{said} …"
+        yield ended.moment.meaning
 
 
 def _report(console: Console, world: World, numbers: ledger.Ledger) -> None:
@@ -122,6 +139,8 @@ def _report(console: Console, world: World, numbers: ledger.Ledger) -> None:
     if not problems:
         times = "once" if numbers.kills == 1 else f"{numbers.kills} times"
         text = f"Killed {times}. Nothing was done twice, no recorded answer was paid for twice."
+        if numbers.kills < ledger.KILLS:
+            text += " The model was done before it came to every moment."
         console.print(Text(text, "bold green"))
     _section(console, "what to try next")
     _advise(console, numbers.key)
@@ -129,39 +148,32 @@ def _report(console: Console, world: World, numbers: ledger.Ledger) -> None:
 
 def _table(world: World, numbers: ledger.Ledger) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for style in ("bold", "bold green", "dim"):
-        table.add_column(style=style, justify="right" if "green" in style else "left")
-    asked = f"{numbers.model_steps} recorded, {numbers.possibly_billed} in flight at a kill"
+    for style in ("bold", "bold green", "default", "dim"):
+        table.add_column(style=style)
+    asked = f"for {numbers.model_steps} recorded, {numbers.possibly_billed} in flight at a kill"
     if world.provider is None:
-        asked += "; by our journal, a real provider shows no ledger"
+        asked = "as agentrun recorded them; this provider shows no ledger"
     refunded = ", ".join(f"{cents / 100:.2f}" for cents in world.refunds())
     booked = ", ".join(str(pickup["id"]) for pickup in world.carrier.pickups())
-    ids = ", ".join(str(mail["message_id"]) for mail in world.smtp.messages())
-    table.add_row("answers billed", str(numbers.billed), Text(f"the provider: {asked}"))
-    table.add_row("refunds", str(numbers.refunds), Text(f"the shop's table: {refunded}"))
-    table.add_row("pick-ups", str(numbers.pickups), Text(f"the carrier: {booked}"))
-    table.add_row("e-mails", str(numbers.emails), Text(f"the mail server: {ids}"))
+    sent = ", ".join(clip(visible(str(mail["subject"])), 60) for mail in world.smtp.messages())
+    table.add_row("answers billed", str(numbers.billed), Text("provider"), Text(asked))
+    table.add_row("refunds", str(numbers.refunds), Text("shop's table"), Text(refunded))
+    table.add_row("pick-ups", str(numbers.pickups), Text("carrier"), Text(booked))
+    table.add_row("e-mails", str(numbers.emails), Text("mail server"), Text(sent))
     return table
 
 
 def _advise(console: Console, key: str) -> None:
-    query = f"SELECT turn, billing, cost FROM agentrun.spend WHERE key = '{key}'"
     commands = {
         f"agentrun show {key}": "this transcript again",
-        f'agentrun sql "{query}"': "what it cost, and what was possibly billed",
-        "agentrun ls": "every run in this database",
+        'agentrun sql "select * from agentrun.spend"': "what was paid, and possibly paid",
+        'agentrun sql "select * from agentrun.resumes"': "every time a run changed hands",
+        "agentrun ls": "the runs in this database",
     }
-    for command, why in commands.items():
-        console.print(Text(f"{command}\n", "bold").append(f"    {why}", "dim"), soft_wrap=True)
     if not os.environ.get("AGENTRUN_DATABASE_URL"):
-        console.print(Text("\nNo process of the demo is left but its Postgres, which stays for you."))
-        console.print(Text("To stop it:").append(f" {_stop_command()}", "dim"), soft_wrap=True)
-
-
-def _stop_command() -> str:
-    from agentrun.store import embedded
-
-    return embedded.where().stop_command
+        commands["agentrun doctor --stop"] = "stop Postgres, which else stays"
+    for command, why in commands.items():
+        console.print(Text(f"{command:<47}", "bold").append(why, "dim"), soft_wrap=True)
 
 
 def _section(console: Console, title: str) -> None:

@@ -26,7 +26,7 @@ client = agentrun.wrap(OpenAI())
 @agentrun.agent
 def support(message: str, model: str = "gpt-5-mini") -> str:
     """Answer a customer's message: look up, refund, book, write."""
-    prompt = resource("prompts", "support.md").read_text("utf-8")
+    prompt = resource("prompts", "support.md").read_text("utf-8").strip()
     messages: list[Any] = [
         {"role": "system", "content": prompt},
         {"role": "user", "content": message},
@@ -51,6 +51,5 @@ def _reply(model: str, messages: list[Any]) -> dict[str, Any]:
         message = stream.get_final_completion().choices[0].message
     print(flush=True)  # noqa: T201
     # Without what the SDK parsed for us, which is no part of the API.
-    calls = {"__all__": {"id": True, "type": True, "function": {"name", "arguments"}}}
-    said = {"role": True, "content": True, "tool_calls": calls}
-    return message.model_dump(include=said, exclude_none=True)
+    parsed: Any = {"tool_calls": {"__all__": {"function": {"parsed_arguments"}}}}
+    return message.model_dump(include={"role", "content", "tool_calls"}, exclude=parsed)

@@ -11,17 +11,20 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
+import agentrun
 from agentrun.bundled import resource
-from agentrun.testing import Call, Carrier, Fault, Provider, Reply, SmtpSink
+from agentrun.testing import Call, Carrier, Provider, Reply, SmtpSink
 
 __all__ = ["Provided", "World", "open_world"]
 
 CENTS, BROKEN_CENTS = 4800, 2400
 ADDRESS = "5 Kiln Lane, Stoke"
 EMAIL = "jo@example.com"
+ROOT = Path(agentrun.__file__).parents[1]  # where the agent's process finds agentrun
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,11 @@ class World:
             "SMTP_HOST": self.smtp.host,
             "SMTP_PORT": str(self.smtp.port),
             "CARRIER_URL": self.carrier.url,
-            "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"])),
+            # In lower case, which has the last word.
+            "no_proxy": _and(
+                "127.0.0.1", os.environ.get("no_proxy", os.environ.get("NO_PROXY")), ","
+            ),
+            "PYTHONPATH": _and(str(ROOT), os.environ.get("PYTHONPATH"), os.pathsep),
         }
         if self.provider is not None:
             own["OPENAI_API_KEY"] = "double"
@@ -79,9 +86,19 @@ class World:
 
 @contextlib.contextmanager
 def open_world(dsn: str, provided: Provided | None) -> Iterator[World]:
-    """Start the doubles and place the order; at the end nothing of it runs any more."""
+    """Start the doubles and place the order; at the end no process of it is left.
+
+    Raises ConfigError if the login may not create the shop's tables.
+    """
     order_id = f"A-{secrets.randbelow(9000) + 1000}-{secrets.token_hex(2)}"
-    _place_order(dsn, order_id)
+    try:
+        _place_order(dsn, order_id)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise agentrun.ConfigError(
+            "the demo keeps its orders in a schema agentrun_demo of the same database, and this "
+            f"login may not use or create it: {error}. Without AGENTRUN_DATABASE_URL the demo runs "
+            "on a Postgres of its own."
+        ) from error
     with contextlib.ExitStack() as stack:
         carrier = stack.enter_context(Carrier())
         smtp = stack.enter_context(SmtpSink())
@@ -95,8 +112,12 @@ def open_world(dsn: str, provided: Provided | None) -> Iterator[World]:
             smtp,
             provider,
             model=provided.model if provided else "gpt-5-mini",
-            base_url=provider.base_url if provider else provided and provided.base_url,
+            base_url=provider.base_url if provider else provided.base_url if provided else None,
         )
+
+
+def _and(first: str, others: str | None, between: str) -> str:
+    return f"{first}{between}{others}" if others else first
 
 
 def _place_order(dsn: str, order_id: str) -> None:

@@ -7,6 +7,7 @@ thread that looks. Everything that is journaled goes through `RunContext.append`
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -52,6 +53,7 @@ class RunContext:
         on_divergence: str,
     ) -> None:
         self.database = database
+        self.pid = os.getpid()
         self.key = key
         self.agent = agent
         self.tail = tail
@@ -157,7 +159,17 @@ class Line:
     def open_model_step(self, request: ModelRequest) -> Flow[ModelStep]:
         from agentrun.runner.model_step import open_model_step
 
+        self.check_process()
+
         return open_model_step(self, request)
+
+    def check_process(self) -> None:
+        """A forked child inherits the line, but neither the run's threads nor its connections."""
+        if self.run.pid != os.getpid():
+            raise ConfigError(
+                f"run {self.run.key!r} belongs to the parent of this forked process and cannot "
+                "go on in the child; start processes with 'spawn', or use threads or tasks"
+            )
 
     def child(self) -> Line:
         """The line of a task or thread started from here."""
@@ -193,7 +205,10 @@ _step: ContextVar[StepInfo | None] = ContextVar("agentrun_step", default=None)
 def current_line() -> Line | None:
     """The line of the calling code; None outside a run and inside a model call."""
     found = recorder.current.get()
-    return found if isinstance(found, Line) else None
+    if not isinstance(found, Line):
+        return None
+    found.check_process()
+    return found
 
 
 def current_run() -> RunContext | None:

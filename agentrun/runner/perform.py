@@ -67,6 +67,8 @@ def _attempt(line: Line, step: Step, body: Body) -> Flow[None]:
     except ToolTimeout as error:
         if step.wanted.effect == "once":  # it was stopped half-way: nobody knows
             yield from doubt.settle(step, step.run.history.steps[step.ident])
+            if step.outcome is None:  # decided that another attempt may follow, but not at once
+                yield pause(_backoff(step.attempts - 1))
         else:
             yield from _failed(step, body, error)
     except Exception as error:
@@ -81,9 +83,14 @@ def _failed(step: Step, body: Body, error: Exception) -> Flow[None]:
     if isinstance(error, ToolFailed) or failed >= body.retries:
         step.finish("error", {"error": failures.describe(error)})
         raise error
-    retry_in = min(_BACKOFF_MAX, _BACKOFF * 2**failed) * random.uniform(0.75, 1.0)
+    retry_in = _backoff(failed)
     step.failed(failures.describe(error), retry_in, f"{type(error).__name__}: {error}")
     yield pause(retry_in)
+
+
+def _backoff(failed: int) -> float:
+    """Seconds until the next attempt, after so many that failed before this one."""
+    return min(_BACKOFF_MAX, _BACKOFF * 2.0 ** min(failed, 30)) * random.uniform(0.75, 1.0)
 
 
 def outcome_of(step: Step, value: Any, result: Result) -> tuple[str, Json]:

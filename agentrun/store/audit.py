@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -30,7 +30,10 @@ _GRACE = 5.0  # seconds more until its connection is given up: the server should
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a query gave; ``rows`` come from the server as they are read."""
+    """What a query gave; ``rows`` come from the server as they are read.
+
+    Without rows the columns are not known.
+    """
 
     columns: tuple[str, ...]
     rows: Iterator[tuple[Any, ...]]
@@ -45,16 +48,22 @@ def asking(dsn: str, query: str) -> Iterator[Answer]:
         AgentrunError: the statement is wrong, would write, or took longer than `TIMEOUT`.
     """
     with _opened(dsn, TIMEOUT + _GRACE) as conn, _translated():
-        conn.read_only = True
-        with conn.transaction(force_rollback=True), conn.cursor(row_factory=tuple_row) as cursor:
-            # With a snapshot taken, no statement can make the transaction read-write again.
-            cursor.execute(QUERIES["audit"], {"timeout": f"{TIMEOUT}s"})
-            # By the extended protocol, which takes a single statement: none can end the
-            # transaction and go on.
-            rows = cursor.stream(query.encode())
+        conn.autocommit, conn.read_only = False, True  # closed without a commit
+        cursor = conn.cursor(row_factory=tuple_row)
+        # With a snapshot taken, no statement can make the transaction read-write again.
+        cursor.execute(QUERIES["audit"], {"timeout": f"{TIMEOUT}s"})
+        # By the extended protocol, which takes a single statement: none can end the
+        # transaction and go on. Closed first, as a stream holds its connection's lock.
+        with contextlib.closing(_stream(cursor, query)) as rows:
             first = list(islice(rows, 1))  # only then are the columns known
             columns = tuple(column.name for column in cursor.description or ())
             yield Answer(columns, chain(first, rows))
+
+
+def _stream(
+    cursor: psycopg.Cursor[tuple[Any, ...]], query: str
+) -> Generator[tuple[Any, ...], None, None]:
+    yield from cursor.stream(query.encode())
 
 
 @contextlib.contextmanager
@@ -78,6 +87,8 @@ def _translated() -> Iterator[None]:
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database went away: {_text(error)}") from error
     except psycopg.Error as error:
+        if error.sqlstate is None:  # psycopg's own, about BEGIN, COPY and the like
+            raise AgentrunError("this is no query: it gives no rows") from error
         raise AgentrunError(f"the query failed: {_text(error)}") from error
 
 
