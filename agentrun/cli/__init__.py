@@ -66,7 +66,7 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="A run's key, its beginn
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 By = Annotated[str | None, typer.Option(help="Who decides; default: the user of this process.")]
 Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
-Status = Enum("Status", {name: name for name in get_args(RunStatus)}, type=str)  # type: ignore[misc]
+Status = Enum("Status", {n: n for n in get_args(RunStatus)}, type=str)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ class Said:
     turn: int | None
     message: Message
     at: datetime | None
+    echo: bool = False  # a tool's message that only repeats the result of a recorded step
 
 
 @dataclass(frozen=True, slots=True)

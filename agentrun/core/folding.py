@@ -7,6 +7,7 @@ its first event stood, so a resume band follows the step that the crash interrup
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -135,6 +136,7 @@ class Fold:
         self._entries: list[Said | Note | _Step | _Band] = []
         self._steps: dict[int, _Step] = {}
         self._heard: dict[str, list[Message]] = {}  # the last conversation of each scope
+        self._results: set[str] = set()  # what tools gave, as `_comparable` text
         self._band: _Band | None = None
 
     def add(self, event: Event) -> None:
@@ -222,6 +224,9 @@ class Fold:
         step.output = event.output if event.kind == "model" else _result(event.output)
         step.finished_at = event.at
         step.model, step.usage = event.model or step.model, event.usage
+        if step.first.kind == "tool":
+            told = {"error": step.error.message} if step.error else step.output
+            self._results.add(_comparable(told))
         if step.first.kind == "model":
             self._say(step.first, reply_messages(_get(event.output, "body")), event.at)
 
@@ -279,7 +284,13 @@ class Fold:
         self._place(event, messages, at)
 
     def _place(self, event: Event, messages: list[Message], at: datetime | None) -> None:
-        self._entries += [Said(event.step or 0, event.turn, message, at) for message in messages]
+        self._entries += [
+            Said(event.step or 0, event.turn, message, at, echo=self._is_echo(message))
+            for message in messages
+        ]
+
+    def _is_echo(self, message: Message) -> bool:
+        return message.role == "tool" and _comparable(message.text) in self._results
 
     _HANDLERS: ClassVar[dict[str, Callable[[Fold, Event], None]]] = {
         "created": _created,
@@ -382,3 +393,13 @@ def _word(value: Json) -> str:
 
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _comparable(value: Json) -> str:
+    """``value``, or the value that a text spells, in one spelling."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return json.dumps(value, sort_keys=True, default=str)

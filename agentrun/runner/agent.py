@@ -67,7 +67,8 @@ class Agent(Generic[P, R]):
             ConfigError: an option has a value it does not know.
         """
         given = {"key": key, "on_busy": on_busy, "on_held": on_held, "on_divergence": on_divergence}
-        options = replace(self.options, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        options = replace(self.options, **chosen)
         _check(options)
         return Agent(self.function, self.name, options)
 

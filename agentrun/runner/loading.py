@@ -43,19 +43,14 @@ def load(file: str | Path) -> dict[str, Agent[..., Any]]:
 
 def pick(agents: dict[str, Agent[..., Any]], name: str | None, file: str) -> Agent[..., Any]:
     """The agent of this name; without a name the only one. Raises ConfigError."""
-    known = ", ".join(agents) or "none"
-    if name is not None:
-        if name not in agents:
-            raise ConfigError(f"{file} has no agent named {name!r} (it has: {known})")
-        return agents[name]
-    if len(agents) != 1:
-        raise ConfigError(
-            f"{file} has {len(agents) or 'no'} agents: name one, as in {file}:AGENT (it has: "
-            f"{known})"
-            if agents
-            else f"{file} defines no agent: decorate a function with @agentrun.agent"
-        )
-    return next(iter(agents.values()))
+    if not agents:
+        raise ConfigError(f"{file} defines no agent: decorate a function with @agentrun.agent")
+    known = ", ".join(agents)
+    if name is None and len(agents) > 1:
+        raise ConfigError(f"{file} has several agents; name one, as in {file}:AGENT: {known}")
+    if name is not None and name not in agents:
+        raise ConfigError(f"{file} has no agent named {name!r}; it has: {known}")
+    return agents[name] if name is not None else next(iter(agents.values()))
 
 
 def _execute(path: Path) -> ModuleType:

@@ -8,6 +8,10 @@ async, and a blocked event loop stops nothing.
 A batch, once sent, is frozen: if its answer is lost the identical rows go out again, under the
 same nonce, which waits for the original to settle; the rows that then carry the nonce are ours.
 An absence seen by a read would prove nothing.
+
+Ctrl-C may strike the main thread between any two bytecodes. What it shares with the writer is
+therefore guarded by locks alone, which `with` takes and leaves in one piece; a Condition (and so a
+Future, an Event) enters and leaves in Python code, and would stay locked for good.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -62,11 +67,26 @@ class Tail:
     reserved: int | None = None  # the seq that a `transaction` tool is about to fill
 
 
-def _running() -> Future[None]:
-    """A future that no waiter can cancel: asyncio would, and the writer could not answer it."""
-    future: Future[None] = Future()
-    future.set_running_or_notify_cancel()
-    return future
+class Durable(Future[None]):
+    """Done when its events are committed. It cannot be cancelled: asyncio would try to.
+
+    Threads read ``settled`` and ``error``; the Future itself is for async callers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settled = False
+        self.error: BaseException | None = None
+        self.set_running_or_notify_cancel()
+
+    def settle(self, error: BaseException | None = None) -> None:
+        if self.settled:
+            return
+        self.error, self.settled = error, True
+        if error is None:
+            self.set_result(None)
+        else:
+            self.set_exception(error)
 
 
 @dataclass(eq=False)
@@ -74,20 +94,15 @@ class _Entry:
     tail: Tail
     first: int  # seq
     rows: list[Row]
-    done: Future[None] = field(default_factory=_running)
+    done: Durable = field(default_factory=Durable)
 
     def ready(self) -> bool:
         return self.tail.reserved is None or self.first < self.tail.reserved
 
-    def succeed(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
-
     def fail(self, error: BaseException) -> None:
         """The run's first error stands: what follows it fails for the same reason."""
         self.tail.lost = self.tail.lost or error
-        if not self.done.done():
-            self.done.set_exception(self.tail.lost)
+        self.done.settle(self.tail.lost)
 
 
 @dataclass(eq=False)
@@ -213,7 +228,8 @@ class Writer:
         self._queue: list[_Entry] = []
         self._frozen: list[tuple[Batch, list[_Entry]]] = []  # outcome not known yet, in order
         self._flushing = threading.Lock()
-        self._changed = threading.Condition()
+        self._guard = threading.Lock()  # of the queue and of tails
+        self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread
         self._urgent = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="agentrun-writer", daemon=True)
@@ -221,16 +237,16 @@ class Writer:
 
     # -- adding ---------------------------------------------------------------------------
 
-    def append(self, tail: Tail, events: Iterable[Event]) -> Future[None]:
+    def append(self, tail: Tail, events: Iterable[Event]) -> Durable:
         """Queue events of one run, in order; the future is done when they are durable.
 
         The caller holds the run's lock, so that the order of events is the order of calls. The
         future raises LeaseLost when the run is another worker's now.
         """
-        with self._changed:
+        with self._guard:
             entry = _Entry(tail, tail.seq + 1, [])
             if self._closed:
-                entry.done.set_exception(StoreError("the database was closed in this process"))
+                entry.done.settle(StoreError("the database was closed in this process"))
                 return entry.done
             entry.rows = [
                 to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared)
@@ -241,33 +257,34 @@ class Writer:
                 self._refuse(entry, tail.lost)
                 return entry.done
             self._queue.append(entry)
-            self._changed.notify()
+        self._bell.put(None)
         return entry.done
 
     def wait(self, done: Future[None]) -> None:
         """Block until ``done``, flushing in this thread when nobody else does."""
+        assert isinstance(done, Durable)
         sent = True
-        while sent and not done.done():
+        while not done.settled:
+            if not sent:  # held back behind a reserved seq: the thread sends it once that is used
+                time.sleep(LINGER)
             with self._flushing:
-                sent = done.done() or self._flush()
-        # Nothing to send and still not done: it is held back behind a reserved seq, and the
-        # thread sends it once that is used.
-        done.result()
+                sent = done.settled or self._flush()
+        if done.error is not None:
+            raise done.error
 
     def hurry(self) -> None:
         """Have the thread flush now: an async caller waits."""
-        with self._changed:
-            self._urgent = True
-            self._changed.notify()
+        self._urgent = True
+        self._bell.put(None)
 
     # -- a transaction tool appends its own checkpoint ---------------------------------------
 
-    def reserve(self, tail: Tail) -> tuple[int, list[Future[None]]]:
+    def reserve(self, tail: Tail) -> tuple[int, list[Durable]]:
         """Take the next seq and hold back what is queued after it.
 
         Returns that seq and what must be durable before it. The caller holds the run's lock.
         """
-        with self._changed:
+        with self._guard:
             tail.seq += 1
             tail.reserved = tail.seq
             pending = [entry for _, entries in self._frozen for entry in entries] + self._queue
@@ -275,9 +292,9 @@ class Writer:
 
     def unpause(self, tail: Tail) -> None:
         """Let the run's events go again; the reserved seq has been used."""
-        with self._changed:
+        with self._guard:
             tail.reserved = None
-            self._changed.notify()
+        self._bell.put(None)
 
     # -- flushing ----------------------------------------------------------------------------
 
@@ -292,25 +309,27 @@ class Writer:
 
     def _until_ready(self) -> bool:
         """Wait until something should be flushed; False: closed, and nothing is left."""
-        with self._changed:
-            while not self._closed and not self._ready():
-                self._changed.wait()
-            if not self._urgent and not self._closed:
-                self._changed.wait_for(lambda: self._urgent or self._closed, LINGER)
-            self._urgent = False
-            return not self._closed or self._ready()
+        while not self._closed and not self._ready():
+            self._bell.get()
+        end = time.monotonic() + LINGER
+        while not (self._urgent or self._closed) and (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(Empty):
+                self._bell.get(timeout=left)
+        self._urgent = False
+        return not self._closed or self._ready()
 
     def _ready(self) -> bool:
-        return bool(self._frozen) or any(entry.ready() for entry in self._queue)
+        with self._guard:
+            return bool(self._frozen) or any(entry.ready() for entry in self._queue)
 
     def _freeze(self) -> None:
         """Take the next batch from the queue."""
-        with self._changed:
+        with self._guard:
             taken: list[_Entry] = []
             kept: list[_Entry] = []
             rows = size = 0
             for entry in self._queue:
-                if entry.done.done():
+                if entry.done.settled:
                     continue  # sent already: Ctrl-C came between the last two lines of this
                 full = rows >= BATCH_ROWS or size >= BATCH_BYTES
                 if full or not entry.ready():
@@ -343,7 +362,7 @@ class Writer:
             else:
                 parts = []
                 self._report(entries, accepted)
-            with self._changed:
+            with self._guard:
                 self._frozen[:1] = parts
         return found
 
@@ -370,8 +389,8 @@ class Writer:
     def _report(self, entries: list[_Entry], accepted: set[UUID]) -> None:
         for entry in entries:
             if entry.tail.run_id in accepted or (not entry.rows and entry.tail.lost is None):
-                entry.succeed()
-            elif not entry.done.done():
+                entry.done.settle()
+            elif not entry.done.settled:
                 self._refuse(entry, LeaseLost(f"the run was taken over from {entry.tail.worker}"))
 
     def _refuse(self, entry: _Entry, error: BaseException) -> None:
@@ -387,7 +406,7 @@ class Writer:
 
     def _abandon(self, error: StoreError) -> None:
         """Leave no waiter waiting for what nobody will send any more."""
-        with self._changed:
+        with self._guard:
             self._closed = True
             left = [entry for _, entries in self._frozen for entry in entries] + self._queue
             self._frozen, self._queue = [], []
@@ -396,8 +415,8 @@ class Writer:
 
     def close(self) -> None:
         """Flush what is pending, end the thread and close the connection."""
-        with self._changed:
+        with self._guard:
             self._closed = True
-            self._changed.notify()
+        self._bell.put(None)
         self._thread.join()
         self._sender.close()

@@ -82,6 +82,8 @@ def _entries(entries: tuple[Entry, ...], shown: int) -> Iterator[Markup]:
 
 def _entry(entry: Entry, shown: int) -> Markup:
     match entry:
+        case Said(echo=True):
+            return Markup("")  # the step itself shows it
         case Said():
             return _said(entry.message, shown)
         case Step():

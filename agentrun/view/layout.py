@@ -101,6 +101,8 @@ def _lines(transcript: Transcript, width: int, full: bool) -> Iterator[Line]:
 
 def _entry(entry: Said | Step | Resume | Note, width: int, full: bool) -> Iterator[Line]:
     match entry:
+        case Said(echo=True):
+            return  # the step itself shows it
         case Said():
             yield from _said(entry.message, width, full)
         case Step():

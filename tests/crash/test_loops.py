@@ -82,7 +82,7 @@ class Shop:
 
 
 def sync_loop(shop: Shop, url: str, stream: bool) -> Any:
-    @agentrun.agent(name="loop")
+    @agentrun.agent(name="killed_loop")
     def loop(question: str) -> str:
         client = agentrun.wrap(OpenAI(base_url=url, api_key="k"))
         messages: list[Any] = [{"role": "user", "content": question}]
@@ -103,7 +103,7 @@ def sync_loop(shop: Shop, url: str, stream: bool) -> Any:
 
 
 def async_loop(shop: Shop, url: str, stream: bool) -> Any:
-    @agentrun.agent(name="loop")
+    @agentrun.agent(name="killed_loop")
     async def loop(question: str) -> str:
         messages: list[Any] = [{"role": "user", "content": question}]
         asked: dict[str, Any] = {"model": "gpt-5-mini", "tools": agentrun.schemas(*shop.tools)}

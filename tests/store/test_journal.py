@@ -334,7 +334,7 @@ with Database(sys.argv[1]) as database:
 
 def test_ctrl_c_anywhere_in_a_wait_loses_nothing_and_hangs_nobody(dsn: str) -> None:
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, dsn], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", CHILD, dsn], capture_output=True, text=True, timeout=120
     )
     assert child.stdout.strip() == "interrupted 300 times", child.stderr
     with Database(dsn) as database:

@@ -1,0 +1,149 @@
+"""The house rules that a machine can check: who imports whom, sizes, what is never written."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "agentrun"
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tools").glob("*.py")])
+
+# Which rooms a room may import. "agentrun" is the public face, `import agentrun`.
+MAY_ENTER = {
+    "core": {"core"},
+    "store": {"core", "store", "bundled"},
+    "models": {"core", "models"},
+    "view": {"core", "view"},
+    "runner": {"core", "store", "runner"},
+    "testing": {"testing"},
+    "bundled": {"bundled", "core"},
+    "demo": {"agentrun", "demo", "testing", "bundled", "view"},
+    "tools": {"agentrun"},
+}
+# Top-level modules that join the rooms.
+FACES = {"__init__.py", "__main__.py"}
+# The only rooms that know these packages.
+ONLY_IN = {
+    "psycopg": {"store", "runner", "demo", "tools", "cli"},
+    "openai": {"demo"},
+    "httpx": {"tools", "demo"},
+    "httpx2": set(),
+    "rich": {"view", "cli", "demo"},
+    "typer": {"cli"},
+    "tiktoken": {"models"},
+    "pydantic": {"runner", "demo", "tools", "cli"},
+}
+IMPURE = {"asyncio", "threading", "socket", "os", "time", "random", "subprocess"}
+FUNCTION_LINES, FILE_LINES, COLUMNS = 70, 500, 100
+
+
+def room(path: Path) -> str:
+    if path.is_relative_to(ROOT / "tools"):
+        return "tools"
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0] if len(inside.parts) > 1 else "face"
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Modules that a file imports, and whether at its top (not lazily, not for types only)."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        top = node in tree.body
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, top
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            if node.module == "agentrun":
+                for name in node.names:
+                    inner = PACKAGE / name.name
+                    known = inner.is_dir() or inner.with_suffix(".py").exists()
+                    yield (f"agentrun.{name.name}" if known else "agentrun"), top
+            else:
+                yield node.module, top
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_import_only_what_they_may(path: Path) -> None:
+    here = room(path)
+    if here in ("face", "cli", "integrations"):
+        return
+    for module, _ in imports(path):
+        if module.split(".")[0] == "agentrun":
+            entered = (module.split(".") + ["agentrun"])[1] if "." in module else "agentrun"
+            assert entered in MAY_ENTER[here], f"{here} must not import {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_packages_are_known_only_where_they_belong(path: Path) -> None:
+    for module, top in imports(path):
+        package = module.split(".")[0]
+        if package in ONLY_IN and top:
+            assert room(path) in ONLY_IN[package], f"{package} has no business here"
+        if room(path) == "core" and top:
+            assert package not in IMPURE, f"core is pure: no {package}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_sizes(path: Path) -> None:
+    text = path.read_text("utf-8")
+    lines = text.splitlines()
+    assert len(lines) <= FILE_LINES
+    assert all(len(line) <= COLUMNS for line in lines)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_is_never_written(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    assert ast.get_docstring(tree), "every module says what it is"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            loads = path.name == "loading.py"  # imports the agent file that its user names
+            assert node.func.id not in ("eval", "exec") or loads, "no row's text is executed"
+        if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name):
+            silent = len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
+            assert not (silent and node.type.id in ("Exception", "BaseException"))
+    assert not {m.split(".")[0] for m, _ in imports(path)} & {"pickle", "marshal", "shelve"}
+
+
+def test_importing_agentrun_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, agentrun; "
+        "print({'openai', 'tiktoken', 'rich', 'typer', 'httpx', 'httpx2', 'genai_prices'} "
+        "& set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_every_public_name_is_documented() -> None:
+    import inspect
+
+    import agentrun
+
+    undocumented = [
+        name
+        for name in agentrun.__all__
+        if name != "__version__" and not inspect.getdoc(getattr(agentrun, name))
+    ]
+    assert undocumented == []
+
+
+def test_no_statement_stands_outside_the_queries_file() -> None:
+    """SQL lives in `queries.sql` and in migrations; what manages servers and schema is named."""
+    apart = {"store/migrate.py", "store/embedded.py"}
+    verbs = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")
+    for path in sorted((PACKAGE / "store").glob("*.py")):
+        if str(path.relative_to(PACKAGE)) in apart:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not node.value.lstrip().startswith(verbs), f"{path.name}: {node.value[:60]}"
