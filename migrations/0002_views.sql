@@ -215,6 +215,9 @@ SELECT d.run_id, d.key, d.agent, d.step, 'doubt' AS waits_for, d.name, d.effect,
        d.args, d.idempotency_key, d.reason, d.at AS since
 FROM agentrun.in_doubt d
 WHERE d.run_status = 'held'
+  AND NOT EXISTS (  -- somebody has decided, and the run has not read it yet
+    SELECT FROM agentrun.mail m
+    WHERE m.run_id = d.run_id AND m.step = d.step AND m.sent_at > d.at)
 UNION ALL
 SELECT r.run_id, r.key, r.agent, p.step, 'decision', coalesce(p.name, i.name),
        coalesce(p.effect, i.effect), coalesce(p.attempt, i.attempt),

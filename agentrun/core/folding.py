@@ -397,9 +397,10 @@ def _number(value: Json) -> float | None:
 
 def _comparable(value: Json) -> str:
     """``value``, or the value that a text spells, in one spelling."""
+    spelt = value
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            spelt = json.loads(value)
         except (ValueError, RecursionError):
             return value
-    return json.dumps(value, sort_keys=True, default=str)
+    return json.dumps(spelt, sort_keys=True, default=str)

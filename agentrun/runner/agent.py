@@ -82,7 +82,7 @@ class Agent(Generic[P, R]):
             Diverged: the code changed its path against what is recorded.
             ConfigError: called in a running event loop, or inside another run.
         """
-        self._refuse_inside()
+        refuse_here(f"agent {self.name!r}")
         if not self.is_async:
             return cast(R, run_sync(self._flow(args, kwargs)))
         try:
@@ -96,7 +96,7 @@ class Agent(Generic[P, R]):
 
     async def arun(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """`run`, awaited. A sync agent executes in a thread."""
-        self._refuse_inside()
+        refuse_here(f"agent {self.name!r}")
         return await self._arun(args, kwargs)
 
     # -- flows -------------------------------------------------------------------------------------
@@ -124,18 +124,20 @@ class Agent(Generic[P, R]):
         args, kwargs = self.arguments.call_with(values, line.run.key)
         return execute.call_body(line, self.function, self.is_async, args, kwargs)
 
-    def _refuse_inside(self) -> None:
-        if (file := importing.get()) is not None:
-            raise ConfigError(
-                f"agent {self.name!r} was run while {file} was being imported, which would start "
-                'a run each time: put the call under `if __name__ == "__main__":`'
-            )
-        line = current_line()
-        if line is not None:
-            raise ConfigError(
-                f"agent {self.name!r} was started inside run {line.run.key!r}; "
-                "a run inside a run is not supported: call its function as a plain function"
-            )
+
+def refuse_here(what: str) -> None:
+    """Refuse to start or resume ``what`` while a file is imported, or inside another run."""
+    if (file := importing.get()) is not None:
+        raise ConfigError(
+            f"{what} was run while {file} was being imported, which would start a run each time: "
+            'put the call under `if __name__ == "__main__":`'
+        )
+    line = current_line()
+    if line is not None:
+        raise ConfigError(
+            f"{what} was started inside run {line.run.key!r}; "
+            "a run inside a run is not supported: call its function as a plain function"
+        )
 
 
 def _check(options: Options) -> None:

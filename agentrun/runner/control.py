@@ -84,6 +84,7 @@ async def aresume(key: str, *, by: str | None = None, reason: str | None = None)
 
 
 def _resumption(key: str, by: str | None, reason: str | None) -> tuple[Flow[Any], bool]:
+    agents.refuse_here(f"run {key!r}")
     database = default()
     run = database.find(key)
     agent = agents.registered(run["agent"])

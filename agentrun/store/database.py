@@ -355,6 +355,10 @@ class Database:
             conn.close()
         _forget(self)
 
+    def __del__(self) -> None:
+        for conn in getattr(self, "_idle", ()):
+            conn.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -393,6 +397,7 @@ def connect(
     redact.know(_environment_secrets())
     dsn = dsn or os.environ.get("AGENTRUN_DATABASE_URL") or None
     target = dsn or embedded.start()
+    describe(target)  # refuses what is no DSN
     try:
         with open_connection(target) as conn:
             _check_settings(conn, target, allow_unsafe)

@@ -111,9 +111,7 @@ def async_loop(shop: Shop, url: str, stream: bool) -> Any:
             client = agentrun.wrap(plain)
             while True:
                 if stream:
-                    async with client.chat.completions.stream(
-                        messages=messages, **asked
-                    ) as chunks:
+                    async with client.chat.completions.stream(messages=messages, **asked) as chunks:
                         completion: Any = await chunks.get_final_completion()
                 else:
                     completion = await client.chat.completions.create(messages=messages, **asked)
@@ -176,6 +174,11 @@ def test_a_loop_survives_twenty_random_kills(
     kills = runs = 0
     whole = 0.0  # seconds that an undisturbed run takes; the kills are spread over that
     with Provider(script=SCRIPT) as provider:
+        # Children fork from a warmed process: what the SDK builds at first use is built here.
+        warm = make(Shop(World(tmp_path / "warm")), provider.base_url, stream)
+        with agentrun.connect(dsn) as db, db.connection() as conn:
+            warm.run("please handle all parts")
+            conn.execute("TRUNCATE refunds")
         while kills < KILLS:
             world = World(tmp_path / f"world-{runs}")
             agent = make(Shop(world), provider.base_url, stream).with_options(key=f"run-{runs}")

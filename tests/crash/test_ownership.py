@@ -74,8 +74,8 @@ class Work:
         self.agent = work.with_options(key="k")
 
     def execute(self) -> None:
-        agentrun.connect(self.dsn, lease=LEASE)
-        assert self.agent.run() == 6
+        with agentrun.connect(self.dsn, lease=LEASE):
+            assert self.agent.run() == 6
 
     def recorded(self) -> bool:
         with agentrun.connect(self.dsn) as db:
@@ -238,9 +238,9 @@ def test_close_drains_the_runs_of_other_threads(work: Work, dsn: str) -> None:
     thread = threading.Thread(target=execute)
     thread.start()
     until(work.recorded)
-    agentrun.connect(dsn)  # `recorded` closed the default
     threading.Timer(0.1, work.gate.touch).start()
     database.close()
     thread.join()
     assert isinstance(outcome[0], agentrun.RunHeld)
-    assert agentrun.get("k").status() == "queued"
+    with agentrun.connect(dsn):
+        assert agentrun.get("k").status() == "queued"

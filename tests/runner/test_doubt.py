@@ -241,3 +241,11 @@ def test_a_killed_transaction_happened_wholly_or_not_at_all(dsn: str, db: Any, s
     crash[0] = "never"
     assert keyed.run() == 1
     assert sql("SELECT count(*) FROM counted") == [(1,)]
+
+
+def test_a_decided_doubt_leaves_the_inbox(shop: Shop, sql: Any) -> None:
+    agent = shop.crashed()
+    with pytest.raises(agentrun.RunHeld):
+        agent.run()
+    agentrun.resolve("k", 1, NotHappened())
+    assert sql("SELECT * FROM agentrun.inbox") == []

@@ -182,9 +182,7 @@ def test_to_thread_and_executors_carry_the_run(db: Any, dsn: str, world: World) 
         loop = asyncio.get_running_loop()
         results = [await asyncio.to_thread(act, 0)]
         results += await asyncio.gather(*(asyncio.to_thread(act, n) for n in range(1, 5)))
-        results += await asyncio.gather(
-            *(loop.run_in_executor(None, act, n) for n in range(5, 9))
-        )
+        results += await asyncio.gather(*(loop.run_in_executor(None, act, n) for n in range(5, 9)))
         if crash[0]:
             die_recorded()
         return results

@@ -45,9 +45,13 @@ def test_a_conversation_with_tools_resumes_without_paying_again(
         client = agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k"))
         messages: list[Any] = [{"role": "user", "content": question}]
         while True:
-            reply = client.chat.completions.create(
-                model=MODEL, messages=messages, tools=agentrun.schemas(refund)
-            ).choices[0].message
+            reply = (
+                client.chat.completions.create(
+                    model=MODEL, messages=messages, tools=agentrun.schemas(refund)
+                )
+                .choices[0]
+                .message
+            )
             messages.append(reply.model_dump(exclude_none=True))
             if not reply.tool_calls:
                 return reply.content
@@ -207,8 +211,7 @@ def test_usage_and_cost_are_recorded(db: Any, provider: Provider, client: OpenAI
 
     talk.with_options(key="k").run()
     (priced, by), (unpriced, none) = sql(
-        "SELECT cost, priced_by FROM agentrun.journal "
-        "WHERE event = 'step_finished' ORDER BY seq"
+        "SELECT cost, priced_by FROM agentrun.journal WHERE event = 'step_finished' ORDER BY seq"
     )
     assert priced > Decimal(0)
     assert by.startswith("genai-prices ")
@@ -268,7 +271,9 @@ def test_the_resume_is_the_same_with_a_redacted_secret_in_the_conversation(
     assert provider.billed() == 1
 
 
-def test_storage_is_linear_in_new_text(db: Any, provider: Provider, client: OpenAI, sql: Any) -> None:
+def test_storage_is_linear_in_new_text(
+    db: Any, provider: Provider, client: OpenAI, sql: Any
+) -> None:
     import random
 
     turns = 40

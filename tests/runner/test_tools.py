@@ -283,9 +283,7 @@ def test_steps_beside_a_transaction_wait_for_its_seq(db: Any, counted: Any) -> N
 
     @agentrun.agent
     async def run() -> int:
-        results = await asyncio.gather(
-            *(insert(n) for n in range(5)), *(act(n) for n in range(30))
-        )
+        results = await asyncio.gather(*(insert(n) for n in range(5)), *(act(n) for n in range(30)))
         return sum(results)
 
     assert run.run() == sum(range(5)) + sum(range(30))

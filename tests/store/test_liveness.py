@@ -301,7 +301,7 @@ def kill_server(home: Path) -> None:
 def test_a_restarted_postgres_does_not_make_everyone_take_everyone(new_home: Path) -> None:
     dsn = embedded.start(new_home)
     migrate(dsn)
-    lease = 30.0
+    lease = 15.0
     with worker(dsn, lease) as silent, beating(dsn, 2.0) as heart:
         silent.freeze()  # it had no time yet to register again
         kill_server(new_home)
