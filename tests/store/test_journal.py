@@ -493,3 +493,18 @@ def goes_on(acknowledged: dict[UUID, int], runs: int) -> None:
     while len(acknowledged) < runs or any(acknowledged[run] == before[run] for run in before):
         assert time.monotonic() < deadline, "the writer does not go on"
         time.sleep(0.01)
+
+
+# -- the projection ------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="core.state: `resumed` makes the run of its owner `queued`")
+def test_a_run_that_a_person_resumed_is_not_up_for_grabs_while_it_executes(
+    database: Database, writer: Writer, claim: Claim
+) -> None:
+    tail = claim("run")
+    writer.wait(writer.append(tail, [Event(event="run_failed")]))
+    tail = claim("run")
+    writer.wait(writer.append(tail, [Event(event="resumed", by="ann")]))
+    run = database.find("run")
+    assert (run["status"], run["owner"]) == ("running", tail.worker)
