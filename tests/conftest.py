@@ -24,6 +24,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from agentrun.runner import agent as agents
 from agentrun.store import embedded
 from agentrun.store.migrate import migrate
 
@@ -140,3 +141,12 @@ def new_home() -> Iterator[Path]:
     yield home
     embedded.stop(home)
     shutil.rmtree(home)
+
+
+@pytest.fixture(autouse=True)
+def fresh_agents() -> Iterator[None]:
+    """Agents that a test defines are gone after it: two files may use one name."""
+    before = dict(agents._agents)
+    yield
+    agents._agents.clear()
+    agents._agents.update(before)

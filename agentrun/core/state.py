@@ -6,11 +6,11 @@ the journal and compares.
 
 ::
 
-    created ──► queued ──claimed──► running ──run_finished──► done
-                  ▲                  │ │ │ └──run_failed────► failed ──resumed──┐
-                  │◄──handed_back────┘ │ └──run_cancelled───► cancelled         │
-                  │                    └──parked──► waiting | held ──claimed──► running
-                  └────────────────────────────────────────────────────────────┘
+    created ──► queued ──claimed──► running ──run_finished───► done
+                  ▲                  ▲ │ │ └──run_failed─────► failed ─────claimed, resumed──┐
+                  └───handed_back──────┘ └────run_cancelled──► cancelled                     │
+                                     │ └──────parked─────────► waiting | held ───claimed───┐ │
+                                     └─────────────────────────────────────────────────────┴─┘
 """
 
 from __future__ import annotations
@@ -25,18 +25,7 @@ STATUS_AFTER: dict[str, RunStatus] = {
     "run_finished": "done",
     "run_failed": "failed",
     "run_cancelled": "cancelled",
-    "resumed": "queued",
 }
-
-FINAL: frozenset[str] = frozenset({"done", "failed", "cancelled"})
-
-# From which status a worker may claim. A `running` run only if its owner is dead; a `failed`
-# one only when a person asked it to go on (`resumed` follows the claim at once).
-CLAIMABLE: frozenset[str] = frozenset({"queued", "running", "waiting", "held", "failed"})
-
-# Effect classes of which an interrupted attempt may simply be repeated, with the same key.
-REPEATABLE: frozenset[str] = frozenset({"read", "idempotent"})
-
 
 def status_after(event: Event) -> RunStatus | None:
     """The run's status after ``event``, or None where the event does not change it."""

@@ -42,7 +42,7 @@ from agentrun.store.connection import (
     is_transient,
 )
 from agentrun.store.rows import Row, columns, payload_columns, to_row
-from agentrun.store.sql import QUERIES
+from agentrun.store.sql import QUERIES, numbered
 
 logger = logging.getLogger("agentrun")
 
@@ -132,17 +132,25 @@ class Batch:
             "batch": self.nonce,
         }
 
+    def in_order(self) -> list[object]:
+        """The append statement's parameters, as `sql.numbered` counts them."""
+        parameters = self.parameters()
+        return [parameters[name] for name in _APPENDED]
+
+
+_APPEND, _APPENDED = numbered(QUERIES["append"])
+
 
 def append(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
     """Send a batch once; return the runs whose rows are in. The others' were refused whole."""
-    cursor = conn.cursor(row_factory=scalar_row)
-    return set(cursor.execute(QUERIES["append"], batch.parameters()))
+    cursor = psycopg.RawCursor(conn, row_factory=scalar_row)
+    return set(cursor.execute(_APPEND, batch.in_order()))
 
 
 async def append_async(conn: psycopg.AsyncConnection[Any], batch: Batch) -> set[UUID]:
     """`append` on an async connection, for async `transaction` tools."""
-    cursor = conn.cursor(row_factory=scalar_row)
-    return set(await (await cursor.execute(QUERIES["append"], batch.parameters())).fetchall())
+    cursor = psycopg.AsyncRawCursor(conn, row_factory=scalar_row)
+    return set(await (await cursor.execute(_APPEND, batch.in_order())).fetchall())
 
 
 def settled(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:

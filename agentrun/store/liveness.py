@@ -41,8 +41,8 @@ from agentrun.store.sql import QUERIES
 logger = logging.getLogger("agentrun")
 
 LEASE = 10.0  # seconds
-_BEAT = 0.2  # share of the lease between two beats
-_GRACE = 0.3  # share of the lease a worker whose session ended has to register again: over a beat
+_BEAT = 0.1  # share of the lease between two beats
+_GRACE = 0.15  # share of the lease a worker whose session ended has to register again: over a beat
 _FENCE = 0.8  # share of the lease after which nothing is sent without a new beat
 _CERTAIN = frozenset({"stopped", "process gone"})
 

@@ -20,3 +20,14 @@ def _split(text: str) -> dict[str, LiteralString]:
 
 
 QUERIES = _split(files("agentrun.store").joinpath("queries.sql").read_text("utf-8"))
+
+_PARAMETER = re.compile(r"%\((\w+)\)[bs]")
+
+
+def numbered(query: LiteralString) -> tuple[LiteralString, list[str]]:
+    """A statement with $1, $2, … for its parameters, and their names in that order.
+
+    psycopg rewrites named parameters at every execution, and caches that only for short texts.
+    """
+    names = list(dict.fromkeys(_PARAMETER.findall(query)))
+    return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", query), names

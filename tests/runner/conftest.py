@@ -11,7 +11,6 @@ from openai import AsyncOpenAI, OpenAI
 
 import agentrun
 from agentrun.core.errors import Interrupt
-from agentrun.runner import agent as agents
 from agentrun.testing import Provider
 
 
@@ -23,14 +22,6 @@ class Crash(Interrupt):
 def db(dsn: str) -> Iterator[agentrun.Database]:
     with agentrun.connect(dsn) as database:
         yield database
-
-
-@pytest.fixture(autouse=True)
-def fresh_agents() -> Iterator[None]:
-    before = dict(agents._agents)
-    yield
-    agents._agents.clear()
-    agents._agents.update(before)
 
 
 @pytest.fixture

@@ -30,10 +30,11 @@ from psycopg.rows import dict_row
 
 from agentrun.core.events import Event, EventName
 from agentrun.core.sharing import Shared
+from agentrun.store import journal
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection
 from agentrun.store.journal import Batch, Sender, append
 from agentrun.store.rows import payload_columns, to_row
-from agentrun.store.sql import QUERIES
+from agentrun.store.sql import QUERIES, numbered
 
 spawn = multiprocessing.get_context("spawn")
 BOUND = 60.0  # seconds within which a weakened statement must have shown itself
@@ -188,7 +189,7 @@ def storm(plan: Plan, number: int) -> Told:
 
 def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
     if plan.query:
-        QUERIES["append"] = cast(LiteralString, plan.query)
+        journal._APPEND, journal._APPENDED = numbered(cast(LiteralString, plan.query))
     work: Callable[[], Told] = (
         (lambda: storm(plan, number)) if plan.storm else Zombie(plan, number).work
     )

@@ -498,7 +498,6 @@ def goes_on(acknowledged: dict[UUID, int], runs: int) -> None:
 # -- the projection ------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="core.state: `resumed` makes the run of its owner `queued`")
 def test_a_run_that_a_person_resumed_is_not_up_for_grabs_while_it_executes(
     database: Database, writer: Writer, claim: Claim
 ) -> None:
