@@ -42,16 +42,31 @@ from agentrun.core.errors import (
     ToolTimeout,
 )
 from agentrun.core.transcript import Transcript
-from agentrun.models import async_http_client, http_client, wrap
+from agentrun.models import async_http_client, http_client, install, wrap
 from agentrun.runner.agent import agent
 from agentrun.runner.calls import acall_tools, call_tools
 from agentrun.runner.clock import branch, now, rng, turn, uuid
 from agentrun.runner.context import current_run, current_step
-from agentrun.runner.control import Handle, aresume, get, resolve, resume, transcript
+from agentrun.runner.control import (
+    approve,
+    aresume,
+    asend,
+    cancel,
+    get,
+    reject,
+    resolve,
+    resume,
+    send,
+    transcript,
+)
 from agentrun.runner.doubt import Happened, NotHappened, Unknown
+from agentrun.runner.handle import Handle
 from agentrun.runner.schemas import schemas
 from agentrun.runner.tool import step, tool
-from agentrun.store.database import Database, connect
+from agentrun.runner.waits import areceive, asleep, receive, sleep
+from agentrun.runner.worker import Worker
+from agentrun.store.database import Database
+from agentrun.store.opening import connect
 from agentrun.view import as_html, as_text
 
 __version__ = "0.1.0"
@@ -86,25 +101,36 @@ __all__ = [
     "Transcript",
     "Unknown",
     "Unserialisable",
+    "Worker",
     "__version__",
     "acall_tools",
     "agent",
+    "approve",
+    "areceive",
     "aresume",
     "as_html",
     "as_text",
+    "asend",
+    "asleep",
     "async_http_client",
     "branch",
     "call_tools",
+    "cancel",
     "connect",
     "current_run",
     "current_step",
     "get",
     "http_client",
+    "install",
     "now",
+    "receive",
+    "reject",
     "resolve",
     "resume",
     "rng",
     "schemas",
+    "send",
+    "sleep",
     "step",
     "tool",
     "transcript",

@@ -235,6 +235,9 @@ LEFT JOIN LATERAL (
     ORDER BY a.seq DESC LIMIT 1
 ) i ON true
 WHERE r.status = 'held'
+  AND NOT EXISTS (
+    SELECT FROM agentrun.mail m
+    WHERE m.run_id = r.run_id AND m.step = p.step AND m.sent_at > p.at)
   AND NOT EXISTS (SELECT FROM agentrun.in_doubt d WHERE d.run_id = r.run_id AND d.step = p.step);
 
 CREATE VIEW agentrun.resumes WITH (security_invoker = true) AS

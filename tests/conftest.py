@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -32,7 +34,7 @@ SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we 
 TEMPLATE = "migrated"
 
 JANITOR = """
-import fcntl, shutil, sys
+import fcntl, shutil, subprocess, sys
 from pathlib import Path
 folder = Path(sys.argv[1])
 with open(folder / "clients.lock") as lock:
@@ -44,6 +46,9 @@ with open(folder / "clients.lock") as lock:
                 process.kill()
         except psutil.Error:
             pass
+    for place in folder.glob("*/*"):
+        if place.is_mount():  # a small disk of a test
+            subprocess.run(["umount", "--lazy", place])
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 """
@@ -141,6 +146,14 @@ def new_home() -> Iterator[Path]:
     yield home
     embedded.stop(home)
     shutil.rmtree(home)
+
+
+@pytest.fixture
+def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `agentrun.install()` patches is as before after the test."""
+    for module in (httpx, httpx2):
+        for kind in (module.Client, module.AsyncClient):
+            monkeypatch.setattr(kind, "_transport_for_url", kind._transport_for_url)
 
 
 @pytest.fixture(autouse=True)

@@ -24,22 +24,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperGroup
 
 import agentrun
-from agentrun.cli import output
-from agentrun.core.errors import ConfigError, RunNotFound
+from agentrun.cli import output, reading
+from agentrun.cli.reading import full_key as _full
+from agentrun.core.errors import ConfigError
 from agentrun.core.events import RunStatus
 from agentrun.store.database import Database
 
 __all__ = ["app"]
 
 _CODES = (__doc__ or "").partition("=\n")[2].partition("\n=")[0]
-_CANDIDATES = 10  # keys that are listed when a prefix is ambiguous
-_LAST = "@last"
 _VARIABLE = "AGENTRUN_DATABASE_URL"
 
 
@@ -63,6 +63,9 @@ app = typer.Typer(
 )
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="A run's key, its beginning, or @last.")]
+Written = Annotated[
+    str, typer.Argument(metavar="KEY", help="As elsewhere, or FILE.jsonl or FILE.html of export.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 By = Annotated[str | None, typer.Option(help="Who decides; default: the user of this process.")]
 Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
@@ -190,19 +193,41 @@ def ls(
 @app.command()
 def show(
     ctx: typer.Context,
-    key: Key,
+    key: Written,
     full: Annotated[bool, typer.Option("--full", help="Show messages and values whole.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the transcript of a run: what happened, from the journal alone."""
-    with ctx.obj.connect() as database:
-        transcript = agentrun.transcript(_full(database, key))
-    if as_json:
-        output.emit_json(transcript.to_dict())
-        return
-    from agentrun.view.terminal import print_transcript
+    reading.show(ctx.obj.connect, key, full=full, as_json=as_json)
 
-    print_transcript(transcript, output.terminal(), full=full)
+
+@app.command()
+def watch(
+    ctx: typer.Context,
+    key: Key,
+    full: Annotated[bool, typer.Option("--full", help="Show messages and values whole.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a run does as it does it, in whichever process, until it has ended."""
+    reading.watch(ctx.obj.connect, key, full=full, as_json=as_json)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    key: Written,
+    html: Annotated[bool, typer.Option("--html", help="A page: one file, no network.")] = False,
+    md: Annotated[bool, typer.Option("--md", help="Markdown, as GitHub shows it.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="The journal, without loss.")] = False,
+    openai: Annotated[bool, typer.Option("--openai", help="Messages of the chat API.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The transcript, as `show`.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: stdout.")
+    ] = None,
+) -> None:
+    """Write a run as a file to keep, send or read elsewhere."""
+    asked = zip(reading.EXPORTS, (html, md, jsonl, openai, as_json), strict=True)
+    reading.export(ctx.obj.connect, key, [name for name, on in asked if on], file)
 
 
 @app.command()
@@ -244,6 +269,98 @@ def resolve(
     if as_json:
         output.emit_json({"key": key, "step": step, "mail": mail})
     output.note(f"noted; `agentrun resume {key} FILE` goes on with the run")
+
+
+Step = Annotated[int, typer.Argument(help="The number that `show` and `inbox` print.")]
+
+
+@app.command()
+def approve(
+    ctx: typer.Context,
+    key: Key,
+    step: Step,
+    arguments: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Call the tool with these instead.")
+    ] = None,
+    by: By = None,
+    reason: Reason = None,
+    as_json: AsJson = False,
+) -> None:
+    """Approve a tool call that waits for a person."""
+    edited = None if arguments is None else _json(arguments, "--arguments")
+    with ctx.obj.connect() as database:
+        key = _full(database, key)
+        mail = agentrun.approve(key, step, by=by, reason=reason, arguments=edited)
+    if as_json:
+        output.emit_json({"key": key, "step": step, "mail": mail})
+    output.note("approved; a worker goes on with the run, or `agentrun resume`")
+
+
+@app.command()
+def reject(
+    ctx: typer.Context,
+    key: Key,
+    step: Step,
+    by: By = None,
+    reason: Reason = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reject a tool call that waits for a person; the model is told so, and why."""
+    with ctx.obj.connect() as database:
+        key = _full(database, key)
+        mail = agentrun.reject(key, step, by=by, reason=reason)
+    if as_json:
+        output.emit_json({"key": key, "step": step, "mail": mail})
+    output.note("rejected; a worker goes on with the run, or `agentrun resume`")
+
+
+@app.command()
+def cancel(
+    ctx: typer.Context, key: Key, by: By = None, reason: Reason = None, as_json: AsJson = False
+) -> None:
+    """Cancel a run and its children: at once, or at the next step of whoever executes it."""
+    with ctx.obj.connect() as database:
+        key = _full(database, key)
+        agentrun.cancel(key, by=by, reason=reason)
+        status = agentrun.get(key).status()
+    if as_json:
+        output.emit_json({"key": key, "status": status})
+    output.note("cancelled" if status == "cancelled" else "its worker stops it at the next step")
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="FILE[:AGENT]")],
+    args: Annotated[list[str] | None, typer.Argument(metavar="ARG…")] = None,
+    key: Annotated[str | None, typer.Option(help="The run's key; default: a fresh one.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Which workers may take it.")] = None,
+    priority: Annotated[int | None, typer.Option(help="The highest is taken first.")] = None,
+    delay: Annotated[float | None, typer.Option(help="Seconds before it is due.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a run for a worker."""
+    from agentrun.cli import executing
+
+    with ctx.obj.connect():
+        executing.submit(
+            target, args or [], as_json=as_json, key=key, queue=queue, priority=priority,
+            delay=delay,
+        )  # fmt: skip
+
+
+@app.command()
+def worker(
+    ctx: typer.Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE[:AGENT]…")],
+    concurrency: Annotated[int, typer.Option(min=1, help="Runs executed at a time.")] = 10,
+    queue: Annotated[list[str] | None, typer.Option(help="Serve these queues.")] = None,
+) -> None:
+    """Execute submitted runs of the agents in FILE, until SIGTERM or Ctrl-C; then drain."""
+    from agentrun.cli import executing
+
+    with ctx.obj.connect():
+        executing.serve(files, concurrency, queue or ["default"])
 
 
 @app.command()
@@ -309,36 +426,20 @@ def doctor(
 # -- arguments -------------------------------------------------------------------------------------
 
 
-def _full(database: Database, key: str) -> str:
-    """The key that is meant. Raises RunNotFound, listing the candidates if there are several."""
-    if key == _LAST:
-        newest = database.query("runs", status=None, limit=1)
-        if not newest:
-            raise RunNotFound("there are no runs yet", key=key)
-        return str(newest[0]["key"])
-    try:
-        return str(database.find(key)["key"])
-    except RunNotFound:
-        found = [row["key"] for row in database.query("keys", prefix=key, limit=_CANDIDATES + 1)]
-        if not found:
-            raise
-    if len(found) > 1:
-        more = ", …" if len(found) > _CANDIDATES else ""
-        listed = ", ".join(found[:_CANDIDATES])
-        raise RunNotFound(f"several runs begin with {key!r}: {listed}{more}", key=key)
-    return str(found[0])
-
-
 def _outcome(happened: str | None, not_happened: bool, unknown: bool) -> Any:
     if (happened is not None) + not_happened + unknown != 1:
         raise ConfigError("say one of --happened JSON, --not-happened and --unknown")
     if happened is None:
         return agentrun.Unknown() if unknown else agentrun.NotHappened()
+    return agentrun.Happened(_json(happened, "--happened"))
+
+
+def _json(text: str, option: str) -> Any:
     from agentrun.cli.executing import from_json
 
     try:
-        return agentrun.Happened(from_json(happened))
+        return from_json(text)
     except ValueError as error:
         raise ConfigError(
-            f"--happened takes JSON, and {happened!r} is none ({error}); a text is '\"text\"'"
+            f"{option} takes JSON, and {text!r} is none ({error}); a text is '\"text\"'"
         ) from None

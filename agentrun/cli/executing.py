@@ -1,11 +1,13 @@
-"""`agentrun run` and `agentrun resume`: execute an agent that a file defines."""
+"""`agentrun run`, `resume`, `submit` and `worker`: execute agents that a file defines."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import secrets
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from agentrun.runner.agent import Agent, registered
 from agentrun.runner.loading import load, pick
 from agentrun.view.safe import pretty
 
-__all__ = ["from_json", "resume", "run"]
+__all__ = ["from_json", "resume", "run", "serve", "submit"]
 
 
 def run(target: str, args: list[str], key: str | None, *, as_json: bool) -> None:
@@ -33,6 +35,33 @@ def run(target: str, args: list[str], key: str | None, *, as_json: bool) -> None
         given, named = agent.arguments.call_with(values, key)
         result = agent.with_options(key=key).run(*given, **named)
     _show(agent, key, result, as_json=as_json)
+
+
+def submit(target: str, args: list[str], *, as_json: bool, **options: Any) -> None:
+    """Queue a run of the agent that ``FILE:AGENT`` names."""
+    file, name = _split(target)
+    with _only_data_on_stdout():
+        agent = pick(load(file), name, file).with_options(**options)
+        given, named = agent.arguments.call_with(_parsed(agent, args), "")
+        handle = agent.submit(*given, **named)
+    emit_json({"key": handle.key, "status": "queued"}) if as_json else emit(handle.key)
+
+
+def serve(targets: list[str], concurrency: int, queues: list[str]) -> None:
+    """Execute submitted runs until a signal ends the process; then drain."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    agents: dict[str, Agent[..., Any]] = {}
+    with _only_data_on_stdout():
+        for target in targets:
+            file, name = _split(target)
+            found = load(file)
+            agents |= {name: pick(found, name, file)} if name else found
+        with agentrun.Worker(agents.values(), concurrency=concurrency, queues=queues):
+            note(f"worker of {', '.join(sorted(agents))}; SIGTERM or Ctrl-C drains")
+            stop.wait()
+        note("drained")
 
 
 def resume(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from agentrun import __version__
 from agentrun.cli.output import emit, emit_json
 from agentrun.store import embedded
-from agentrun.store.audit import Health, examine
+from agentrun.store.audit import Health, examine, wake_delay
 from agentrun.store.connection import describe
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "way_on"]
 
 _CLOCK = 1.0  # seconds of difference that deserve a word
+_LATE = 5.0  # milliseconds, as long as CPython lets a computing thread keep its lock
 
 
 def diagnose(dsn: str | None, *, as_json: bool) -> bool:
@@ -21,8 +23,8 @@ def diagnose(dsn: str | None, *, as_json: bool) -> bool:
     Raises StoreUnavailable or ConfigError if it cannot be reached.
     """
     target = dsn or embedded.start()
-    health = examine(target)
-    report = _report(None if dsn else embedded.where(), target, health)
+    health, late = examine(target), wake_delay()
+    report = _report(None if dsn else embedded.where(), target, health, late)
     if as_json:
         emit_json(report)
     else:
@@ -33,7 +35,21 @@ def diagnose(dsn: str | None, *, as_json: bool) -> bool:
     return not report["problems"]
 
 
-def _report(files: embedded.Files | None, dsn: str, health: Health) -> dict[str, Any]:
+def way_on(run: dict[str, Any]) -> str:
+    """Why a row of the statement ``stuck`` does not go on, and what helps."""
+    key, agent = run["key"], run["agent"]
+    match run["why"]:
+        case "held":
+            return f"waits for a person ({run['reason'] or 'held'}): `agentrun inbox`"
+        case "owner dead":
+            return f"its worker {run['owner']} is dead: `agentrun resume {key} FILE` goes on"
+        case _:
+            return f"no live worker serves the agent {agent!r}: `agentrun worker FILE` starts one"
+
+
+def _report(
+    files: embedded.Files | None, dsn: str, health: Health, late: tuple[float, float]
+) -> dict[str, Any]:
     database: dict[str, Any] = {"embedded": files is not None}
     if files is None:
         database["at"] = describe(dsn)
@@ -52,12 +68,18 @@ def _report(files: embedded.Files | None, dsn: str, health: Health) -> dict[str,
             "version": health.version,
             "synchronous_commit": health.synchronous_commit,
             "standby": health.standby,
+            "pooler": health.pooled,
         },
         "schema": health.schema,
         "clock_ahead_s": round(health.clock_ahead, 3),
+        "wake_delay_ms": {
+            "median": round(late[0] * 1000, 3),
+            "worst": round(late[1] * 1000, 3),
+        },
         "workers": census and {"alive": census["workers_alive"], "dead": census["workers_dead"]},
         "runs": census
         and {n: census[n] for n in ("queued", "running", "waiting", "held", "abandoned")},
+        "stuck": [{**run, "way_on": way_on(run)} for run in health.stuck],
         "problems": list(_problems(health)),
     }
 
@@ -89,6 +111,11 @@ def _problems(health: Health) -> list[str]:
         )
     if runs.get("held"):
         found.append(f"{runs['held']} runs wait for a person: `agentrun inbox`")
+    if idle := {run["agent"] for run in health.stuck if run["why"] == "no worker"}:
+        found.append(
+            f"no live worker serves {', '.join(sorted(map(repr, idle)))}, and runs wait for one: "
+            "`agentrun worker FILE`"
+        )
     return found
 
 
@@ -103,9 +130,28 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     role = "standby" if server["standby"] else "primary"
     commit = f"synchronous_commit {server['synchronous_commit']}"
     lines.append(("server", f"Postgres {server['version']}, {role}, {commit}"))
+    if server["pooler"]:
+        told = "steps work; a lost worker is noticed after its lease, not within a second"
+        lines.append(("connection", f"through a pooler: {told}"))
+    else:
+        lines.append(("connection", "direct"))
     lines.append(("schema", report["schema"]))
     lines.append(("clock", f"the database's is {report['clock_ahead_s']:+.3f} s from ours"))
+    late = report["wake_delay_ms"]
+    lines.append(("threads", f"wake {late['median']} ms late here, {late['worst']} ms at worst"))
+    if late["median"] > _LATE:
+        lines.append(("", "so will every append: more computes here than there are processors"))
     for name in ("workers", "runs"):
         if counts := report[name]:
             lines.append((name, ", ".join(f"{count} {what}" for what, count in counts.items())))
+    for run in report["stuck"]:
+        lines.append(("stuck", f"{run['key']}, for {_age(run['since'])}: {run['way_on']}"))
     return lines
+
+
+def _age(since: datetime) -> str:
+    seconds = int((datetime.now(UTC) - since).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{max(0, seconds)} s"

@@ -21,6 +21,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 __all__ = [
     "AgentrunError",
     "ConfigError",
@@ -153,7 +155,15 @@ class Diverging(Interrupt):
 class Parking(Interrupt):
     """The run lets go of its process, to wait (``held``) or to be handed back (``queued``)."""
 
-    def __init__(self, reason: str, *, status: str = "held", step: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: str = "held",
+        step: int | None = None,
+        wake_at: datetime | None = None,
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.step = step
+        self.wake_at = wake_at

@@ -24,9 +24,11 @@ EventName = Literal[
     "attempt_started",  # the intent: durable before the effect begins; arguments in `input`
     "attempt_failed",  # this try failed and another follows; error in `output`
     "step_finished",  # the outcome: `status` ok | error | abandoned, value in `output`
+    "approval_requested",  # a call waits for a person, before any attempt; arguments in `input`
     "in_doubt",  # a `once` attempt has an intent and no outcome; the run will park
     "resolved",  # somebody decided about a doubt or reopened a step: `by`, `reason`, `status`
     "diverged",  # a divergence was accepted: recorded steps from `ident` on count no more
+    "received",  # a letter was read: its id in `key`; what came of it follows
     "parked",  # the run waits, with no owner: `status` waiting | held, why in `reason`
     "handed_back",  # the owner let go without finishing (drain, Ctrl-C): status queued
     "run_finished",  # the agent returned; result in `output`
@@ -44,7 +46,11 @@ EventName = Literal[
 #   retry         make a further attempt although nobody knows
 #   fail          the step failed; that is its outcome
 #   reopened      a recorded error is set aside by resume(); a further attempt may be made
-Resolution = Literal["happened", "not_happened", "unknown", "retry", "fail", "reopened"]
+#   approved      the call may be made; edited arguments, beside the original ones, in `output`
+#   rejected      the call may not be made; that is the outcome, told to the model
+Resolution = Literal[
+    "happened", "not_happened", "unknown", "retry", "fail", "reopened", "approved", "rejected"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Event:
     usage: Usage | None = None
     by: str | None = None
     reason: str | None = None
+    wake_at: datetime | None = None  # for `parked`: when the run is due again, at the latest
     input: Json = None
     output: Json = None
     has_input: bool = field(default=False)  # tells a JSON null from nothing

@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID, uuid5
 
 from agentrun.core.codec import fingerprint as fingerprint_of
@@ -27,6 +28,7 @@ from agentrun.core.errors import ConfigError, Diverging
 from agentrun.core.events import Effect, Event, Json, Kind
 
 _DIFF_LINES = 40
+_OF_LETTERS = frozenset({"resolved", "received"})  # their `key` is the id of a letter
 
 
 @dataclass(eq=False, slots=True)
@@ -48,7 +50,10 @@ class Known:
     failures: int = 0  # attempts that failed and were to be retried
     open: Event | None = None  # the attempt with an intent and no outcome
     doubted: bool = False  # that attempt was raised as a doubt
+    doubted_at: datetime | None = None  # when; None if by this process, just now
     outcome: Event | None = None
+    granted: bool = False  # a person approved the call
+    approved: Json = None  # edited arguments that a person approved in place of those asked for
 
 
 class History:
@@ -87,7 +92,7 @@ class History:
                 kind=event.kind,
                 name=event.name or "",
                 effect=event.effect or "once",
-                key=event.key,
+                key=None if event.event in _OF_LETTERS else event.key,
                 fingerprint=event.fingerprint,
                 overlapping=event.overlapping,
                 born=event.seq,
@@ -108,6 +113,8 @@ class History:
 def _advance(known: Known, event: Event) -> None:
     if event.has_input and known.asked is None:
         known.asked = event.input
+    if known.key is None and event.event not in _OF_LETTERS:
+        known.key = event.key
     match event.event:
         case "attempt_started":
             known.attempts, known.open = event.attempt or 1, event
@@ -119,7 +126,10 @@ def _advance(known: Known, event: Event) -> None:
             known.attempts = max(known.attempts, event.attempt or 1)
             known.open, known.outcome, known.doubted = None, event, False
         case "in_doubt":
-            known.doubted = True
+            known.doubted, known.doubted_at = True, event.at
+        case "resolved" if event.status == "approved":
+            known.granted = True
+            known.approved = event.output["approved"] if event.has_output else None
         case "resolved" if event.status in ("not_happened", "retry"):
             known.open, known.doubted = None, False
         case "resolved" if event.status == "reopened":

@@ -27,6 +27,10 @@ STATUS_AFTER: dict[str, RunStatus] = {
     "run_cancelled": "cancelled",
 }
 
+# Nothing more happens in these, unless somebody resumes the run.
+ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
+
+
 def status_after(event: Event) -> RunStatus | None:
     """The run's status after ``event``, or None where the event does not change it."""
     if event.event == "parked":

@@ -143,7 +143,7 @@ class Call:
             step.finish(answer.reply)
             if answer.response is None:
                 raise self._refusal(answer.reply)
-        return _told_final(answer.response)
+        return self._told_final(answer.response)
 
     def _rebuilt(self, reply: ModelReply) -> Any:
         """A recorded reply as the response it was."""
@@ -156,13 +156,20 @@ class Call:
             stream=self.stream(Stored([reply.raw], after)),
             extensions={"http_version": b"HTTP/1.1"},
         )
-        return _told_final(response)
+        return self._told_final(response)
 
     def _refusal(self, reply: ModelReply) -> Exception:
         """The recorded transport error, to be raised now."""
         error = reply.error or ("TransportError", "the recorded call has no response")
-        _gave_up.set((self.request.content, error))
+        if self.policy.retries is not None:
+            _gave_up.set((self.request.content, error))
         return rebuilt_error(self.hx, error)
+
+    def _told_final(self, response: Any) -> Any:
+        """An error that was retried as often as it may: the SDK must not begin again."""
+        if response.status_code >= 400 and self.policy.retries is not None:
+            response.headers["x-should-retry"] = "false"
+        return response
 
 
 def repeated_error(hx: Any, request: Any) -> Exception | None:
@@ -176,13 +183,6 @@ def repeated_error(hx: Any, request: Any) -> Exception | None:
         return None
     body, error = last
     return rebuilt_error(hx, error) if body == request.content else None
-
-
-def _told_final(response: Any) -> Any:
-    """An error that was retried as often as it may: the SDK must not begin again."""
-    if response.status_code >= 400:
-        response.headers["x-should-retry"] = "false"
-    return response
 
 
 def _pause(seconds: float) -> Op[None]:

@@ -24,13 +24,16 @@ JITTER = 0.25  # up to this share is taken off, so that workers do not come back
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How many further attempts a call gets, and how long it waits before each."""
+    """How many further attempts a call gets, and how long it waits before each.
 
-    retries: int = DEFAULT_RETRIES
+    None leaves it to the client that asks: each of its attempts is then a call of its own.
+    """
+
+    retries: int | None = DEFAULT_RETRIES
 
     def wait(self, failures: int, headers: Mapping[str, str]) -> float | None:
         """Seconds before the next attempt after ``failures`` others; None when none is left."""
-        if failures >= self.retries:
+        if self.retries is None or failures >= self.retries:
             return None
         asked = asked_wait(headers, time.time)
         if asked is not None and asked > LONGEST_ASKED_WAIT:

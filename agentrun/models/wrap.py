@@ -1,4 +1,7 @@
-"""How a client comes to record: `wrap` an SDK client, or give one of our HTTP clients to it."""
+"""How a client comes to record: `wrap` an SDK client, or give one of our HTTP clients to it.
+
+For code that owns its client and takes none there is `agentrun.models.install`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from agentrun.core.errors import ConfigError
 from agentrun.models.retry import DEFAULT_RETRIES, RetryPolicy
 from agentrun.models.transport import Recording, Settings, transports
 
-__all__ = ["async_http_client", "http_client", "wrap"]
+__all__ = ["FAMILIES", "async_http_client", "http_client", "settings", "wrap"]
 
 C = TypeVar("C")
 Family = Literal["httpx", "httpx2"]
@@ -43,7 +46,7 @@ def wrap(client: C, *, strict: bool = False, retries: int | None = None) -> C:
             f"wrap() takes an OpenAI or Anthropic client, not {type(client).__name__}; for code "
             "that takes an HTTP client use agentrun.http_client() or async_http_client()"
         )
-    _record(http, module, _settings(strict, _retries(http, own, retries)))
+    _record(http, module, settings(strict, _retries(http, own, retries)))
     target.max_retries = 0
     return client
 
@@ -80,12 +83,13 @@ def _client(
     kw.setdefault("timeout", module.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT))
     kw.setdefault("follow_redirects", True)
     client = getattr(module, kind)(**kw)
-    _record(client, module, _settings(strict, retries))
+    _record(client, module, settings(strict, retries))
     return client
 
 
-def _settings(strict: bool, retries: int) -> Settings:
-    if retries < 0:
+def settings(strict: bool, retries: int | None) -> Settings:
+    """What a client is told. Raises `ConfigError` for a negative number of retries."""
+    if retries is not None and retries < 0:
         raise ConfigError(f"retries must be 0 or more, not {retries}")
     return Settings(strict, RetryPolicy(retries))
 
@@ -126,5 +130,5 @@ def _retries(http: Any, own: int, given: int | None) -> int:
     if given is not None:
         return given
     if own == 0 and isinstance(http._transport, Recording):
-        return http._transport.settings.policy.retries
+        return http._transport.settings.policy.retries or 0
     return own

@@ -8,6 +8,7 @@ import inspect
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -16,12 +17,13 @@ from pydantic import ValidationError
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.runner import execute
-from agentrun.runner.context import Line, current_line
+from agentrun.runner import children, execute
+from agentrun.runner.context import Line, blocking, current_line
 from agentrun.runner.execute import Options
+from agentrun.runner.handle import Handle
 from agentrun.runner.loading import importing
 from agentrun.runner.values import Arguments
-from agentrun.store.database import default
+from agentrun.store.opening import default
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +52,9 @@ class Agent(Generic[P, R]):
         on_busy: Literal["wait", "raise"] | None = None,
         on_held: Literal["raise", "wait"] | None = None,
         on_divergence: Literal["refuse", "accept"] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
     ) -> Agent[P, R]:
         """A copy of the agent with these options.
 
@@ -62,15 +67,32 @@ class Agent(Generic[P, R]):
             on_held: when the run waits for a person, ``raise`` RunHeld or ``wait`` in place.
             on_divergence: when the code asks for something other than what is recorded,
                 ``refuse`` before any effect, or ``accept`` and go on from there.
+            queue: of a submitted run, which workers may take it; default ``"default"``.
+            priority: of a submitted run; the highest is taken first, default 0.
+            delay: seconds before a submitted run is due.
 
         Raises:
             ConfigError: an option has a value it does not know.
         """
-        given = {"key": key, "on_busy": on_busy, "on_held": on_held, "on_divergence": on_divergence}
+        given = {
+            "key": key,
+            "on_busy": on_busy,
+            "on_held": on_held,
+            "on_divergence": on_divergence,
+            "queue": queue,
+            "priority": priority,
+            "delay": delay,
+        }
         chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         options = replace(self.options, **chosen)
         _check(options)
         return Agent(self.function, self.name, options)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Inside a run a child run, whose key derives from the parent's; outside the function."""
+        if current_line() is None:
+            return self.function(*args, **kwargs)
+        return self._arun(args, kwargs) if self.is_async else self.run(*args, **kwargs)
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Execute the run here and return its result; after a crash the same line resumes it.
@@ -80,9 +102,11 @@ class Agent(Generic[P, R]):
             RunHeld: the run waits for a person: `agentrun inbox`.
             RunConflict: the key belongs to other arguments or another agent, or the run is busy.
             Diverged: the code changed its path against what is recorded.
-            ConfigError: called in a running event loop, or inside another run.
+            ConfigError: called in a running event loop, or while a file is imported.
+
+        Inside a run it is a child run, and the parent's step for it.
         """
-        refuse_here(f"agent {self.name!r}")
+        refuse_while_importing(f"agent {self.name!r}")
         if not self.is_async:
             return cast(R, run_sync(self._flow(args, kwargs)))
         try:
@@ -96,8 +120,18 @@ class Agent(Generic[P, R]):
 
     async def arun(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """`run`, awaited. A sync agent executes in a thread."""
-        refuse_here(f"agent {self.name!r}")
+        refuse_while_importing(f"agent {self.name!r}")
         return await self._arun(args, kwargs)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Queue the run for a worker (`agentrun worker FILE`, or a `Worker`); return its handle."""
+        refuse_while_importing(f"agent {self.name!r}")
+        return cast("Handle[R]", run_sync(self._submission(args, kwargs)))
+
+    async def asubmit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """`submit`, awaited."""
+        refuse_while_importing(f"agent {self.name!r}")
+        return cast("Handle[R]", await run_async(self._submission(args, kwargs)))
 
     # -- flows -------------------------------------------------------------------------------------
 
@@ -105,9 +139,21 @@ class Agent(Generic[P, R]):
         return cast(R, await run_async(self._flow(args, kwargs)))
 
     def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
-        database = default()
-        key = self.options.key or f"{self.name}-{secrets.token_hex(6)}"
-        return execute.start(self, database, key, self.options, self._recorded(args, kwargs))
+        arguments = self._recorded(args, kwargs)
+        line = current_line()
+        if line is not None:
+            return children.call(self, line, arguments)
+        return execute.start(self, default(), self._key(), self.options, arguments)
+
+    def _submission(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
+        database, key = default(), self._key()
+        arguments = self._recorded(args, kwargs)
+        yield from execute.create(self, database, key, self.options, arguments)
+        yield blocking(partial(database.query, "notify"))
+        return Handle(key, database, self.arguments.result.decode)
+
+    def _key(self) -> str:
+        return self.options.key or f"{self.name}-{secrets.token_hex(6)}"
 
     def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Json]:
         """The arguments as JSON. Raises ConfigError for what cannot be recorded."""
@@ -125,18 +171,12 @@ class Agent(Generic[P, R]):
         return execute.call_body(line, self.function, self.is_async, args, kwargs)
 
 
-def refuse_here(what: str) -> None:
-    """Refuse to start or resume ``what`` while a file is imported, or inside another run."""
+def refuse_while_importing(what: str) -> None:
+    """Refuse to start or resume ``what`` while a file is imported, which is done often."""
     if (file := importing.get()) is not None:
         raise ConfigError(
             f"{what} was run while {file} was being imported, which would start a run each time: "
             'put the call under `if __name__ == "__main__":`'
-        )
-    line = current_line()
-    if line is not None:
-        raise ConfigError(
-            f"{what} was started inside run {line.run.key!r}; "
-            "a run inside a run is not supported: call its function as a plain function"
         )
 
 

@@ -17,9 +17,10 @@ from agentrun.core.errors import AgentrunError, ConfigError, LimitExceeded, Tool
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.identity import Asked, find_call
-from agentrun.core.messages import ToolRequest, reply_messages
+from agentrun.core.messages import ToolRequest
 from agentrun.runner.context import Line, current_line, on_line
 from agentrun.runner.perform import Body, perform
+from agentrun.runner.replies import Reply, Told, answers, read_reply
 from agentrun.runner.schemas import by_name
 from agentrun.runner.step import Wanted
 from agentrun.runner.tool import Tool
@@ -40,47 +41,48 @@ class _Call:
 
 
 def call_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[dict[str, Json]]:
-    """Perform the tool calls of ``reply`` in order; return the messages that answer them.
+    """Perform the tool calls of ``reply`` in order; return the input items that answer them.
 
-    ``reply`` is a chat completion, its message, or either as a dict. Errors of tools, and calls
-    that cannot be made, are answered to the model.
+    ``reply`` is a chat completion or its message, a response, an Anthropic message, or a dict of
+    one. The items are of the same API, to append to the conversation after the reply itself:
+    tool messages, function call outputs, or one user message with every result. Errors of tools,
+    and calls that cannot be made, are answered to the model.
 
     Raises:
         ConfigError: a tool is async (use `acall_tools`), or ``tools`` are no tools.
         LimitExceeded: three replies in a row held no call that could be made.
     """
-    line = current_line()
-    calls = _prepare(line, reply, tools)
+    line, read = current_line(), read_reply(reply)
+    calls = _prepare(line, read, tools)
     if any(call.tool is not None and call.tool.is_async for call in calls):
         raise ConfigError("call_tools() cannot perform async tools; use `await acall_tools()`")
-    return [_answer(call, *_try(line, call)) for call in calls]
+    return answers(read.api, [_told(call, *_try(line, call)) for call in calls])
 
 
 async def acall_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[dict[str, Json]]:
     """`call_tools`, with all calls at once: async tools as tasks, sync ones in threads."""
-    line = current_line()
-    calls = _prepare(line, reply, tools)
+    line, read = current_line(), read_reply(reply)
+    calls = _prepare(line, read, tools)
     tasks = [asyncio.ensure_future(_try_async(line, call)) for call in calls]
     # All of them: when one interrupts the run, the steps in flight beside it still finish.
     results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return [
-        _answer(call, *result)
+    told = [
+        _told(call, *result)
         for call, result in zip(calls, results, strict=True)
         if not isinstance(result, BaseException)
     ]
+    return answers(read.api, told)
 
 
 # -- reading the reply ---------------------------------------------------------------------------
 
 
-def _prepare(line: Line | None, reply: Any, tools: Iterable[Tool[..., Any]]) -> list[_Call]:
+def _prepare(line: Line | None, reply: Reply, tools: Iterable[Tool[..., Any]]) -> list[_Call]:
     named = by_name(tools)
-    body = _body(reply)
-    requests = [call for message in reply_messages(body) for call in message.calls]
-    calls = [_read(line, request, named, _cut_off(body)) for request in requests]
+    calls = [_read(line, request, named, reply.cut_off) for request in reply.requests]
     if line is not None and calls:
         with line.run.lock:
             scope = line.scope
@@ -92,22 +94,6 @@ def _prepare(line: Line | None, reply: Any, tools: Iterable[Tool[..., Any]]) -> 
                     key=line.run.key,
                 )
     return calls
-
-
-def _body(reply: Any) -> Json:
-    """The reply as a body of the chat API, whichever part of it was given."""
-    dump = getattr(reply, "model_dump", None)
-    value = dump(exclude_none=True) if callable(dump) else reply
-    if not isinstance(value, dict):
-        raise ConfigError(
-            f"call_tools() takes a chat completion or its message, not {type(reply).__name__}"
-        )
-    return value if "choices" in value else {"choices": [{"message": value}]}
-
-
-def _cut_off(body: Json) -> bool:
-    choices = body.get("choices") or [{}]
-    return isinstance(choices[0], dict) and choices[0].get("finish_reason") == "length"
 
 
 def _read(
@@ -165,7 +151,7 @@ def _try(line: Line | None, call: _Call) -> tuple[bool, Any]:
             return True, _outside(call)
         return True, run_sync(_flow(line, call))
     except Exception as error:
-        return False, _told(error)
+        return False, _trouble(error)
 
 
 async def _try_async(line: Line | None, call: _Call) -> tuple[bool, Any]:
@@ -177,7 +163,7 @@ async def _try_async(line: Line | None, call: _Call) -> tuple[bool, Any]:
         with on_line(line):
             return True, await asyncio.to_thread(run_sync, _flow(line, call))
     except Exception as error:
-        return False, _told(error)
+        return False, _trouble(error)
 
 
 def _outside(call: _Call) -> Any:
@@ -188,7 +174,7 @@ def _outside(call: _Call) -> Any:
     return call.tool.function(*positional, **named)
 
 
-def _told(error: Exception) -> str:
+def _trouble(error: Exception) -> str:
     """What the model is told; trouble of our own is not for the model."""
     if isinstance(error, AgentrunError) and not isinstance(error, ToolError):
         raise error
@@ -196,7 +182,7 @@ def _told(error: Exception) -> str:
     return text if isinstance(error, ToolError) else f"{type(error).__name__}: {text}"
 
 
-def _answer(call: _Call, ok: bool, value: Any) -> dict[str, Json]:
+def _told(call: _Call, ok: bool, value: Any) -> Told:
     if not ok:
         content = json.dumps({"error": value}, ensure_ascii=False)
     elif isinstance(value, str):
@@ -204,4 +190,6 @@ def _answer(call: _Call, ok: bool, value: Any) -> dict[str, Json]:
     else:
         stored = call.tool.arguments.result.encode(value) if call.tool else value
         content = json.dumps(stored, ensure_ascii=False)
-    return {"role": "tool", "tool_call_id": call.sent.id, "content": content}
+    # A request is UTF-8, which has no lone surrogates: they travel as their escapes.
+    content = content.encode("utf-8", "backslashreplace").decode()
+    return Told(call.sent.id, content, ok)

@@ -32,16 +32,17 @@ def now() -> datetime:
 def uuid() -> UUID:
     """A fresh UUID; inside a run derived from the run, so that a resume gets the same."""
     line = current_line()
-    return uuid4() if line is None else _derived(line, "uuid")
+    return uuid4() if line is None else derived(line, "uuid")
 
 
 def rng() -> _random.Random:
     """A random generator; inside a run seeded from the run, so that a resume draws the same."""
     line = current_line()
-    return _random.Random() if line is None else _random.Random(_derived(line, "rng").int)
+    return _random.Random() if line is None else _random.Random(derived(line, "rng").int)
 
 
-def _derived(line: Line, purpose: str) -> UUID:
+def derived(line: Line, purpose: str) -> UUID:
+    """A UUID of this place in the run, the same on resume."""
     with line.run.lock:
         line.scope.uuids += 1
         return uuid5(line.run.run_id, f"{line.scope.path}{purpose}:{line.scope.uuids}")

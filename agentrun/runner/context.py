@@ -14,11 +14,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 from agentrun.core import recorder
-from agentrun.core.errors import ConfigError, Interrupt, LeaseLost, Parking
+from agentrun.core.errors import ConfigError, Interrupt, LeaseLost, Parking, RunCancelled
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow, Op
 from agentrun.core.identity import Asked, History, Scope
@@ -28,6 +29,7 @@ from agentrun.store.database import Database
 from agentrun.store.journal import Tail
 
 T = TypeVar("T")
+Performer = tuple[threading.Thread, "asyncio.Task[Any] | None"]
 
 
 def blocking(call: Callable[[], T]) -> Op[T]:
@@ -51,6 +53,7 @@ class RunContext:
         tail: Tail,
         events: Sequence[Event],
         on_divergence: str,
+        in_place: bool = True,
     ) -> None:
         self.database = database
         self.pid = os.getpid()
@@ -58,6 +61,11 @@ class RunContext:
         self.agent = agent
         self.tail = tail
         self.on_divergence = on_divergence
+        self.in_place = in_place  # waits hold the caller, as `.run()` does; a worker parks
+        self.waits: dict[int, datetime | None] = {}  # steps that wait, and until when
+        self.children: list[RunContext] = []  # child runs that execute in this process
+        self.task: asyncio.Task[Any] | None = None  # in which an async agent executes
+        self.parent: dict[str, Any] | None = None  # key and step of the run that waits for this one
         self.lock = threading.RLock()
         self.history = History()
         for event in events:
@@ -67,9 +75,10 @@ class RunContext:
         self._draining = False
         # The step whose recorded error was handed out last, with nothing handed out since.
         self.failing_step: int | None = None
-        self.under_way = 0  # attempts whose effect is being performed
-        self.consumed = {e.key for e in events if e.event == "resolved" and e.key}
-        self.heart = database.heart
+        self.under_way: dict[str, Performer] = {}  # by ident: who performs the step
+        self.seen: dict[str, set[str]] = {}  # by ident: letters that the step has looked at
+        self.consumed = {e.key for e in events if e.event in ("resolved", "received")}
+        self.heart = database.heart_of(tail.worker)
 
     @property
     def run_id(self) -> UUID:
@@ -80,16 +89,55 @@ class RunContext:
     def drain(self) -> None:
         """Stop at the next step: what is in flight finishes, then the run is handed back."""
         self._draining = True
+        for child in self.children:
+            child.drain()
+
+    def cancel(self, reason: str) -> None:
+        """Stop at the next step, for good; an async agent that waits is woken to stop now."""
+        self.stop(RunCancelled(reason))
+        for child in self.children:
+            child.cancel(reason)
+        task = self.task
+        if task is not None:
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     def check(self, scope: Scope) -> None:
         """Raise the run's interrupt: once interrupted, every further effect is refused."""
         with self.lock:
-            if self.interrupt is None and self.tail.lost is not None:
-                self._interrupt_for(self.tail.lost)
+            over = self.tail.lost or self.tail.ended
+            if self.interrupt is None and over is not None:
+                self._interrupt_for(over)
             if self.interrupt is None and self._draining and not scope.body:
                 self.stop(Parking("the process is stopping", status="queued"))
             if self.interrupt is not None:
                 raise self.interrupt
+
+    def fence(self) -> Flow[None]:
+        """The last act before an effect is sent: the lease is good."""
+        try:
+            while self.heart.stale:
+                yield blocking(self.heart.fence)
+        except LeaseLost as lost:
+            raise self.stop(lost) from None
+
+    def letters(self, ident: str) -> Flow[list[dict[str, Any]]]:
+        """What the run was told and has not read yet, oldest first; the step ``ident`` looks."""
+        letters: list[dict[str, Any]]
+        letters = yield blocking(lambda: self.database.mail(self.run_id))
+        self.seen[ident] = {str(letter["id"]) for letter in letters}
+        return [letter for letter in letters if str(letter["id"]) not in self.consumed]
+
+    def in_flight(self) -> list[str]:
+        """Steps being performed by tasks and threads that may still finish them."""
+        with self.lock:
+            return [ident for ident, who in self.under_way.items() if _goes_on(who)]
+
+    def quit(self) -> None:
+        """The calling task or thread goes no further: what it left unfinished stays so."""
+        me = performer()
+        with self.lock:
+            for ident in [ident for ident, who in self.under_way.items() if who == me]:
+                del self.under_way[ident]
 
     def _interrupt_for(self, lost: BaseException) -> None:
         if not isinstance(lost, Interrupt):
@@ -117,8 +165,14 @@ class RunContext:
         """Journal the last event of this claim; what still comes after it is no part of the run."""
         with self.lock:
             done = self.append(last)
-            self.tail.lost = LeaseLost(f"run {self.key!r} has ended in this process")
+            self.tail.ended = LeaseLost(f"run {self.key!r} has ended in this process")
         return self.durable(done)
+
+    def let_go(self) -> None:
+        """Hand the run back, unless its last event is on its way or it is another worker's."""
+        with self.lock:
+            if not (self.tail.lost or self.tail.ended or isinstance(self.interrupt, LeaseLost)):
+                self.end(Event(event="handed_back", reason="interrupted"))
 
     def durable(self, done: Future[None]) -> Op[None]:
         """Wait until an append is committed. A cancelled waiter leaves the writer alone."""
@@ -236,10 +290,15 @@ def on_line(line: Line | None, step: StepInfo | None = None) -> Iterator[None]:
         _step.reset(step_token)
 
 
-def performer() -> tuple[int, int]:
+def performer() -> Performer:
     """Who executes the calling code: thread and task."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
         task = None
-    return threading.get_ident(), id(task)
+    return threading.current_thread(), task
+
+
+def _goes_on(who: Performer) -> bool:
+    thread, task = who
+    return thread.is_alive() if task is None else not task.done()

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import getpass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from agentrun.core.codec import check
 from agentrun.core.errors import ConfigError, RunError
-from agentrun.core.events import RunStatus
+from agentrun.core.events import Event
 from agentrun.core.flow import Flow, run_async, run_sync
-from agentrun.core.transcript import Transcript, fold
+from agentrun.core.transcript import Transcript
 from agentrun.runner import agent as agents
 from agentrun.runner import execute
+from agentrun.runner.children import open_children
+from agentrun.runner.clock import derived
+from agentrun.runner.context import Line, current_line
 from agentrun.runner.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.runner.execute import Person
-from agentrun.store.database import Database, default
+from agentrun.runner.handle import Handle
+from agentrun.runner.waits import signal
+from agentrun.store.opening import default
 
 _OUTCOMES = {Happened: "happened", NotHappened: "not_happened", Unknown: "unknown"}
 
 
-class Handle:
-    """One run, by key."""
-
-    def __init__(self, key: str, database: Database) -> None:
-        self.key = key
-        self._database = database
-
-    def __repr__(self) -> str:
-        return f"<agentrun run {self.key!r}>"
-
-    def status(self) -> RunStatus:
-        """queued, running, waiting, held, done, failed or cancelled."""
-        status: RunStatus = self._database.find(self.key)["status"]
-        return status
-
-    def transcript(self) -> Transcript:
-        """What happened, from the journal alone: no network call, nothing executed."""
-        run = self._database.find(self.key)
-        events, _ = self._database.events(run["run_id"])
-        return fold(events)
-
-
-def get(key: str) -> Handle:
+def get(key: str) -> Handle[Any]:
     """The run with this key. Raises RunNotFound."""
     database = default()
     database.find(key)
@@ -68,8 +54,6 @@ def resume(key: str, *, by: str | None = None, reason: str | None = None) -> Any
     flow, is_async = _resumption(key, by, reason)
     if not is_async:
         return run_sync(flow)
-    import asyncio
-
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -84,7 +68,7 @@ async def aresume(key: str, *, by: str | None = None, reason: str | None = None)
 
 
 def _resumption(key: str, by: str | None, reason: str | None) -> tuple[Flow[Any], bool]:
-    agents.refuse_here(f"run {key!r}")
+    agents.refuse_while_importing(f"run {key!r}")
     database = default()
     run = database.find(key)
     agent = agents.registered(run["agent"])
@@ -123,8 +107,124 @@ def resolve(
         what = "is not in doubt" if doubt is None else f"is in doubt about step {doubt}"
         raise RunError(f"run {key!r} {what}; `agentrun inbox` lists what waits", key=key)
     return database.send_mail(
-        run["run_id"], "resolve", step=step, by=by or somebody(), reason=reason, payload=payload
+        key, "resolve", step=step, by=by or somebody(), reason=reason, payload=payload
     )
+
+
+def approve(
+    key: str,
+    step: int,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+    arguments: dict[str, Any] | None = None,
+    expires: datetime | None = None,
+) -> UUID:
+    """Approve a tool call that waits for a person; the run goes on when it is next taken up.
+
+    Args:
+        key: the run's key.
+        step: the number that `agentrun inbox` prints.
+        by: who approves; default: the name of the user of this process.
+        reason: why, for the record.
+        arguments: edited arguments, to call the tool with instead of those asked for.
+        expires: after this time the approval counts no more.
+
+    Raises:
+        RunNotFound: no run has this key.
+        RunError: the run does not wait at this step.
+    """
+    payload: dict[str, Any] = {"arguments": arguments} if arguments is not None else {}
+    if expires is not None:
+        payload["expires"] = expires.isoformat()
+    return _decide(key, "approve", step, by, reason, payload)
+
+
+def reject(key: str, step: int, *, by: str | None = None, reason: str | None = None) -> UUID:
+    """Reject a tool call that waits for a person; the model is told so, and why.
+
+    Raises:
+        RunNotFound: no run has this key.
+        RunError: the run does not wait at this step.
+    """
+    return _decide(key, "reject", step, by, reason, {})
+
+
+def _decide(
+    key: str, kind: str, step: int, by: str | None, reason: str | None, payload: dict[str, Any]
+) -> UUID:
+    check(payload, "payload")
+    database = default()
+    run = database.find(key)
+    if run["status"] != "held" or run["open_doubt"] != step:
+        raise RunError(
+            f"run {key!r} does not wait for a decision about step {step}; "
+            "`agentrun inbox` lists what waits",
+            key=key,
+        )
+    return database.send_mail(
+        key, kind, step=step, by=by or somebody(), reason=reason, payload=payload
+    )
+
+
+def send(key: str, name: str, payload: Any = None) -> UUID:
+    """Send a signal to a run, which `receive(name)` returns there; also before it is asked for.
+
+    Raises:
+        RunNotFound: no run has this key.
+        ConfigError: the name is empty.
+    """
+    letter = signal(name, payload)
+    check(letter, "payload")
+    database = default()
+    database.find(key)
+    line = current_line()
+    # Inside a run the letter's id derives from the run, so that a resume sends the same one.
+    mail_id = None if line is None else derived(line, "send")
+    by = somebody() if line is None else line.run.key
+    if line is not None:
+        run_sync(_flushed(line))
+    return database.send_mail(
+        key, "signal", step=None, by=by, reason=None, payload=letter, mail_id=mail_id
+    )
+
+
+async def asend(key: str, name: str, payload: Any = None) -> UUID:
+    """`send`, awaited."""
+    return await asyncio.to_thread(send, key, name, payload)
+
+
+def _flushed(line: Line) -> Flow[None]:
+    """An effect on another run begins only when all of this one is durable."""
+    line.run.check(line.scope)
+    yield line.run.flushed()
+    yield from line.run.fence()
+
+
+def cancel(key: str, *, by: str | None = None, reason: str | None = None) -> None:
+    """Cancel a run: at once if nobody executes it, else at its next step; its children too.
+
+    Raises:
+        RunNotFound: no run has this key.
+        RunError: the run has ended already.
+    """
+    database = default()
+    run = database.find(key)
+    if run["status"] in ("done", "failed", "cancelled"):
+        raise RunError(f"run {key!r} is {run['status']} already", key=key)
+    by = by or somebody()
+    database.send_mail(key, "cancel", step=None, by=by, reason=reason, payload={})
+    why = f"by {by}" + (f": {reason}" if reason else "")
+    owned, _ = database.owner_of(run)
+    claimed = None if owned else database.claim(run, f"cancelled {why}")
+    if claimed is None:
+        return  # its owner reads the letter
+    tail, events = claimed
+    cancelled = Event(event="run_cancelled", by=by, reason=why)
+    database.writer.wait(database.writer.append(tail, [cancelled]))
+    for child in open_children(key, events):
+        with contextlib.suppress(RunError):
+            cancel(child, by=by, reason=f"its parent {key!r} was cancelled")
 
 
 def somebody() -> str:

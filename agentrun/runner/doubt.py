@@ -73,7 +73,7 @@ def settle(step: Step, known: Known) -> Flow[None]:
             late["output"],
         )
         return
-    if (yield from _by_mail(step)):
+    if (yield from _by_mail(step, known)):
         return
     yield from _until_settled(step, opened.worker or "")
     why = ""
@@ -85,23 +85,30 @@ def settle(step: Step, known: Known) -> Flow[None]:
 
 
 def _until_settled(step: Step, worker: str) -> Flow[None]:
-    """Wait until the worker that began the attempt can surely send nothing more."""
+    """Wait until the worker that began the attempt can surely send nothing more.
+
+    One that lives on let go of the run: what it had not sent by then, its fence has held back
+    since. It gets as long as a dead one, no longer.
+    """
     database = step.run.database
-    while True:
-        left: float = yield blocking(lambda: database.settled_in(worker))
-        if left <= 0:
-            return
+    waited, left = 0.0, (yield blocking(lambda: database.settled_in(worker)))
+    longest: float = left
+    while left > 0 and waited < longest:
         step.run.check(step.scope)
         yield pause(min(left, 0.5))
+        waited += 0.5
+        left = yield blocking(lambda: database.settled_in(worker))
 
 
-def _by_mail(step: Step) -> Flow[bool]:
-    """Apply a person's resolution, if one was sent and not yet used."""
-    database, run_id = step.run.database, step.run.run_id
-    for letter in (yield blocking(lambda: database.mail(run_id))):
-        fresh = str(letter["id"]) not in step.run.consumed
-        if letter["kind"] == "resolve" and letter["step"] == step.number and fresh:
+def _by_mail(step: Step, known: Known) -> Flow[bool]:
+    """Apply a person's resolution, if one was sent since this doubt was raised."""
+    raised = known.doubted_at
+    for letter in (yield from step.run.letters(step.ident)):
+        if letter["kind"] == "resolve" and letter["step"] == step.number:
             step.run.consumed.add(str(letter["id"]))
+            if raised is None or letter["sent_at"] < raised:  # it was about an earlier attempt
+                step.run.append(step.read(letter))
+                continue
             payload = letter["payload"]
             _close(
                 step,
@@ -131,7 +138,7 @@ def _reconciled(step: Step) -> Flow[str]:
         return await answer if inspect.isawaitable(answer) else answer
 
     try:
-        step.run.heart.fence()
+        yield from step.run.fence()
         outcome = yield Op(ask, ask_async)
     except Exception as error:
         return f"reconcile raised {type(error).__name__}: {error}"
@@ -199,11 +206,10 @@ def _close(
         kind = "agentrun.core.errors.ToolFailed"
         outcome, output = "error", {"error": {"type": kind, "message": text, "args": [text]}}
     if outcome:
-        step.outcome = step.outcome_event(outcome, output, by=by)
-        events.append(step.outcome)
+        events.append(step.outcome_event(outcome, output, by=by))
     step.run.append(*events)
     if outcome:
-        step.done()
+        step.over(events[-1])
 
 
 __all__ = ["Happened", "NotHappened", "OnDoubt", "Outcome", "Policy", "Unknown"]

@@ -7,9 +7,10 @@ Ctrl-C), exactly one last event of this claim says so; only a lost lease writes 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core.codec import Unserialisable, check, fingerprint
 from agentrun.core.errors import (
+    ConfigError,
     Diverged,
     Diverging,
     Interrupt,
@@ -34,6 +36,7 @@ from agentrun.core.flow import Flow, Op
 from agentrun.core.secrets import redact
 from agentrun.runner import failures, propagate
 from agentrun.runner.context import Line, RunContext, blocking, on_line
+from agentrun.runner.handle import ended, failed_text
 from agentrun.runner.waiting import pause
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
@@ -42,6 +45,7 @@ from agentrun.store.liveness import Life
 if TYPE_CHECKING:
     from agentrun.runner.agent import Agent
 
+RECEIVED = Event(event="received")
 _POLL = (0.02, 0.5)  # seconds between looks at a run that somebody else executes: first, at most
 _DRAIN = 30.0  # seconds that steps in flight get to finish when a run is interrupted
 _HANDED_BACK = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
@@ -55,6 +59,10 @@ class Options:
     on_busy: Literal["wait", "raise"] = "wait"
     on_held: Literal["raise", "wait"] = "raise"
     on_divergence: Literal["refuse", "accept"] = "refuse"
+    in_place: bool = True  # False in a worker: waits park the run
+    queue: str = "default"
+    priority: int = 0
+    delay: float | None = None  # seconds before a submitted run is due
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,38 @@ def start(
     key: str,
     options: Options,
     arguments: dict[str, Json],
+    parent: tuple[RunContext, int] | None = None,
 ) -> Flow[Any]:
-    """Create the run, or find it, and see it to its end here."""
+    """Create the run, or find it, and see it to its end here; ``parent`` is a run and its step."""
+    yield from create(agent, database, key, options, arguments, parent)
+    return (yield from proceed(agent, database, key, options, None, parent and parent[0]))
+
+
+def create(
+    agent: Agent[..., Any],
+    database: Database,
+    key: str,
+    options: Options,
+    arguments: dict[str, Json],
+    parent: tuple[RunContext, int] | None = None,
+) -> Flow[None]:
+    """Create the run, or find that it is there with the same agent and arguments."""
     check(arguments, "arguments")
     mark = fingerprint(redact(arguments)[0])
-    yield blocking(lambda: database.create(key, agent.name, arguments, mark))
+    given: dict[str, Json] = {"args": arguments}
+    if parent is not None:
+        given["parent"] = {"key": parent[0].key, "step": parent[1]}
+    yield blocking(
+        lambda: database.create(
+            key,
+            agent.name,
+            given,
+            mark,
+            queue=options.queue,
+            priority=options.priority,
+            delay=options.delay,
+        )
+    )
     run: dict[str, Any] = yield blocking(lambda: database.find(key))
     if run["agent"] != agent.name:
         raise RunConflict(
@@ -89,11 +124,15 @@ def start(
             f"choose another key, or `agentrun show {key}` to see them",
             key=key,
         )
-    return (yield from proceed(agent, database, key, options, person=None))
 
 
 def proceed(
-    agent: Agent[..., Any], database: Database, key: str, options: Options, person: Person | None
+    agent: Agent[..., Any],
+    database: Database,
+    key: str,
+    options: Options,
+    person: Person | None,
+    parent: RunContext | None = None,
 ) -> Flow[Any]:
     """Go on with an existing run until it is done, failed, or held."""
     wait = _POLL[0]
@@ -101,13 +140,18 @@ def proceed(
         run: dict[str, Any] = yield blocking(partial(database.find, key))
         if run["status"] == "done" or (run["status"] in ("failed", "cancelled") and not person):
             events, _ = yield blocking(partial(database.events, run["run_id"]))
-            return _recorded(agent, key, events)
+            return agent.arguments.result.decode(ended(key, events[-1]))
         if not person and (yield from _still_in_doubt(database, run)):
             if options.on_held == "raise":
                 raise _held(key, run["reason"], run["open_doubt"])
             yield pause(_POLL[1])
             continue
-        claimed = yield blocking(partial(_claim, database, run, person))
+        claim = _Claim(database, run, person)
+        try:
+            claimed = yield blocking(claim)
+        except BaseException:
+            claim.drop()
+            raise
         if isinstance(claimed, str) and options.on_busy == "raise":
             raise RunConflict(f"run {key!r} is being executed by {claimed}", key=key)
         if claimed is None or isinstance(claimed, str):
@@ -115,11 +159,13 @@ def proceed(
             wait = min(_POLL[1], wait * 1.5)
             continue
         try:
-            return (yield from _execute(agent, database, key, options, claimed, person))
+            return (
+                yield from execute(agent, database, key, options, claimed, person, parent=parent)
+            )
         except LeaseLost:
             person = None  # another worker has the run: wait for what it makes of it
         except RunHeld as held:
-            if options.on_held == "raise" or held.step is None:
+            if options.on_held == "raise" or held.step is None or not options.in_place:
                 raise
 
 
@@ -130,12 +176,38 @@ def _still_in_doubt(database: Database, run: dict[str, Any]) -> Flow[bool]:
     return not news
 
 
-def _claim(
-    database: Database, run: dict[str, Any], person: Person | None
-) -> tuple[Tail, list[Event]] | str | None:
-    """The claimed run; the name of its live owner; or None when somebody else was faster."""
-    owned, life = database.owner_of(run)
-    return str(run["owner"]) if owned else database.claim(run, _why(run, life, person))
+class _Claim:
+    """Claims the run; hands it back should nobody wait for it any more, as when cancelled.
+
+    A thread cannot be cancelled, and a run claimed by it would be executed by nobody.
+    """
+
+    def __init__(self, database: Database, run: dict[str, Any], person: Person | None) -> None:
+        self._database, self._run, self._person = database, run, person
+        self._lock = threading.Lock()
+        self._dropped = False
+        self._tail: Tail | None = None
+
+    def __call__(self) -> tuple[Tail, list[Event]] | str | None:
+        """The claimed run; the name of its live owner; or None when somebody else was faster."""
+        run, database = self._run, self._database
+        owned, life = database.owner_of(run)
+        if owned:
+            return str(run["owner"])
+        claimed = database.claim(run, _why(run, life, self._person))
+        if claimed is not None:
+            with self._lock:
+                self._tail = claimed[0]
+                if self._dropped:
+                    database.hand_back(self._tail)
+        return claimed
+
+    def drop(self) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            self._dropped = True
+            if self._tail is not None:
+                self._database.hand_back(self._tail)
 
 
 def _why(run: dict[str, Any], life: Life | None, person: Person | None) -> str:
@@ -149,30 +221,43 @@ def _why(run: dict[str, Any], life: Life | None, person: Person | None) -> str:
 # -- one claim -----------------------------------------------------------------------------------
 
 
-def _execute(
+def execute(
     agent: Agent[..., Any],
     database: Database,
     key: str,
     options: Options,
     claimed: tuple[Tail, list[Event]],
-    person: Person | None,
+    person: Person | None = None,
+    *,
+    parent: RunContext | None = None,
 ) -> Flow[Any]:
+    """Execute a claimed run, and journal how it ends."""
     tail, events = claimed
-    run = RunContext(database, key, agent.name, tail, events, options.on_divergence)
+    run = RunContext(
+        database, key, agent.name, tail, events, options.on_divergence, options.in_place
+    )
     database.enter(run.run_id, run)
+    if parent is not None:
+        parent.children.append(run)
+    else:
+        run.parent = events[0].input.get("parent")
     try:
-        with _terminable(run) as signalled:
+        with _terminable(run):
             if person is not None:
                 _reopen(run, person)
             try:
                 arguments = agent.arguments.validate(events[0].input["args"])
                 value = yield agent.body(Line(run, run.root), arguments)
             except BaseException as error:
-                return (yield from _ended(run, agent, None, error, signalled))
-            return (yield from _ended(run, agent, value, None, signalled))
+                return (yield from _ended(run, agent, None, error))
+            return (yield from _ended(run, agent, value, None))
     finally:
-        run.stop(Interrupt(f"run {key!r} has ended in this process"))
-        database.leave(run.run_id)
+        if run.pid == os.getpid():
+            run.let_go()  # interrupted once more, while it was coming to its end
+            run.stop(Interrupt(f"run {key!r} has ended in this process"))
+            database.leave(run.run_id)
+            if parent is not None:
+                parent.children.remove(run)
 
 
 def _reopen(run: RunContext, person: Person) -> None:
@@ -200,36 +285,46 @@ def _ended(
     agent: Agent[..., Any],
     value: Any,
     error: BaseException | None,
-    signalled: list[int],
 ) -> Flow[Any]:
     """Journal how the agent ended, make it durable, and return or raise what that means."""
     interrupt = run.interrupt
+    if run.pid != os.getpid() or isinstance(error, GeneratorExit):
+        raise error or ConfigError(f"run {run.key!r} goes on in the parent of this forked process")
     if interrupt is None and isinstance(error, _HANDED_BACK):
         interrupt = Parking(f"interrupted: {type(error).__name__}", status="queued")
+    elif interrupt is None and isinstance(error, Interrupt):
+        interrupt = error
     if interrupt is not None:
+        handed_back = isinstance(error, _HANDED_BACK) and not isinstance(interrupt, RunCancelled)
         run.stop(interrupt)
-        yield from _in_flight(run)
-        yield from _interrupted(run, interrupt)
-        if isinstance(error, _HANDED_BACK):
-            raise error
-        if signalled:
-            raise SystemExit(128 + signalled[0])
-        raise _seen_outside(run, interrupt)
+        try:
+            yield from _in_flight(run)
+            yield from _interrupted(run, interrupt)
+        except LeaseLost:
+            if not handed_back:
+                raise
+        raise error if handed_back and error else _seen_outside(run, interrupt)
+    failing = run.failing_step
+    run.stop(Interrupt(f"run {run.key!r} has ended in this process"))
+    yield from _in_flight(run)
     if error is None:
         stored, error = _result(agent, value)
     if error is not None:
         failed = Event(
             event="run_failed",
-            step=run.failing_step,
+            step=failing,
             reason=f"{type(error).__name__}: {error}",
             output=failures.describe(error, trace=True),
             has_output=True,
         )
         yield run.end(failed)
+        yield from _tell_parent(run, failed)
         raise RunFailed(
-            _failed_text(run.key, f"{type(error).__name__}: {error}"), key=run.key
+            failed_text(run.key, f"{type(error).__name__}: {error}"), key=run.key
         ) from error
-    yield run.end(Event(event="run_finished", output=stored, has_output=True))
+    finished = Event(event="run_finished", output=stored, has_output=True)
+    yield run.end(finished)
+    yield from _tell_parent(run, finished)
     return agent.arguments.result.decode(stored)
 
 
@@ -251,19 +346,47 @@ def _interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
             last = Event(event="handed_back", reason=str(interrupt))
         case Parking():
             last = Event(
-                event="parked", status=interrupt.status, step=interrupt.step, reason=str(interrupt)
+                event="parked",
+                status=interrupt.status,
+                step=interrupt.step,
+                reason=str(interrupt),
+                wake_at=interrupt.wake_at,
             )
         case RunCancelled():
             last = Event(event="run_cancelled", reason=str(interrupt))
         case _:
             last = Event(event="parked", status="held", reason=str(interrupt))
     yield run.end(last)
+    yield from _tell_parent(run, last)
+    if last.event == "parked":  # mail may have come while the park was on its way
+        looks = list(run.seen.values())
+        seen = UUIDS([UUID(letter) for letter in set.intersection(*looks)] if looks else [])
+        looked = bool(looks)
+        yield blocking(
+            partial(run.database.query, "wake", run_id=run.run_id, looked=looked, seen=seen)
+        )
+
+
+def _tell_parent(run: RunContext, last: Event) -> Flow[None]:
+    """Wake the parent of a child run that ended by itself, while its parent was parked."""
+    parent = run.parent
+    if parent is not None and last.event in ("run_finished", "run_failed", "run_cancelled"):
+        yield blocking(
+            lambda: run.database.send_mail(
+                parent["key"],
+                "child",
+                step=parent["step"],
+                by=run.key,
+                reason=last.event,
+                payload={},
+            )
+        )
 
 
 def _in_flight(run: RunContext) -> Flow[None]:
     """Let steps in flight in other tasks and threads finish, so that their outcomes count."""
     waited = 0.0
-    while run.under_way > 0 and waited < _DRAIN:
+    while run.in_flight() and waited < _DRAIN:
         yield pause(0.02)
         waited += 0.02
 
@@ -291,30 +414,11 @@ def _held(key: str, reason: str | None, step: int | None) -> RunHeld:
     return RunHeld(f"run {key!r} waits for a person: {reason}", key=key, step=step)
 
 
-def _failed_text(key: str, cause: str) -> str:
-    return (
-        f"run {key!r} failed: {cause.rstrip('.')}. `agentrun show {key}` shows where; "
-        f"agentrun.resume({key!r}) goes on from the last recorded step"
-    )
-
-
-def _recorded(agent: Agent[..., Any], key: str, events: Sequence[Event]) -> Any:
-    """The end of a run that ended before, in this process or another."""
-    last = events[-1]
-    if last.event == "run_finished":
-        return agent.arguments.result.decode(last.output)
-    if last.event == "run_failed":
-        raise RunFailed(_failed_text(key, last.reason or ""), key=key) from failures.rebuild(
-            last.output
-        )
-    raise RunError(f"run {key!r} was cancelled: {last.reason}", key=key)
-
-
 # -- signals ---------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _terminable(run: RunContext) -> Iterator[list[int]]:
+def _terminable(run: RunContext) -> Iterator[None]:
     """SIGTERM drains: the step in flight finishes, the run is handed back, the process exits.
 
     Only in the main thread, and only where nobody else handles the signal.
@@ -322,18 +426,22 @@ def _terminable(run: RunContext) -> Iterator[list[int]]:
     received: list[int] = []
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield received
+        yield
         return
 
     def handle(number: int, _frame: Any) -> None:
         received.append(number)
-        run.drain()
+        for other in [run, *run.database.active.values()]:
+            other.drain()
 
     signal.signal(signal.SIGTERM, handle)
     try:
-        yield received
+        yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) is handle:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if received:
+            raise SystemExit(128 + received[0])
 
 
 def call_body(
@@ -348,13 +456,20 @@ def call_body(
 
     def call() -> Any:
         with on_line(line):
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                line.run.quit()
 
     async def call_async() -> Any:
         if not is_async:
             return await asyncio.to_thread(call)
         propagate.install_on(asyncio.get_running_loop())
+        line.run.task = asyncio.current_task()
         with on_line(line):
-            return await function(*args, **kwargs)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                line.run.quit()
 
     return Op(call, call_async)

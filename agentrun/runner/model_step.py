@@ -68,9 +68,13 @@ class RecordedCall:
         return known.failures if known else 0
 
     def attempt(self) -> Flow[ModelReply | None]:
-        reply: ModelReply | None = yield from self.step.attempt(
-            lambda output, status: _read(self.line, output, None)
-        )
+        try:
+            reply: ModelReply | None = yield from self.step.attempt(
+                lambda output, status: _read(self.line, output, None)
+            )
+        except BaseException:
+            self.step.done()
+            raise
         return reply
 
     def failed(self, failure: CallFailed, retry_in: float) -> None:

@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from agentrun.core.codec import Unserialisable, check
 from agentrun.core.errors import ToolFailed, ToolTimeout
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
-from agentrun.runner import doubt, failures, transaction
+from agentrun.runner import approvals, doubt, failures, transaction
 from agentrun.runner.context import Line, StepInfo, on_line
 from agentrun.runner.step import Step, Wanted, open_step
 from agentrun.runner.values import Result
@@ -38,6 +38,10 @@ class Body:
     result: Result
     retries: int = 0
     timeout: float | None = None  # seconds an attempt may take
+    approve: bool = False  # wait for a person before the first attempt
+    edited: Callable[[Json], Callable[[StepInfo], Any]] | None = (
+        None  # the call a person made of it
+    )
 
 
 def perform(line: Line, wanted: Wanted, body: Body) -> Flow[Any]:
@@ -47,6 +51,10 @@ def perform(line: Line, wanted: Wanted, body: Body) -> Flow[Any]:
     """
     step = yield from open_step(line, wanted)
     try:
+        if body.approve and step.outcome is None:
+            given = yield from approvals.settle(step)
+            if given is not None and body.edited is not None:
+                body = replace(body, call=body.edited(given))
         while step.outcome is None:
             if wanted.effect == "transaction":
                 yield from transaction.attempt(step, partial(_invoke, line, step, body), body)
@@ -64,13 +72,13 @@ def _attempt(line: Line, step: Step, body: Body) -> Flow[None]:
         return
     try:
         value = yield _invoke(line, step, body, None)
-    except ToolTimeout as error:
+    except _Stopped as stopped:
         if step.wanted.effect == "once":  # it was stopped half-way: nobody knows
             yield from doubt.settle(step, step.run.history.steps[step.ident])
             if step.outcome is None:  # decided that another attempt may follow, but not at once
                 yield pause(_backoff(step.attempts - 1))
         else:
-            yield from _failed(step, body, error)
+            yield from _failed(step, body, ToolTimeout(str(stopped)))
     except Exception as error:
         yield from _failed(step, body, error)
     else:
@@ -167,5 +175,9 @@ def _in_time(call: Callable[[], Any], timeout: float, name: str) -> Any:
     raise value
 
 
-def _too_long(name: str, timeout: float | None) -> ToolTimeout:
-    return ToolTimeout(f"{name} took longer than its timeout of {timeout:g} s")
+class _Stopped(Exception):
+    """This very attempt ran out of its time; unlike a ToolTimeout that its body let through."""
+
+
+def _too_long(name: str, timeout: float | None) -> _Stopped:
+    return _Stopped(f"{name} took longer than its timeout of {timeout:g} s")

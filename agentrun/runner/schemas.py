@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, get_args
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
+from agentrun.runner.replies import Api
 from agentrun.runner.tool import Tool
 
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
 _PARAMETER = re.compile(r"^(\w+)(?:\s*\([^)]*\))?:\s*(.+)$")
 
 
-def schemas(*tools: Tool[..., Any], api: Literal["chat"] = "chat") -> list[dict[str, Json]]:
-    """The ``tools=`` argument for a model call, one entry a tool, strict where that can be.
+def schemas(*tools: Tool[..., Any], api: Api = "chat") -> list[dict[str, Json]]:
+    """The ``tools=`` argument for a model call, one entry a tool.
 
-    ``idempotency_key`` is left out: agentrun fills it in. A parameter with a default may be null
-    to the model, and then has its default.
+    ``api`` is "chat" (OpenAI's chat completions), "responses" or "anthropic". OpenAI's are strict
+    where that can be; Anthropic's are not, since not all of its models take that.
+    ``idempotency_key`` is left out: agentrun fills it in. A parameter with a default may be left
+    out by the model, or null if the schema is strict, and then has its default.
 
     Raises:
         ConfigError: ``api`` is unknown, two tools share a name, or something is no tool.
     """
-    if api != "chat":
-        raise ConfigError(f"schemas(api={api!r}): this version knows 'chat'")
+    if api not in get_args(Api):
+        known = ", ".join(map(repr, get_args(Api)))
+        raise ConfigError(f"schemas(api={api!r}): there is no such API; it is one of {known}")
     by_name(tools)
-    return [_chat(tool) for tool in tools]
+    return [_DESCRIBE[api](tool) for tool in tools]
 
 
 def by_name(tools: Any) -> dict[str, Tool[..., Any]]:
@@ -42,17 +47,43 @@ def by_name(tools: Any) -> dict[str, Tool[..., Any]]:
 
 
 def _chat(tool: Tool[..., Any]) -> dict[str, Json]:
+    function = _described(tool)
+    if _strictly(function["parameters"]):
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _responses(tool: Tool[..., Any]) -> dict[str, Json]:
+    function = _described(tool)
+    # Said either way: here a function is strict unless it says that it is not.
+    return {"type": "function", **function, "strict": _strictly(function["parameters"])}
+
+
+def _anthropic(tool: Tool[..., Any]) -> dict[str, Json]:
+    function = _described(tool)
+    return {
+        "name": function["name"],
+        "description": function["description"],
+        "input_schema": function["parameters"],
+    }
+
+
+_DESCRIBE: dict[Api, Callable[[Tool[..., Any]], dict[str, Json]]] = {
+    "chat": _chat,
+    "responses": _responses,
+    "anthropic": _anthropic,
+}
+
+
+def _described(tool: Tool[..., Any]) -> dict[str, Json]:
+    """Name, description and parameters, as the docstring and the signature give them."""
     summary, described = _docstring(tool.function)
     schema = tool.arguments.model.model_json_schema(by_alias=True)
     _clean(schema)
     for name, text in described.items():
         if name in schema.get("properties", {}):
             schema["properties"][name].setdefault("description", text)
-    strict = _strictly(schema)
-    function: dict[str, Json] = {"name": tool.name, "description": summary, "parameters": schema}
-    if strict:
-        function["strict"] = True
-    return {"type": "function", "function": function}
+    return {"name": tool.name, "description": summary, "parameters": schema}
 
 
 def _docstring(function: Any) -> tuple[str, dict[str, str]]:

@@ -7,7 +7,7 @@ queued before anything is handed on; what is recorded is handed out and never pe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,11 +24,15 @@ from agentrun.core.identity import (
     fingerprint_step,
     place_call,
     place_next,
+    scope_of,
     step_key,
 )
 from agentrun.core.secrets import redact
 from agentrun.runner import doubt
 from agentrun.runner.context import Line, RunContext, blocking, performer
+from agentrun.runner.waiting import pause
+
+_JOIN = 0.02  # seconds between looks at a step that another thread performs
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Step:
                 if late is not None:
                     self.adopted = late["attempt"]
                     return adopt(late["output"], late["status"])
-        self.run.heart.fence()
+        yield from self.run.fence()
         self.run.check(self.scope)
         return None
 
@@ -127,11 +131,23 @@ class Step:
         by: str | None = None,
     ) -> Event:
         """Record the outcome. Not waited for: the next effect of the run waits for it."""
-        self.outcome = self.outcome_event(status, output, raw=raw, model=model, usage=usage, by=by)
-        self.run.append(self.outcome)
-        self.run.failing_step = self.number if status == "error" else None
+        outcome = self.outcome_event(status, output, raw=raw, model=model, usage=usage, by=by)
+        self.run.append(outcome)
+        self.over(outcome)
+        return outcome
+
+    def took(self, event: Event, seq: int) -> None:
+        """Take in an event that went into the journal by another way: its transaction's own."""
+        with self.run.lock:
+            self.run.history.apply(replace(event, seq=seq))
+        if event.event == "step_finished":
+            self.over(event)
+
+    def over(self, outcome: Event) -> None:
+        """The step has its outcome, which is in the journal or on its way there."""
+        self.outcome = outcome
+        self.run.failing_step = self.number if outcome.status == "error" else None
         self.done()
-        return self.outcome
 
     def outcome_event(self, status: str, output: Json, **columns: Any) -> Event:
         """The outcome as an event; tools repeat their arguments, so that one row answers."""
@@ -144,19 +160,44 @@ class Step:
             **columns,
         )
 
-    def resolved(self, status: str, by: str, reason: str | None, mail: str | None = None) -> Event:
+    def resolved(
+        self,
+        status: str,
+        by: str,
+        reason: str | None,
+        mail: str | None = None,
+        output: Json = None,
+    ) -> Event:
         """A decision about this step, as an event."""
-        return self._event("resolved", status=status, by=by, reason=reason, key=mail)
+        told = {} if output is None else {"output": output, "has_output": True}
+        return self._event("resolved", status=status, by=by, reason=reason, key=mail, **told)
+
+    def read(self, letter: dict[str, Any]) -> Event:
+        """That a letter was read, as an event: so that it is read once."""
+        return Event(
+            event="received",
+            step=self.number,
+            kind=self.wanted.kind,
+            name=self.wanted.name,
+            ident=self.ident,
+            key=str(letter["id"]),
+            by=letter["by"],
+            reason=letter["reason"],
+        )
+
+    def asks_approval(self, reason: str) -> Event:
+        """That the step waits for a person, as an event: what is asked for, before any attempt."""
+        return self._event("approval_requested", reason=reason)
 
     def done(self) -> None:
         """The step is not under way any more."""
         with self.run.lock:
             if self.scope.active.pop(self.number, None) is not None:
-                self.run.under_way -= 1
+                self.run.under_way.pop(self.ident, None)
 
     def _event(self, event: Any, **columns: Any) -> Event:
         outcome = event == "step_finished"
-        tells = (
+        tells = event == "approval_requested" or (
             self.wanted.kind != "model"
             if outcome
             else (event == "attempt_started" and self.attempts == 1)
@@ -190,12 +231,15 @@ def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
     run = line.run
     with run.lock:
         run.check(line.scope)
+        _leave_behind(line)
         step, known = _placed(line, wanted)
-        if step.outcome is None:
-            line.scope.active[step.number] = performer()
-            run.under_way += 1
-        else:
-            run.failing_step = step.number if step.outcome.status == "error" else None
+    while not _taken(step):
+        # The body of an attempt that timed out still performs it: its outcome is this one's.
+        yield pause(_JOIN)
+        run.check(line.scope)
+        known = run.history.steps.get(step.ident)
+        if known is not None:
+            step.number, step.attempts, step.outcome = known.step, known.attempts, known.outcome
     if known is not None and known.open is not None and wanted.effect == "once":
         try:
             yield from doubt.settle(step, known)
@@ -203,6 +247,29 @@ def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
             step.done()
             raise
     return step
+
+
+def _leave_behind(line: Line) -> None:
+    """Whoever asks for the next step of a scope is done with the last, whatever became of it."""
+    me = performer()
+    for number in [n for n, who in line.scope.active.items() if who == me]:
+        del line.scope.active[number]
+    for ident in [i for i, who in line.run.under_way.items() if who == me]:
+        if scope_of(ident) == line.scope.path:
+            del line.run.under_way[ident]
+
+
+def _taken(step: Step) -> bool:
+    """Note who performs the step, or that its outcome is handed out; False: another performs it."""
+    run = step.run
+    with run.lock:
+        if step.outcome is not None:
+            run.failing_step = step.number if step.outcome.status == "error" else None
+        elif step.ident in run.in_flight():
+            return False
+        else:
+            run.under_way[step.ident] = step.scope.active[step.number] = performer()
+        return True
 
 
 def _placed(line: Line, wanted: Wanted) -> tuple[Step, Known | None]:

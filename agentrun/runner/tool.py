@@ -19,6 +19,8 @@ from agentrun.core.errors import ConfigError, ToolFailed
 from agentrun.core.events import Effect, Json, Kind
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.identity import Asked, find_call
+from agentrun.runner import approvals
+from agentrun.runner.approvals import Approve
 from agentrun.runner.context import Line, StepInfo, current_line
 from agentrun.runner.doubt import OnDoubt, Policy
 from agentrun.runner.perform import Body, perform
@@ -45,6 +47,7 @@ class Tool(Generic[P, R]):
         timeout: float | None,
         on_doubt: OnDoubt,
         reconcile: Callable[..., Any] | None,
+        approve: Approve,
         kind: Kind,
     ) -> None:
         functools.update_wrapper(cast(Any, self), function)
@@ -55,6 +58,7 @@ class Tool(Generic[P, R]):
         self.timeout = timeout
         self.on_doubt = on_doubt
         self.reconcile = reconcile
+        self.approve = approve
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self._check()
@@ -105,6 +109,8 @@ class Tool(Generic[P, R]):
             self.arguments.result,
             self.retries,
             self.timeout,
+            approve=approvals.wanted(self.approve, values),
+            edited=lambda given: functools.partial(self._invoke, self.validated(given)),
         )
         return (yield from perform(line, wanted, body))
 
@@ -178,6 +184,7 @@ class _Decorator:
         timeout: float | None = None,
         on_doubt: OnDoubt = "hold",
         reconcile: Callable[..., Any] | None = None,
+        approve: Approve = False,
     ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
     def __call__(
         self,
@@ -190,6 +197,7 @@ class _Decorator:
         timeout: float | None = None,
         on_doubt: OnDoubt = "hold",
         reconcile: Callable[..., Any] | None = None,
+        approve: Approve = False,
     ) -> Any:
         """Make calls of a function recorded steps of the run they happen in.
 
@@ -206,6 +214,8 @@ class _Decorator:
                 outcome is unknown, ``retry``, or ``fail``.
             reconcile: called as ``reconcile(key, **arguments)`` to find out; returns
                 ``Happened(result)``, ``NotHappened()`` or ``Unknown()``.
+            approve: True, or a predicate on the arguments: such a call waits in the inbox until a
+                person approves exactly these arguments, edits them, or rejects the call.
 
         Raises:
             ConfigError: the options contradict each other.
@@ -222,6 +232,7 @@ class _Decorator:
                 timeout=timeout,
                 on_doubt=on_doubt,
                 reconcile=reconcile,
+                approve=approve,
                 kind=self._kind,
             )
 

@@ -2,33 +2,48 @@
 
 While the body runs on its connection no seq is taken. At its end the writer makes everything
 earlier durable and holds later events of the run back; the checkpoint is the connection's last
-statement, and one COMMIT decides about both. A serialization failure reruns the body whole. If the
-answer to COMMIT is lost, `attempt_failed` is appended at the same seq: success proves that the
-commit did not happen, refusal that it did (or that the run was lost).
+statement, and one COMMIT decides about both. A serialization failure, or a connection lost in the
+body, reruns the body whole. If the answer to COMMIT is lost, `attempt_failed` is appended at the
+same seq: success proves that the commit did not happen, refusal that it did (or that the run was
+lost).
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
-from agentrun.core.errors import LeaseLost, ToolFailed
+from agentrun.core.errors import LeaseLost, StoreError, ToolFailed
 from agentrun.core.events import Event
-from agentrun.core.flow import Flow, Op
+from agentrun.core.flow import Flow, Op, run_async, run_sync
 from agentrun.runner import failures
-from agentrun.runner.context import blocking
+from agentrun.runner.context import RunContext, blocking, on_line
 from agentrun.runner.step import Step
 from agentrun.runner.waiting import pause
-from agentrun.store.connection import RETRY_AT_ONCE, open_transaction, open_transaction_async
-from agentrun.store.journal import Batch, append, append_async
+from agentrun.store.connection import (
+    RETRY_AT_ONCE,
+    is_lost,
+    open_transaction,
+    open_transaction_async,
+)
+from agentrun.store.journal import Batch, Durable, append, append_async
 from agentrun.store.rows import to_row
+from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:
     from agentrun.runner.perform import Body
+
+logger = logging.getLogger("agentrun")
+
+T = TypeVar("T")
+
+_TURN = 0.002  # seconds between looks whether another tool of the run has committed
 
 
 def attempt(step: Step, invoke: Callable[[Any], Op[Any]], body: Body) -> Flow[None]:
@@ -36,91 +51,174 @@ def attempt(step: Step, invoke: Callable[[Any], Op[Any]], body: Body) -> Flow[No
     step.run.check(step.scope)
     step.attempts += 1
     step.started_at = datetime.now(UTC)
-    step.run.heart.fence()
-    dsn = step.run.database.dsn
-    conn = yield Op(lambda: open_transaction(dsn), lambda: open_transaction_async(dsn))
+    conn = yield from _opened(step)
     try:
+        yield from step.run.fence()
         try:
             conn.lent = True
             value = yield invoke(conn)
             conn.lent = False
-        except RETRY_AT_ONCE as error:
-            yield from _again(step, body, error, rerun=True)
-            return
         except Exception as error:
-            yield from _again(step, body, error, rerun=False)
-            return
-        yield from _commit(step, conn, value, body)
+            retry_in = _retry_in(step, conn, error, body)
+            yield _apart(conn.close)  # its locks go before we wait
+            yield from _failed(step, error, retry_in)
+        else:
+            retry_in = yield _to_the_end(_commit(step, conn, value, body))
+            if step.outcome is None:
+                yield pause(retry_in)
     finally:
-        yield Op(conn.close, conn.close)
+        yield _apart(conn.close)
 
 
-def _again(step: Step, body: Body, error: Exception, *, rerun: bool) -> Flow[None]:
-    """The body failed, so nothing was committed: rerun it, retry it, or that is the outcome."""
-    known = step.run.history.steps.get(step.ident)
-    failed = known.failures if known else 0
-    limit = max(body.retries, 10) if rerun else body.retries
-    if failed >= limit or isinstance(error, ToolFailed):
+def _opened(step: Step) -> Flow[Any]:
+    """A connection for the body; waits, and says so, while the database is away."""
+    dsn, wait = step.run.database.dsn, 0.05
+    while True:
+        try:
+            opened = partial(open_transaction, dsn), partial(open_transaction_async, dsn)
+            return (yield _apart(*opened))
+        except psycopg.OperationalError as error:
+            logger.warning("waiting for the database: %s", str(error).strip())
+        yield pause(wait)
+        wait = min(1.0, wait * 2)
+        step.run.check(step.scope)
+
+
+def _failed(step: Step, error: Exception, retry_in: float | None) -> Flow[None]:
+    """The body failed, so nothing was committed: another attempt follows, or that is the end."""
+    if retry_in is None:
         step.finish("error", {"error": failures.describe(error)})
         raise error
-    retry_in = min(5.0, 0.02 * 2**failed) if rerun else min(30.0, 0.5 * 2**failed)
     step.failed(failures.describe(error), retry_in, f"{type(error).__name__}: {error}")
     yield pause(retry_in)
 
 
-def _commit(step: Step, conn: Any, value: Any, body: Body) -> Flow[None]:
+def _retry_in(step: Step, conn: Any, error: BaseException, body: Body) -> float | None:
+    """Seconds until a further attempt; None: there is none, the error is the outcome."""
+    known = step.run.history.steps.get(step.ident)
+    failed = known.failures if known else 0
+    if isinstance(error, RETRY_AT_ONCE) or is_lost(conn, error):
+        limit, retry_in = max(body.retries, 10), min(5.0, 0.02 * 2**failed)
+    else:
+        limit, retry_in = body.retries, min(30.0, 0.5 * 2**failed)
+    return None if isinstance(error, ToolFailed) or failed >= limit else retry_in
+
+
+def _commit(step: Step, conn: Any, value: Any, body: Body) -> Flow[float]:
+    """Checkpoint and COMMIT; returns after how many seconds to try again, if there is no outcome.
+
+    No seq is taken without being used: an event after the gap could never be appended.
+    """
     from agentrun.runner.perform import outcome_of
 
-    run, tail = step.run, step.run.tail
+    run, writer = step.run, step.run.database.writer
     status, output = outcome_of(step, value, body.result)
     outcome = step.outcome_event(status, output)
-    seq: int = yield blocking(lambda: _reserve(step))
-    batch = Batch([to_row(outcome, tail.run_id, seq, tail.epoch, tail.worker, tail.shared)])
+    reserved: tuple[int, list[Durable]] | None = None
     try:
-        accepted = yield Op(lambda: append(conn, batch), lambda: append_async(conn, batch))
-        if tail.run_id not in accepted:
-            raise run.stop(LeaseLost(f"the run was taken over from {tail.worker}"))
-        yield Op(conn.commit, conn.commit)
-    except (LeaseLost, GeneratorExit):
-        raise
-    except BaseException as error:
-        # First let go of the row that may lie uncommitted at this seq.
-        yield Op(conn.close, conn.close)
-        committed = yield blocking(partial(_committed, step, seq, batch, error))
-        if not isinstance(error, psycopg.Error):
+        while (reserved := _reserve(run)) is None:
+            yield pause(_TURN)
+        batch = _checkpoint(run, outcome, reserved[0])
+        try:
+            for done in reserved[1]:
+                yield run.durable(done)
+            yield from _sent(run, conn, batch)
+        except (LeaseLost, StoreError, GeneratorExit):
             raise
-        if not committed:
-            return  # another attempt follows
+        except BaseException as error:
+            return (yield from _lost(step, conn, batch, reserved[1], error, body))
+        step.took(outcome, reserved[0])
+        return 0.0
     finally:
-        run.database.writer.unpause(tail)
+        if reserved is not None:
+            writer.unpause(run.tail)
+
+
+def _reserve(run: RunContext) -> tuple[int, list[Durable]] | None:
+    """The checkpoint's seq and what must be durable before it; None: another tool has its turn."""
     with run.lock:
-        run.history.apply(outcome)
-    step.outcome = outcome
+        taken = run.tail.reserved is not None
+        return None if taken else run.database.writer.reserve(run.tail)
 
 
-def _reserve(step: Step) -> int:
-    """The seq of the checkpoint, once everything before it is durable."""
-    writer = step.run.database.writer
-    with step.run.lock:
-        seq, pending = writer.reserve(step.run.tail)
-    try:
-        for done in pending:
-            writer.wait(done)
-    except BaseException:
-        writer.unpause(step.run.tail)
-        raise
-    return seq
+def _checkpoint(run: RunContext, event: Event, seq: int) -> Batch:
+    tail = run.tail
+    return Batch([to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared)])
 
 
-def _committed(step: Step, seq: int, batch: Batch, error: BaseException) -> bool:
-    """Whether the checkpoint is in: settled by filling its seq with `attempt_failed`."""
-    run, tail = step.run, step.run.tail
-    filler: Event = step.failed_event(failures.describe(error), 0.0, "the commit failed")
-    row = to_row(filler, tail.run_id, seq, tail.epoch, tail.worker, tail.shared)
-    if run.database.fill(row):
-        with run.lock:
-            run.history.apply(filler)
-        return False
-    if run.database.settled(batch):
-        return True
-    raise run.stop(LeaseLost(f"the run was taken over from {tail.worker}"))
+def _sent(run: RunContext, conn: Any, batch: Batch) -> Flow[None]:
+    """The checkpoint as the connection's last statement, and COMMIT."""
+    soon = {"milliseconds": str(int(conn.deadline * 1000))}
+    yield _apart(partial(conn.execute, QUERIES["settle_soon"], soon))
+    accepted = yield _apart(partial(append, conn, batch), partial(append_async, conn, batch))
+    if run.run_id not in accepted:
+        raise run.stop(LeaseLost(f"the run was taken over from {run.tail.worker}"))
+    yield _apart(conn.commit)
+
+
+def _lost(
+    step: Step,
+    conn: Any,
+    batch: Batch,
+    before: list[Durable],
+    error: BaseException,
+    body: Body,
+) -> Flow[float]:
+    """The answer to COMMIT was lost, or it was refused: settled by filling the seq.
+
+    If the filler is in, the commit did not happen and never will; if not, it did.
+    """
+    run, seq = step.run, batch.rows[0].seq
+    retry_in: float | None = 0.0
+    if isinstance(error, psycopg.Error):
+        retry_in = _retry_in(step, conn, error, body)
+    described = failures.describe(error)
+    if retry_in is None:
+        filler = step.outcome_event("error", {"error": described})
+    else:
+        filler = step.failed_event(described, retry_in, f"the commit failed: {error}".strip())
+    yield _apart(conn.close)  # lets go of the row that may lie uncommitted at this seq
+    for done in before:
+        yield run.durable(done)
+    filled: bool = yield blocking(lambda: run.database.fill(_checkpoint(run, filler, seq).rows[0]))
+    if filled:
+        step.took(filler, seq)
+    elif (yield blocking(lambda: run.database.settled(batch))):
+        step.took(batch.rows[0].event, seq)
+    else:
+        raise run.stop(LeaseLost(f"the run was taken over from {run.tail.worker}"))
+    if not isinstance(error, psycopg.Error) or (filled and retry_in is None):
+        raise error
+    return retry_in or 0.0
+
+
+def _apart(sync: Callable[[], Any], asyn: Callable[[], Any] | None = None) -> Op[Any]:
+    """A call on the tool's connection. The tasks and threads it starts are none of the run's."""
+
+    async def awaited() -> Any:
+        with on_line(None):
+            return await (asyn or sync)()
+
+    return Op(sync, awaited)
+
+
+def _to_the_end(flow: Flow[T]) -> Op[T]:
+    """Drive ``flow`` to its end even if the waiter is cancelled meanwhile; that is raised then."""
+
+    async def shielded() -> T:
+        with on_line(None):
+            work = asyncio.ensure_future(run_async(flow))
+        cancelled: asyncio.CancelledError | None = None
+        while not work.done():
+            try:
+                await asyncio.shield(work)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            except BaseException:
+                break
+        if cancelled is not None and not work.cancelled():
+            work.exception()  # seen; the cancellation goes first
+            raise cancelled
+        return work.result()
+
+    return Op(lambda: run_sync(flow), shielded)

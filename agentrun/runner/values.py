@@ -14,6 +14,8 @@ from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
 
 KEY_PARAMETER = "idempotency_key"
+# Without it pydantic would make null of NaN, in silence; so the codec refuses it by name.
+_FAITHFUL = ConfigDict(ser_json_inf_nan="constants")
 
 
 class Result:
@@ -26,11 +28,14 @@ class Result:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         except (PydanticUserError, PydanticSchemaGenerationError):
-            self._adapter = TypeAdapter(Any)
+            annotation, self._adapter = Any, TypeAdapter(Any)
+        # In a list, since a model of the user's takes no configuration from outside by itself.
+        self._dumper: TypeAdapter[list[Any]] = TypeAdapter(list[annotation], config=_FAITHFUL)
 
     def encode(self, value: Any) -> Json:
         """``value`` as JSON. Raises pydantic's serialization error (a ValueError)."""
-        return self._adapter.dump_python(value, mode="json", warnings=False)
+        (encoded,) = self._dumper.dump_python([value], mode="json", warnings=False)
+        return encoded
 
     def decode(self, stored: Json) -> Any:
         """The typed value, or the plain one where it does not fit its annotation."""
@@ -47,7 +52,13 @@ class Arguments:
     """
 
     def __init__(self, function: Callable[..., Any], *, what: str) -> None:
-        self.signature = inspect.signature(function)
+        try:
+            self.signature = inspect.signature(function)
+        except ValueError:
+            raise ConfigError(
+                f"{what} {function!r} has no signature that Python can read; wrap it in a function "
+                "of named parameters"
+            ) from None
         self.wants_key = KEY_PARAMETER in self.signature.parameters
         hints = _hints(function)
         fields: dict[str, Any] = {}
@@ -63,7 +74,7 @@ class Arguments:
                 field = Field(default=given, alias=name)
                 fields[f"p{len(fields)}"] = (hints.get(name, Any), field)
         self.names = [field[1].alias for field in fields.values()]
-        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", **_FAITHFUL)
         self.model: type[BaseModel] = make_model(function.__name__, __config__=config, **fields)
         self.result = Result(hints.get("return", Any))
         self._null_is_default = {

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -22,9 +23,10 @@ from agentrun.store import migrate
 from agentrun.store.connection import DeadlineConnection, connect, explain_refusal
 from agentrun.store.sql import QUERIES
 
-__all__ = ["TIMEOUT", "Answer", "Health", "asking", "examine"]
+__all__ = ["TIMEOUT", "Answer", "Health", "asking", "examine", "wake_delay"]
 
 TIMEOUT = 30  # seconds a query may take
+_STUCK = 20  # runs that are named
 _GRACE = 5.0  # seconds more until its connection is given up: the server should end it first
 
 
@@ -101,14 +103,17 @@ def _text(error: psycopg.Error) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What `agentrun doctor` reports. ``census`` is None without a current schema."""
+    """What `agentrun doctor` reports. ``census`` is None, and ``stuck`` empty, without a current
+    schema."""
 
     version: str
     synchronous_commit: str
     standby: bool
+    pooled: bool  # the session that answers is not the one we were told of at the start
     schema: str  # current, older, newer, missing; else what is wrong with it
     clock_ahead: float  # seconds by which the database's clock is ahead of ours
     census: dict[str, int] | None
+    stuck: list[dict[str, Any]]  # runs that will not go on by themselves, longest first
 
 
 def examine(dsn: str) -> Health:
@@ -122,13 +127,33 @@ def examine(dsn: str) -> Health:
             schema: str = migrate.state(conn) or "missing"
         except SchemaMismatch as error:
             schema = str(error)
-        census = conn.execute(QUERIES["census"]).fetchone() if schema == "current" else None
+        census, stuck = None, []
+        if schema == "current":
+            census = conn.execute(QUERIES["census"]).fetchone()
+            stuck = conn.execute(QUERIES["stuck"], {"key": None, "limit": _STUCK}).fetchall()
+        pooled = server["backend"] != conn.info.backend_pid
     ours = datetime.fromtimestamp(sent + took / 2, UTC)
     return Health(
         version=server["version"],
         synchronous_commit=server["synchronous_commit"],
         standby=server["standby"],
+        pooled=pooled,
         schema=schema,
         clock_ahead=(server["now"] - ours).total_seconds(),
         census=census,
+        stuck=stuck,
     )
+
+
+def wake_delay(naps: int = 100, nap: float = 0.002) -> tuple[float, float]:
+    """How late this process's threads wake, in seconds: the median of some naps, and the worst.
+
+    What a thread waits for is the processor and the interpreter's lock. Every append waits as
+    long: a thread that computes without a pause makes the steps of all others late.
+    """
+    late = []
+    for _ in range(naps):
+        began = time.perf_counter()
+        time.sleep(nap)
+        late.append(time.perf_counter() - began - nap)
+    return median(late), max(late)

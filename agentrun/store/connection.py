@@ -41,11 +41,13 @@ class DeadlineConnection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, interval, self.deadline if timeout is None else timeout)
         except errors._WaitTimeout as error:
-            # The server may still be at it: nothing on this connection can be trusted again.
-            self.pgconn.finish()
-            raise psycopg.OperationalError(
-                f"no answer from the database within {self.deadline:g} s"
-            ) from error
+            raise _given_up(self, self.deadline) from error
+
+
+def _given_up(conn: psycopg.BaseConnection[Any], deadline: float) -> psycopg.OperationalError:
+    # The server may still be at it: nothing on this connection can be trusted again.
+    conn.pgconn.finish()
+    return psycopg.OperationalError(f"no answer from the database within {deadline:g} s")
 
 
 def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
@@ -63,6 +65,12 @@ def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
     )
     conn.deadline = deadline
     return conn
+
+
+def is_lost(conn: psycopg.BaseConnection[Any], error: BaseException) -> bool:
+    """Whether ``error`` means the end of ``conn``, and so of the transaction on it."""
+    ended = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("57P")
+    return ended or conn.broken
 
 
 def explain_refusal(error: psycopg.OperationalError, dsn: str) -> Exception:
@@ -99,9 +107,10 @@ def describe(dsn: str) -> str:
 
 
 class _Lent:
-    """While a tool has it, the transaction is not the tool's to end."""
+    """While a tool has it, the transaction is not the tool's to end, and its SQL may take long."""
 
     lent: bool = False
+    deadline: float = CALL_DEADLINE  # seconds, for our own calls on it
 
     def _refuse(self) -> None:
         if self.lent:
@@ -111,8 +120,13 @@ class _Lent:
             )
 
 
-class ToolConnection(_Lent, psycopg.Connection[Any]):
+class ToolConnection(_Lent, DeadlineConnection):
     """A connection for the body of a sync `transaction` tool."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if self.lent:
+            return psycopg.Connection.wait(self, gen, interval, timeout)
+        return super().wait(gen, interval, timeout)
 
     def commit(self) -> None:
         self._refuse()
@@ -126,6 +140,13 @@ class ToolConnection(_Lent, psycopg.Connection[Any]):
 class AsyncToolConnection(_Lent, psycopg.AsyncConnection[Any]):
     """A connection for the body of an async `transaction` tool."""
 
+    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        limit = timeout if self.lent or timeout is not None else self.deadline
+        try:
+            return await super().wait(gen, interval, limit)
+        except errors._WaitTimeout as error:
+            raise _given_up(self, self.deadline) from error
+
     async def commit(self) -> None:
         self._refuse()
         await super().commit()
@@ -135,11 +156,19 @@ class AsyncToolConnection(_Lent, psycopg.AsyncConnection[Any]):
         await super().rollback()
 
 
+# A tool's SQL has no deadline, so that a dead peer is noticed by the network: within 30 seconds.
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+
+
 def open_transaction(dsn: str) -> ToolConnection:
     """Open a connection on which the first statement begins a transaction."""
-    return ToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT)
+    return ToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_KEEPALIVE)
 
 
 async def open_transaction_async(dsn: str) -> AsyncToolConnection:
     """The async twin of `open_transaction`."""
-    return await AsyncToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT)
+    return await AsyncToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_KEEPALIVE)

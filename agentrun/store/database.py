@@ -1,13 +1,11 @@
 """One Postgres database as this process uses it: writer, heart, reads, claims.
 
-`connect()` opens it and makes it the process default; `default()` finds it again, or opens the
-one that AGENTRUN_DATABASE_URL names, or the embedded server. Threads and connections are started
-when first needed, so that reading a transcript starts neither.
+Threads and connections are started when first needed, so that reading a transcript starts neither.
+`store/opening.py` opens one and keeps the process's default.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -15,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,15 +22,18 @@ from uuid import UUID, uuid4, uuid5
 import psycopg
 
 from agentrun.core.codec import Codec, decode, encode
-from agentrun.core.errors import ConfigError, LeaseLost, RunNotFound, StoreUnavailable
+from agentrun.core.errors import (
+    ConfigError,
+    LeaseLost,
+    RunNotFound,
+    StoreError,
+    StoreUnavailable,
+)
 from agentrun.core.events import Event, Json
-from agentrun.core.secrets import redact
 from agentrun.core.sharing import Shared
-from agentrun.store import embedded, migrate
+from agentrun.core.state import status_after
 from agentrun.store.connection import (
     DeadlineConnection,
-    describe,
-    explain_refusal,
     is_transient,
 )
 from agentrun.store.connection import (
@@ -70,13 +72,17 @@ class Database:
         self.active: dict[UUID, Any] = {}
         self._left = threading.Condition(self._guard)
         self._closed = False
+        self._writer: Writer | None = None
 
     # -- parts, started when first needed -----------------------------------------------------
 
-    @cached_property
+    @property
     def writer(self) -> Writer:
         """The process's one journal writer."""
-        return Writer(self.dsn, self._keep_late)
+        if self._writer is None:
+            with self._guard:  # a second writer would commit the events of one run out of order
+                self._writer = self._writer or Writer(self.dsn, self._keep_late)
+        return self._writer
 
     @property
     def heart(self) -> Heart:
@@ -84,11 +90,32 @@ class Database:
         with self._claiming:
             return self._beating()
 
+    def heart_of(self, worker: str) -> Heart:
+        """The heart of this process as that worker. Raises LeaseLost if it is another by now."""
+        heart: Heart | None = getattr(self, "_heart", None)
+        if heart is None or heart.worker != worker:
+            raise LeaseLost(f"worker {worker} was declared dead; its runs have new owners")
+        return heart
+
     def _beating(self) -> Heart:
+        if self._closed:
+            raise StoreError("the database was closed in this process")
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is None or heart.dead:
-            heart = self._heart = self._patiently(lambda: Heart(self.dsn, self.lease))
+            heart = self._heart = self._patiently(
+                lambda: Heart(self.dsn, self.lease, self._cancel_what_was_cancelled)
+            )
         return heart
+
+    def _cancel_what_was_cancelled(self, conn: psycopg.Connection[Any]) -> None:
+        """After each beat: stop the runs of this process that somebody cancelled."""
+        if not self.active:
+            return
+        for letter in conn.execute(QUERIES["cancellations"], {"runs": list(self.active)}):
+            run = self.active.get(letter["run_id"])
+            if run is not None:
+                why = f": {letter['reason']}" if letter["reason"] else ""
+                run.cancel(f"by {letter['by']}{why}")
 
     @cached_property
     def _claims(self) -> Sender:
@@ -152,14 +179,27 @@ class Database:
         hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
         raise RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
 
-    def create(self, key: str, agent: str, arguments: Json, fingerprint: str) -> bool:
+    def create(
+        self,
+        key: str,
+        agent: str,
+        given: Json,
+        fingerprint: str,
+        *,
+        queue: str = "default",
+        priority: int = 0,
+        delay: float | None = None,
+    ) -> bool:
         """Create the run if no run has its key; return whether it was created here."""
-        encoded = encode({"args": arguments})
+        encoded = encode(given, at="arguments")
         row = self.query(
             "create",
             run_id=run_id_of(key),
             key=_text(key),
             agent=agent,
+            queue=queue,
+            priority=priority,
+            delay=delay,
             worker="submit",
             batch=uuid4(),
             fingerprint=fingerprint,
@@ -174,7 +214,7 @@ class Database:
         shared = Shared()
 
         fetch = partial(self.payload, run_id)
-        rows = self.query("events", run_id=run_id)
+        rows = self.query("events", run_id=run_id, after=0)
         return [to_event(row, shared, fetch) for row in rows], shared
 
     def payload(self, run_id: UUID, digest: str) -> bytes:
@@ -194,8 +234,12 @@ class Database:
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is not None and heart.worker == owner and not heart.dead:
             return run["run_id"] in self.active, None
-        with self.connection() as conn:
-            dead = find_dead(conn, owner)
+
+        def look() -> Life | None:
+            with self.connection() as conn:
+                return find_dead(conn, owner)
+
+        dead = self._patiently(look)
         return dead is None, dead
 
     def claim(self, run: dict[str, Any], reason: str) -> tuple[Tail, list[Event]] | None:
@@ -206,13 +250,22 @@ class Database:
         run_id: UUID = run["run_id"]
         events, shared = self.events(run_id)
         last = events[-1]
+        if (last.epoch, _status(events)) != (run["epoch"], run["status"]):
+            return None  # it went on since the caller looked: its owner, if any, is another
         with self._claiming:
             worker = self._beating().worker
             claimed = Event(event="claimed", reason=reason)
             row = to_row(claimed, run_id, last.seq + 1, last.epoch + 1, worker, shared)
-            if run_id not in self._claims.send(Batch([row])):
+            tail = Tail(run_id, row.epoch, worker, row.seq, shared)
+            batch = Batch([row])
+            try:
+                accepted = run_id in self._claims.send(batch)
+            except KeyboardInterrupt:
+                if self._claims.settled(batch):
+                    self.hand_back(tail)
+                raise
+            if not accepted:
                 return None
-        tail = Tail(run_id, row.epoch, worker, row.seq, shared)
         head = Event(
             event="claimed",
             reason=reason,
@@ -223,6 +276,10 @@ class Database:
         )
         return tail, [*events, head]
 
+    def hand_back(self, tail: Tail) -> None:
+        """Let go of a claimed run that nobody executes: somebody waited for it no longer."""
+        self.writer.append(tail, [Event(event="handed_back", reason="interrupted at its claim")])
+
     def fill(self, row: Row) -> bool:
         """Append one row at a seq that somebody may hold; False: the seq is taken."""
         with self._claiming:
@@ -231,22 +288,26 @@ class Database:
     def settled(self, batch: Batch) -> bool:
         """Whether this very batch of one run is in the journal."""
         with self._claiming:
-            return bool(self._claims.settled(batch))
+            return bool(self._patiently(lambda: self._claims.settled(batch)))
 
     def settled_in(self, worker: str) -> float:
         """Seconds until nothing that ``worker`` began can still be sent."""
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is not None and heart.worker == worker:
             return 0.0
-        with self.connection() as conn:
-            life = life_of(conn, worker)
+
+        def look() -> Life | None:
+            with self.connection() as conn:
+                return life_of(conn, worker)
+
+        life = self._patiently(look)
         return 0.0 if life is None else life.settled_in
 
     # -- mail and late results ---------------------------------------------------------------------
 
     def send_mail(
         self,
-        run_id: UUID,
+        key: str,
         kind: str,
         *,
         step: int | None,
@@ -260,7 +321,7 @@ class Database:
         encoded = encode(payload, at="payload", limit=_WHOLE)
         self.query(
             "send_mail",
-            run_id=run_id,
+            key=key,
             id=mail_id,
             kind=kind,
             step=step,
@@ -309,13 +370,14 @@ class Database:
             **payload_columns(row.payloads),
         )
         # The flushing thread must not wait for this; the answer is extra, not owed.
-        threading.Thread(
+        thread = threading.Thread(
             target=self.query,
             args=("keep_late",),
             kwargs=parameters,
             daemon=True,
             name="agentrun-late",
-        ).start()
+        )
+        Context().run(thread.start)  # it belongs to no run
 
     # -- entering, leaving, closing ------------------------------------------------------------
 
@@ -342,22 +404,29 @@ class Database:
             for run in self.active.values():
                 run.drain()
             self._left.wait_for(lambda: not self.active, timeout)
+            settled = not self.active
             idle, self._idle = self._idle, []
-        if "writer" in self.__dict__:
-            self.writer.close()
+        if self._writer is not None:
+            self._writer.close()
         if "_claims" in self.__dict__:
             self._claims.close()
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is not None:
-            heart.stop()
+            heart.stop(settled=settled)
         self._closed = True
         for conn in idle:
             conn.close()
-        _forget(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def __del__(self) -> None:
-        for conn in getattr(self, "_idle", ()):
-            conn.close()
+        # A forked child has a copy: closing that would end the sessions of its parent.
+        if os.getpid() == getattr(self, "_pid", None):
+            for conn in self._idle:
+                conn.close()
 
     def __enter__(self) -> Self:
         return self
@@ -371,99 +440,9 @@ class Database:
         self.close()
 
 
-# -- the process default -----------------------------------------------------------------------
-
-_default: Database | None = None
-_choosing = threading.Lock()
-
-
-def connect(
-    dsn: str | None = None, *, lease: float = LEASE, allow_unsafe: bool = False
-) -> Database:
-    """Open a database and make it the default of this process.
-
-    Without ``dsn``: AGENTRUN_DATABASE_URL, else an embedded Postgres under AGENTRUN_HOME. A
-    database without the schema `agentrun` gets it; the embedded one is always brought up to date.
-    ``lease`` is how many seconds without a heartbeat make a worker dead. ``allow_unsafe`` accepts
-    a server with synchronous_commit=off, which may lose acknowledged steps in a crash.
-
-    Raises:
-        ConfigError: the DSN is malformed, the login is refused, or the server's settings would
-            lose acknowledged steps.
-        StoreUnavailable: the server cannot be reached.
-        SchemaMismatch: the schema is older or newer than this version.
-    """
-    global _default
-    redact.know(_environment_secrets())
-    dsn = dsn or os.environ.get("AGENTRUN_DATABASE_URL") or None
-    target = dsn or embedded.start()
-    describe(target)  # refuses what is no DSN
-    try:
-        with open_connection(target) as conn:
-            _check_settings(conn, target, allow_unsafe)
-            if dsn is None or migrate.state(conn) is None:
-                migrate.migrate(conn)
-            else:
-                migrate.check(conn)
-    except psycopg.OperationalError as error:
-        raise explain_refusal(error, target) from error
-    database = Database(target, lease=lease)
-    with _choosing:
-        _default = database
-    return database
-
-
-def default() -> Database:
-    """The process's database: the last one connected, else the one the environment names."""
-    with _choosing:
-        current = _default
-    return current if current is not None else connect()
-
-
-def _environment_secrets() -> list[str]:
-    """Values of the environment that are secret by their name."""
-    endings = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-    return [value for name, value in os.environ.items() if name.upper().endswith(endings)]
-
-
-def _check_settings(conn: DeadlineConnection, dsn: str, allow_unsafe: bool) -> None:
-    settings = conn.execute(QUERIES["settings"]).fetchone()
-    assert settings is not None
-    if settings["standby"]:
-        raise ConfigError(
-            f"Postgres at {describe(dsn)} is a standby and takes no writes; connect to the "
-            "primary, e.g. with target_session_attrs=read-write in the DSN."
-        )
-    if settings["synchronous_commit"] == "off" and not allow_unsafe:
-        raise ConfigError(
-            f"Postgres at {describe(dsn)} has synchronous_commit=off: a server crash would lose "
-            "acknowledged steps, and effects would be repeated. Turn it on for this role or "
-            "database, or accept the loss with agentrun.connect(..., allow_unsafe=True)."
-        )
-
-
-def _forget(database: Database) -> None:
-    global _default
-    with _choosing:
-        if _default is database:
-            _default = None
-
-
-def _after_fork() -> None:
-    # The child shares sockets with its parent: it must use none of them and open its own.
-    global _default, _choosing
-    _default, _choosing = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-@atexit.register
-def _stop_at_exit() -> None:
-    database = _default
-    if database is not None:
-        with contextlib.suppress(Exception):
-            database.close(timeout=0)
+def _status(events: list[Event]) -> str:
+    """What `runs` says of a run with this journal."""
+    return next(status for event in reversed(events) if (status := status_after(event)))
 
 
 def _text(key: str) -> str:

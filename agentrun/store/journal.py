@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextvars import Context
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -55,7 +56,8 @@ BATCH_BYTES = 8 << 20  # and about so many bytes of values
 class Tail:
     """The end of an owned run's journal: where this process appends next.
 
-    Only the owner has one. ``lost`` is set for good when an append was refused.
+    Only the owner has one. ``lost`` and ``ended`` are set for good: when an append was refused,
+    and behind the last event of this claim.
     """
 
     run_id: UUID
@@ -64,6 +66,7 @@ class Tail:
     seq: int  # the last seq taken
     shared: Shared = field(default_factory=Shared)
     lost: BaseException | None = None
+    ended: BaseException | None = None  # the last event of this claim is queued: no more follow
     reserved: int | None = None  # the seq that a `transaction` tool is about to fill
 
 
@@ -241,7 +244,7 @@ class Writer:
         self._urgent = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="agentrun-writer", daemon=True)
-        self._thread.start()
+        Context().run(self._thread.start)  # it belongs to no run
 
     # -- adding ---------------------------------------------------------------------------
 
@@ -261,8 +264,9 @@ class Writer:
                 for seq, event in enumerate(events, entry.first)
             ]
             tail.seq += len(entry.rows)
-            if tail.lost is not None:
-                self._refuse(entry, tail.lost)
+            over = tail.lost or tail.ended
+            if over is not None:
+                self._refuse(entry, over)
                 return entry.done
             self._queue.append(entry)
         self._bell.put(None)
@@ -402,7 +406,7 @@ class Writer:
                 self._refuse(entry, LeaseLost(f"the run was taken over from {entry.tail.worker}"))
 
     def _refuse(self, entry: _Entry, error: BaseException) -> None:
-        """The run is another worker's: its events are no part of the journal."""
+        """The run is not ours any more: its events are no part of the journal."""
         for row in entry.rows:
             try:
                 self._late(row)

@@ -27,6 +27,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,7 +43,7 @@ logger = logging.getLogger("agentrun")
 
 LEASE = 10.0  # seconds
 _BEAT = 0.1  # share of the lease between two beats
-_GRACE = 0.15  # share of the lease a worker whose session ended has to register again: over a beat
+_GRACE = 1.5  # seconds that a worker whose session ended has to register again; over a beat
 _FENCE = 0.8  # share of the lease after which nothing is sent without a new beat
 _CERTAIN = frozenset({"stopped", "process gone"})
 
@@ -87,7 +88,7 @@ def find_dead(
         return life
     cause = "process gone" if _process_gone(life) else "lease expired" if life.expired else None
     if cause is None and life.session_gone:
-        sleep(_GRACE * life.lease)
+        sleep(max(_GRACE, 1.5 * _BEAT * life.lease))
         again = life_of(conn, worker)
         if again is not None and again.session_gone and again.beat_at == life.beat_at:
             cause = "session gone"
@@ -148,10 +149,16 @@ def _now() -> tuple[float, float]:
 class Heart:
     """This process as a worker: registered, beating on a connection and a thread of its own."""
 
-    def __init__(self, dsn: str, lease: float = LEASE) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        lease: float = LEASE,
+        after_beat: Callable[[psycopg.Connection[Any]], None] = lambda _conn: None,
+    ) -> None:
         self.worker = f"w-{secrets.token_hex(5)}"
         self.lease = lease
         self._dsn = dsn
+        self._after_beat = after_beat
         self._conn: DeadlineConnection | None = None
         self._confirmed = _now()
         self._dead = False
@@ -159,7 +166,7 @@ class Heart:
         self._stop = threading.Event()
         self._beat(register=True)
         self._thread = threading.Thread(target=self._run, name="agentrun-heart", daemon=True)
-        self._thread.start()
+        Context().run(self._thread.start)  # it belongs to no run
 
     def fence(self) -> None:
         """The last act before an effect is sent.
@@ -167,7 +174,7 @@ class Heart:
         Raises LeaseLost when this worker was declared dead. When its last confirmed beat is
         older than 80 % of the lease, by the larger of boot time and wall clock, it beats first.
         """
-        while not self._dead and self._age() > _FENCE * self.lease:
+        while self.stale and not self._dead:
             try:
                 self._beat()
             except psycopg.Error as error:
@@ -178,16 +185,22 @@ class Heart:
             raise LeaseLost(f"worker {self.worker} was declared dead; its runs have new owners")
 
     @property
+    def stale(self) -> bool:
+        """Whether `fence` has to be asked: dead, or the last confirmed beat is too old."""
+        return self._dead or self._age() > _FENCE * self.lease
+
+    @property
     def dead(self) -> bool:
         """Whether this incarnation was declared dead, which is final."""
         return self._dead
 
-    def stop(self) -> None:
-        """Stop beating and say so, so that nobody has to wait for the lease."""
+    def stop(self, *, settled: bool = True) -> None:
+        """Stop beating, for good; if nothing is under way any more, say so: nobody has to wait."""
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(psycopg.Error), self._beating:
-            if not self._dead:
+            dead, self._dead = self._dead, True  # first: from now on `fence` lets nothing pass
+            if settled and not dead:
                 self._connected().execute(QUERIES["stop_worker"], {"worker": self.worker})
         self._disconnect()
 
@@ -198,8 +211,12 @@ class Heart:
         while not self._stop.wait(_BEAT * self.lease) and not self._dead:
             try:
                 self._beat()
+                with self._beating:
+                    self._after_beat(self._connected())
             except psycopg.Error as error:
                 logger.warning("a heartbeat failed: %s", str(error).strip())
+            except Exception:  # the runs of this process depend on it
+                logger.exception("a heartbeat failed")
 
     def _beat(self, *, register: bool = False) -> None:
         with self._beating:

@@ -17,23 +17,24 @@ WITH b AS MATERIALIZED (
         %(fingerprint)b::text[], %(overlapping)b::boolean[], %(model)b::text[],
         %(input_tokens)b::integer[], %(output_tokens)b::integer[], %(cached_tokens)b::integer[],
         %(reasoning_tokens)b::integer[], %(cost)b::text[], %(priced_by)b::text[],
-        %(by)b::text[], %(reason)b::text[], %(codec)b::smallint[],
+        %(by)b::text[], %(reason)b::text[], %(wake_at)b::timestamptz[], %(codec)b::smallint[],
         %(input)b::text[], %(output)b::text[], %(run_status)b::text[]
     ) AS b(run_id, seq, head, epoch, worker, event, step, turn, kind, name, ident, attempt,
            effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-           output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
-           input, output, run_status)
+           output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason,
+           wake_at, codec, input, output, run_status)
 ),
 heads AS (
     INSERT INTO agentrun.journal (
         run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec, input, output)
+        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, wake_at, codec, input,
+        output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason, codec,
-        input::json, output::json
+        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason,
+        wake_at, codec, input::json, output::json
     FROM b
     WHERE head AND EXISTS (
         SELECT FROM agentrun.journal p
@@ -47,12 +48,13 @@ rest AS (
     INSERT INTO agentrun.journal (
         run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec, input, output)
+        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, wake_at, codec, input,
+        output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason, codec,
-        input::json, output::json
+        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason,
+        wake_at, codec, input::json, output::json
     FROM b JOIN heads USING (run_id)
     WHERE NOT b.head
 ),
@@ -70,6 +72,7 @@ moved AS (
     SET status = b.run_status,
         owner = CASE WHEN b.run_status = 'running' THEN b.worker END,
         epoch = b.epoch,
+        wake_at = b.wake_at,
         open_doubt = CASE WHEN b.event = 'parked' THEN b.step END,
         reason = CASE WHEN b.event IN ('parked', 'run_failed', 'run_cancelled') THEN b.reason END,
         changed_at = clock_timestamp()
@@ -84,11 +87,17 @@ SELECT j.run_id FROM agentrun.journal j
 JOIN unnest(%(run_id)b::uuid[], %(seq)b::bigint[]) AS h(run_id, seq) USING (run_id, seq)
 WHERE j.batch = %(batch)s
 
+-- name: settle_soon
+-- Before a tool's COMMIT: should that never arrive, the server ends the transaction all the same,
+-- or the row at its seq would stay locked until the server notices that the client is gone.
+SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true)
+
 -- name: create
 -- A run and its first event, together; an existing run of that key is left alone.
 WITH created AS (
-    INSERT INTO agentrun.runs (run_id, key, agent, status)
-    VALUES (%(run_id)s, %(key)s, %(agent)s, 'queued')
+    INSERT INTO agentrun.runs (run_id, key, agent, status, queue, priority, wake_at)
+    VALUES (%(run_id)s, %(key)s, %(agent)s, 'queued', %(queue)s, %(priority)s,
+            clock_timestamp() + make_interval(secs => %(delay)s))
     ON CONFLICT DO NOTHING
     RETURNING run_id
 ), first AS (
@@ -127,12 +136,12 @@ WHERE %(status)s::text IS NULL OR r.status = %(status)s
 ORDER BY r.created_at DESC LIMIT %(limit)s
 
 -- name: events
--- The journal of one run, in order: the one read path.
+-- The journal of one run from a place on, in order: the one read path.
 SELECT run_id, seq, epoch, worker, event, at, step, turn, kind, name, ident, attempt, effect, key,
        status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-       cached_tokens, reasoning_tokens, cost, priced_by, by, reason, codec,
+       cached_tokens, reasoning_tokens, cost, priced_by, by, reason, wake_at, codec,
        input::text AS input, output::text AS output
-FROM agentrun.journal WHERE run_id = %(run_id)s ORDER BY seq
+FROM agentrun.journal WHERE run_id = %(run_id)s AND seq > %(after)s ORDER BY seq
 
 -- name: payload
 SELECT zstd FROM agentrun.payloads WHERE run_id = %(run_id)s AND digest = %(digest)s
@@ -205,10 +214,8 @@ WHERE run_id = %(run_id)s AND step = %(step)s AND attempt <= %(attempt)s
 ORDER BY attempt LIMIT 1
 
 -- name: send_mail
-INSERT INTO agentrun.mail (run_id, id, kind, step, by, reason, codec, payload)
-VALUES (%(run_id)s, %(id)s, %(kind)s, %(step)s, %(by)s, %(reason)s, %(codec)s,
-        %(payload)s::text::json)
-ON CONFLICT DO NOTHING
+SELECT agentrun.send(%(key)s, %(kind)s, %(step)s, %(payload)s::text::json, %(by)s, %(reason)s,
+                     %(codec)s::smallint, %(id)s) AS id
 
 -- name: mail
 SELECT id, kind, step, by, reason, codec, payload::text AS payload, sent_at
@@ -219,11 +226,12 @@ SELECT current_setting('synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby
 
 -- name: news
--- Letters about a step in doubt that its run has not journaled, and late answers to it.
+-- Letters about a step that its run has not journaled, and late answers to it.
 SELECT m.id::text AS id FROM agentrun.mail m
-WHERE m.run_id = %(run_id)s AND m.step = %(step)s
+WHERE m.run_id = %(run_id)s AND (m.step = %(step)s OR m.kind = 'cancel')
   AND NOT EXISTS (SELECT FROM agentrun.journal j
-                  WHERE j.run_id = m.run_id AND j.event = 'resolved' AND j.key = m.id::text)
+                  WHERE j.run_id = m.run_id AND j.event IN ('resolved', 'received')
+                    AND j.key = m.id::text)
 UNION ALL
 SELECT l.worker FROM agentrun.late_results l
 WHERE l.run_id = %(run_id)s AND l.step = %(step)s
@@ -243,6 +251,7 @@ SELECT set_config('search_path', 'agentrun', true),
 SELECT current_setting('server_version') AS version,
        current_setting('synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby,
+       pg_backend_pid() AS backend,
        clock_timestamp() AS now
 
 -- name: census
@@ -261,3 +270,108 @@ SELECT (SELECT count(*) FROM w WHERE NOT dead) AS workers_alive,
        count(*) FILTER (WHERE r.status = 'running' AND w.dead IS NOT FALSE) AS abandoned
 FROM agentrun.runs r LEFT JOIN w ON w.worker = r.owner
 WHERE r.status IN ('queued', 'running', 'waiting', 'held')
+
+-- name: stuck
+-- Runs that will not go on by themselves, and why: for `agentrun doctor`, and, of one key, for
+-- `agentrun watch`. A run just queued is not stuck: `.run()` may be about to take it.
+WITH alive AS (
+    SELECT worker, agents FROM agentrun.workers
+    WHERE dead_at IS NULL AND beat_at + lease >= clock_timestamp()
+)
+SELECT r.key, r.agent, r.owner, r.reason, r.open_doubt AS step, r.changed_at AS since,
+       CASE r.status WHEN 'held' THEN 'held' WHEN 'running' THEN 'owner dead'
+                     ELSE 'no worker' END AS why
+FROM agentrun.runs r
+WHERE r.status IN ('queued', 'running', 'waiting', 'held')
+  AND (%(key)s::text IS NULL OR r.key = %(key)s)
+  AND CASE r.status
+      WHEN 'held' THEN true
+      WHEN 'running' THEN NOT EXISTS (SELECT FROM alive a WHERE a.worker = r.owner)
+      ELSE NOT EXISTS (SELECT FROM alive a WHERE r.agent = ANY(a.agents))
+           AND coalesce(r.wake_at <= clock_timestamp(), r.status = 'queued')
+           AND r.changed_at < clock_timestamp() - interval '2 s'
+      END
+ORDER BY r.changed_at LIMIT %(limit)s
+
+-- name: wake
+-- A run that parked while mail was on its way is due at once. Not for mail that its steps have
+-- seen and not wanted, or would not look at: it would park and wake for ever.
+UPDATE agentrun.runs r SET wake_at = clock_timestamp()
+WHERE r.run_id = %(run_id)s AND r.status IN ('waiting', 'held')
+  AND EXISTS (
+      SELECT FROM agentrun.mail m WHERE m.run_id = r.run_id
+      AND (m.kind = 'cancel' OR %(looked)s AND m.id <> ALL (%(seen)b::uuid[]))
+      AND NOT EXISTS (SELECT FROM agentrun.journal j
+                      WHERE j.run_id = m.run_id AND j.event IN ('resolved', 'received')
+                        AND j.key = m.id::text))
+
+-- name: claim_ready
+-- Take up to so many runs that are queued or due, for agents this worker knows. Nobody owns such a
+-- run and nobody appends to it, so locking the rows of `runs` first deadlocks with no writer.
+WITH queued AS (
+    SELECT run_id, status, priority, created_at FROM agentrun.runs
+    WHERE status = 'queued' AND queue = ANY(%(queues)s) AND agent = ANY(%(agents)s)
+      AND (wake_at IS NULL OR wake_at <= clock_timestamp())
+    ORDER BY priority DESC, created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), due AS (
+    SELECT run_id, status, priority, created_at FROM agentrun.runs
+    WHERE status IN ('waiting', 'held') AND wake_at <= clock_timestamp()
+      AND queue = ANY(%(queues)s) AND agent = ANY(%(agents)s)
+    ORDER BY wake_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), ready AS (
+    SELECT * FROM queued UNION ALL SELECT * FROM due
+), picked AS (
+    SELECT run_id, status FROM ready ORDER BY priority DESC, created_at LIMIT %(limit)s
+), claimed AS (
+    INSERT INTO agentrun.journal (run_id, seq, epoch, worker, batch, event, reason)
+    SELECT p.run_id, t.seq + 1, t.epoch + 1, %(worker)s, %(batch)s, 'claimed',
+           CASE WHEN t.epoch = 0 THEN 'first claim' ELSE 'was ' || p.status END
+    FROM picked p CROSS JOIN LATERAL (
+        SELECT j.seq, j.epoch FROM agentrun.journal j WHERE j.run_id = p.run_id
+        ORDER BY j.seq DESC LIMIT 1) t
+    ORDER BY p.run_id
+    ON CONFLICT (run_id, seq) DO NOTHING
+    RETURNING run_id, seq, epoch
+)
+UPDATE agentrun.runs r
+SET status = 'running', owner = %(worker)s, epoch = c.epoch, wake_at = NULL, open_doubt = NULL,
+    reason = NULL, changed_at = clock_timestamp()
+FROM claimed c WHERE r.run_id = c.run_id
+RETURNING r.run_id, r.key, r.agent, c.epoch, c.seq
+
+-- name: abandoned
+-- Runs of agents this worker knows whose owner has not been heard of lately.
+SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason
+FROM agentrun.runs r JOIN agentrun.workers w ON w.worker = r.owner
+WHERE r.status = 'running' AND r.agent = ANY(%(agents)s) AND r.queue = ANY(%(queues)s)
+  AND r.owner <> %(worker)s
+  AND (w.dead_at IS NOT NULL OR w.beat_at < clock_timestamp() - w.lease * 0.2)
+ORDER BY r.changed_at LIMIT %(limit)s
+
+-- name: overlooked
+-- Letters that arrived in the instant in which their run parked, and whose parker died then.
+UPDATE agentrun.runs r SET wake_at = clock_timestamp()
+FROM agentrun.mail m
+WHERE m.run_id = r.run_id AND m.sent_at > r.changed_at - interval '10 seconds'
+  AND m.sent_at <= r.changed_at
+  AND r.status IN ('waiting', 'held') AND (r.wake_at IS NULL OR r.wake_at > clock_timestamp())
+  AND NOT EXISTS (SELECT FROM agentrun.journal j
+                  WHERE j.run_id = m.run_id AND j.event IN ('resolved', 'received')
+                    AND j.key = m.id::text)
+
+-- name: cancellations
+-- Which of these runs were told to stop.
+SELECT m.run_id, m.by, m.reason FROM agentrun.mail m
+WHERE m.run_id = ANY(%(runs)s) AND m.kind = 'cancel'
+
+-- name: serving
+-- Which agents this worker executes, for `ls`, `doctor` and a result that does not come.
+UPDATE agentrun.workers SET agents = %(agents)s WHERE worker = %(worker)s
+
+-- name: servers
+-- How many live workers execute this agent.
+SELECT count(*)::int AS alive FROM agentrun.workers
+WHERE %(agent)s = ANY(agents) AND dead_at IS NULL AND beat_at + lease > clock_timestamp()
+
+-- name: notify
+SELECT pg_notify('agentrun', '')

@@ -45,6 +45,7 @@ _PLAIN: dict[str, type[Array]] = {
     "model": TEXTS,
     "by": TEXTS,
     "reason": TEXTS,
+    "wake_at": TIMESTAMPS,
 }
 _USAGE: dict[str, type[Array]] = {
     "input_tokens": INT4S,

@@ -14,9 +14,10 @@
         ...
         assert provider.billed() == 3
 
-A `Provider` speaks OpenAI's chat completions, a `Carrier` books pick-ups, an `SmtpSink` takes
-mail. Each is a real server in a process of its own, with a ledger on disk of what was paid,
-booked or accepted, and with the same faults. Nothing here needs the rest of agentrun.
+A `Provider` speaks chat completions, responses, Anthropic's messages and embeddings; a `Carrier`
+books pick-ups, an `SmtpSink` takes mail. Each is a real server in a process of its own, with a
+ledger on disk of what was paid, booked or accepted, and with the same faults. Nothing here needs
+the rest of agentrun.
 """
 
 from __future__ import annotations

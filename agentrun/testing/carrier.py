@@ -50,7 +50,7 @@ class CarrierService:
             case method, path:
                 return json_answer({"error": f"no {method} {path}"}, 404)
 
-    def refuse(self, code: int, headers: dict[str, str]) -> Answer:
+    def refuse(self, request: Request, code: int, headers: dict[str, str]) -> Answer:
         """An error answer."""
         return json_answer(
             {"error": f"the carrier double was armed to answer {code}"}, code, headers

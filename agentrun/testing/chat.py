@@ -2,33 +2,39 @@
 
 Shapes follow the real API, streamed and plain, including its refusal of a conversation whose
 tool calls are not all answered: a harness that resumes wrongly is caught here as it would be
-there. A further API is a further module with the same three functions.
+there.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
-import secrets
-import string
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from agentrun.testing.replies import AUTO, Call, Reply
+from agentrun.testing.replies import Call, Reply
+from agentrun.testing.speech import (
+    ARGUMENT_CHUNKS,
+    call_arguments,
+    call_id,
+    event,
+    mint,
+    pieces,
+    say,
+    text_of,
+    tokens,
+)
 from agentrun.testing.wire import Answer
 
-__all__ = ["answer", "describe", "mint", "problem"]
-
-ARGUMENT_CHUNKS = 3
+__all__ = ["answer", "describe", "problem"]
 
 
 def describe(body: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a conversation that rules and faults look at."""
     messages = body.get("messages") or [{}]
     last = messages[-1]
-    texts = [_text(message.get("content")) for message in messages]
+    texts = [text_of(message.get("content")) for message in messages]
     return {
         "model": body.get("model"),
         "turn": sum(message.get("role") == "assistant" for message in messages),
@@ -73,7 +79,6 @@ def problem(body: Mapping[str, Any]) -> str | None:
 
 def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
     """The reply as the API would send it; its effect is the bill."""
-    facts = describe(body)
     head: dict[str, Any] = {
         "id": mint("chatcmpl-", 29),
         "created": int(time.time()),
@@ -84,38 +89,14 @@ def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
     message = _message(reply)
     usage = _usage(body, message)
     reason = reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
-    bill = {
-        "response_id": head["id"],
-        "model": body["model"],
-        "turn": facts["turn"],
-        "stream": facts["stream"],
-        "usage": usage,
-    }
-    streamed = facts["stream"]
-    if reply.raw is not None:
-        raw = reply.raw if isinstance(reply.raw, str) else json.dumps(reply.raw)
-        chunks: tuple[bytes, ...] = (raw.encode(),)
-    elif streamed:
-        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        events = _events(head, message, reason, reply.chunks, usage if with_usage else None)
-        chunks = (*map(_sse, events), b"data: [DONE]\n\n")
-    else:
-        chunks = (json.dumps(_completion(head, message, reason, usage)).encode(),)
-    kind = "text/event-stream; charset=utf-8" if streamed else "application/json"
-    return Answer(
-        chunks,
-        {"content-type": kind},
-        streamed=streamed,
-        effect=bill,
-        delay_s=reply.delay_s,
-        pace_s=reply.pace_s,
+    with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+    events = _events(head, message, reason, reply.chunks, usage if with_usage else None)
+    return say(
+        reply,
+        describe(body),
+        _completion(head, message, reason, usage),
+        chain(map(event, events), [b"data: [DONE]\n\n"]),
     )
-
-
-def mint(prefix: str, length: int) -> str:
-    """A fresh id that looks like the provider's."""
-    alphabet = string.ascii_letters + string.digits
-    return prefix + "".join(secrets.choice(alphabet) for _ in range(length))
 
 
 def _completion(
@@ -149,7 +130,7 @@ def _events(
 def _deltas(message: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any]]:
     text = message["content"]
     yield {"role": "assistant", "content": None if text is None else "", "refusal": None}
-    for piece in _pieces(text, chunks) if text else ():
+    for piece in pieces(text, chunks) if text else ():
         yield {"content": piece}
     for index, call in enumerate(message.get("tool_calls", ())):
         function = call["function"]
@@ -158,20 +139,8 @@ def _deltas(message: dict[str, Any], chunks: int | None) -> Iterator[dict[str, A
                 {"index": index, **call, "function": {"name": function["name"], "arguments": ""}}
             ]
         }
-        for piece in _pieces(function["arguments"], chunks or ARGUMENT_CHUNKS):
+        for piece in pieces(function["arguments"], chunks or ARGUMENT_CHUNKS):
             yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
-
-
-def _pieces(text: str, count: int | None) -> list[str]:
-    """The text in ``count`` parts of about one length, or with None by words."""
-    if count is None:
-        return re.findall(r"\s*\S+|\s+$", text)
-    size = max(1, math.ceil(len(text) / count))
-    return [text[at : at + size] for at in range(0, len(text), size)]
-
-
-def _sse(event: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _message(reply: Reply) -> dict[str, Any]:
@@ -187,19 +156,17 @@ def _message(reply: Reply) -> dict[str, Any]:
 
 
 def _call(call: Call) -> dict[str, Any]:
-    given = call.arguments
-    arguments = given if isinstance(given, str) else json.dumps(given)
-    function = {"name": call.name, "arguments": arguments}
-    call_id = mint("call_", 24) if call.id == AUTO else call.id
-    known = {} if call_id is None else {"id": call_id}
+    function = {"name": call.name, "arguments": call_arguments(call)}
+    given = call_id(call, "call_")
+    known = {} if given is None else {"id": given}
     return {**known, "type": "function", "function": function}
 
 
 def _usage(body: Mapping[str, Any], message: dict[str, Any]) -> dict[str, Any]:
     """Figures that depend on the lengths of the texts alone, four characters a token."""
-    prompt = sum(3 + _tokens(_spoken(one)) for one in body["messages"])
-    prompt += _tokens(json.dumps(body["tools"])) if body.get("tools") else 0
-    completion = _tokens(_spoken(message))
+    prompt = sum(3 + tokens(_spoken(one)) for one in body["messages"])
+    prompt += tokens(json.dumps(body["tools"])) if body.get("tools") else 0
+    completion = tokens(_spoken(message))
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -216,19 +183,9 @@ def _usage(body: Mapping[str, Any], message: dict[str, Any]) -> dict[str, Any]:
 
 def _spoken(message: Mapping[str, Any]) -> str:
     calls = message.get("tool_calls") or ()
-    return _text(message.get("content")) + "".join(
+    return text_of(message.get("content")) + "".join(
         call["function"]["name"] + call["function"]["arguments"] for call in calls
     )
-
-
-def _tokens(text: str) -> int:
-    return math.ceil(len(text) / 4)
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content)
-    return content or ""
 
 
 def _tool_of(last: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> str | None:

@@ -186,7 +186,10 @@ class Double(Control):
 
 
 class Provider(Double):
-    """OpenAI's API on loopback; every answer it begins is billed in its ledger.
+    """OpenAI's and Anthropic's API on loopback; every answer it begins is billed in its ledger.
+
+    It speaks chat completions, responses, messages and embeddings. An OpenAI client takes
+    ``base_url`` for its base, Anthropic's and Azure's take ``url``.
 
     ``script`` is a list of replies by turn of the conversation, ``rules`` come before it. What
     neither answers is echoed. An effect is a bill: its facts are ``response_id``, ``model``,

@@ -1,4 +1,4 @@
-"""The process of the provider double: OpenAI's API on loopback, billed to a ledger.
+"""The process of the provider double: OpenAI's and Anthropic's API on loopback, with a ledger.
 
 ``python -m agentrun.testing.provider --rules rules.json --ledger bills.jsonl`` serves it by
 hand; in tests `agentrun.testing.Provider` starts it. A rules file holds any of ``rules``,
@@ -7,12 +7,15 @@ hand; in tests `agentrun.testing.Provider` starts it. A rules file holds any of 
 
 from __future__ import annotations
 
+import re
+from types import ModuleType
 from typing import Any
 
-from agentrun.testing import chat, embeddings
+from agentrun.testing import chat, embeddings, messages, responses
 from agentrun.testing.bench import Bench
 from agentrun.testing.replies import choose, rules_from
 from agentrun.testing.server import run
+from agentrun.testing.speech import mint
 from agentrun.testing.wire import Answer, Request, json_answer
 
 __all__ = ["ProviderService"]
@@ -26,9 +29,15 @@ KINDS = {
 }
 CODES = {401: "invalid_api_key", 404: "unknown_url", 429: "rate_limit_exceeded"}
 
+# Where OpenAI, Azure and Anthropic have their endpoints.
+ENDPOINT = re.compile(
+    r"/(?:v1|openai(?:/v1|/deployments/[^/]+)?)/(chat/completions|responses|embeddings|messages)"
+)
+DIALECTS = {"chat/completions": chat, "responses": responses, "messages": messages}
+
 
 class ProviderService:
-    """Chat completions by rule, embeddings, and the list of models."""
+    """Conversations by rule in every dialect, embeddings, and the list of models."""
 
     def __init__(self) -> None:
         self._rules = rules_from({})
@@ -41,32 +50,40 @@ class ProviderService:
         """Method and path, and of a conversation its facts."""
         facts: dict[str, Any] = {"method": request.method, "path": request.path}
         body = request.content()
-        return facts | chat.describe(body) if isinstance(body, dict) else facts
+        dialect = DIALECTS.get(_endpoint(request), chat)
+        return facts | dialect.describe(body) if isinstance(body, dict) else facts
 
     def answer(self, request: Request, bench: Bench) -> Answer:
         """The reply in the dialect of the path that was asked."""
-        body = request.content()
-        match request.method, request.path:
-            case "POST", _ if not isinstance(body, dict):
-                answer = _error(400, "We could not parse the JSON body of your request.")
-            case "POST", "/v1/chat/completions":
-                answer = self._chat(body)
-            case "POST", "/v1/embeddings" if "input" in body:
-                answer = embeddings.answer(body)
-            case "GET", "/v1/models":
-                answer = _models()
-            case method, path:
-                answer = _error(404, f"Invalid URL ({method} {path})")
-        return _with_headers(answer)
+        body, endpoint = request.content(), _endpoint(request)
+        if request.method == "GET" and request.path == "/v1/models":
+            answer = _models()
+        elif request.method == "POST" and not isinstance(body, dict):
+            answer = _error(request, 400, "We could not parse the JSON body of your request.")
+        elif dialect := DIALECTS.get(endpoint):
+            answer = self._converse(request, dialect, body)
+        elif endpoint == "embeddings" and "input" in body:
+            answer = embeddings.answer(body)
+        else:
+            answer = _error(request, 404, f"Invalid URL ({request.method} {request.path})")
+        return answer.with_headers(_headers(request))
 
-    def refuse(self, code: int, headers: dict[str, str]) -> Answer:
+    def refuse(self, request: Request, code: int, headers: dict[str, str]) -> Answer:
         """An error in the shape of the real API."""
-        return _with_headers(_error(code, f"The double was armed to answer {code}.", headers))
+        answer = _error(request, code, f"The double was armed to answer {code}.", headers)
+        return answer.with_headers(_headers(request))
 
-    def _chat(self, body: dict[str, Any]) -> Answer:
-        if wrong := chat.problem(body):
-            return _error(400, wrong)
-        return chat.answer(body, choose(self._rules, chat.describe(body)))
+    def _converse(self, request: Request, dialect: ModuleType, body: dict[str, Any]) -> Answer:
+        if wrong := dialect.problem(body):
+            return _error(request, 400, wrong)
+        answer: Answer = dialect.answer(body, choose(self._rules, dialect.describe(body)))
+        return answer
+
+
+def _endpoint(request: Request) -> str:
+    """The end of the path if it is one of ours, posted to; else empty."""
+    found = ENDPOINT.fullmatch(request.path) if request.method == "POST" else None
+    return found[1] if found else ""
 
 
 def _models() -> Answer:
@@ -74,7 +91,11 @@ def _models() -> Answer:
     return json_answer({"object": "list", "data": data})
 
 
-def _error(code: int, message: str, headers: dict[str, str] | None = None) -> Answer:
+def _error(
+    request: Request, code: int, message: str, headers: dict[str, str] | None = None
+) -> Answer:
+    if _endpoint(request) == "messages":
+        return messages.refusal(code, message, headers)
     error = {
         "message": message,
         "type": KINDS.get(code, "server_error"),
@@ -84,21 +105,27 @@ def _error(code: int, message: str, headers: dict[str, str] | None = None) -> An
     return json_answer({"error": error}, code, headers)
 
 
-def _with_headers(answer: Answer) -> Answer:
-    return answer.with_headers(
-        {
-            "x-request-id": chat.mint("req_", 32),
-            "openai-processing-ms": "12",
-            "openai-version": "2020-10-01",
-            "openai-organization": "double",
-            "x-ratelimit-limit-requests": "10000",
-            "x-ratelimit-remaining-requests": "9999",
-            "x-ratelimit-limit-tokens": "200000",
-            "x-ratelimit-remaining-tokens": "199000",
-            "x-ratelimit-reset-requests": "6ms",
-            "x-ratelimit-reset-tokens": "300ms",
+def _headers(request: Request) -> dict[str, str]:
+    """What the provider says with every answer."""
+    if _endpoint(request) == "messages":
+        return {
+            "request-id": mint("req_", 24),
+            "anthropic-organization-id": "double",
+            "anthropic-ratelimit-requests-limit": "10000",
+            "anthropic-ratelimit-requests-remaining": "9999",
         }
-    )
+    return {
+        "x-request-id": mint("req_", 32),
+        "openai-processing-ms": "12",
+        "openai-version": "2020-10-01",
+        "openai-organization": "double",
+        "x-ratelimit-limit-requests": "10000",
+        "x-ratelimit-remaining-requests": "9999",
+        "x-ratelimit-limit-tokens": "200000",
+        "x-ratelimit-remaining-tokens": "199000",
+        "x-ratelimit-reset-requests": "6ms",
+        "x-ratelimit-reset-tokens": "300ms",
+    }
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ class Call:
 class Reply:
     """One answer of the model.
 
-    ``finish_reason`` follows from the content unless given. Streamed, the text and each call's
+    ``finish_reason`` follows from the content unless given; it is in the words of chat
+    completions, and said in those of the API that was asked. Streamed, the text and each call's
     arguments come in ``chunks`` pieces (by default one a word, and three), ``pace_s`` seconds
     apart. ``delay_s`` passes before the answer is billed. ``raw`` replaces the whole body: a
     string is sent as it is, anything else as JSON.

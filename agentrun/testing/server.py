@@ -52,7 +52,7 @@ class Service(Protocol):
         unless ``delay_s`` is set no other request is answered in between.
         """
 
-    def refuse(self, code: int, headers: dict[str, str]) -> Answer:
+    def refuse(self, request: Request, code: int, headers: dict[str, str]) -> Answer:
         """An error answer in the dialect of this service."""
 
     def configure(self, settings: dict[str, Any]) -> None:
@@ -99,7 +99,8 @@ class Http:
         try:
             await exchange.received()
         except Refused as refusal:
-            return self._service.refuse(refusal.fault.code, dict(refusal.fault.headers))
+            fault = refusal.fault
+            return self._service.refuse(request, fault.code, dict(fault.headers))
         answer = self._service.answer(request, self._bench)
         await exchange.pause(answer.delay_s)
         return answer

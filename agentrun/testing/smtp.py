@@ -44,7 +44,7 @@ class SmtpService:
         """There is nothing else here."""
         return json_answer({"error": "mail is sent to the SMTP port"}, 404)
 
-    def refuse(self, code: int, headers: dict[str, str]) -> Answer:
+    def refuse(self, request: Request, code: int, headers: dict[str, str]) -> Answer:
         """An error answer."""
         return json_answer({"error": f"armed to answer {code}"}, code, headers)
 

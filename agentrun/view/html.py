@@ -10,42 +10,63 @@ All markup is built by `safe.element`, which escapes everything that was recorde
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from agentrun.core.transcript import Entry, Message, Note, Resume, Said, Step, Transcript
 from agentrun.view import words
 from agentrun.view.safe import Markup, clip, element, join, pretty
 
-__all__ = ["CSS", "as_html"]
+__all__ = ["CSS", "WHOLE", "Look", "as_html", "rendered"]
 
 CSS = Markup(
     """
-.ar-root{--ar-fg:var(--jp-content-font-color1,var(--vscode-foreground,CanvasText));
---ar-bg:var(--jp-layout-color1,var(--vscode-editor-background,Canvas));
---ar-line:var(--jp-border-color2,var(--vscode-panel-border,rgba(128,128,128,.45)));
+.ar-root{--ar-fg:var(--jp-content-font-color1,var(--vscode-foreground,var(--ar-page-fg,CanvasText)));
+--ar-bg:var(--jp-layout-color1,var(--vscode-editor-background,var(--ar-page-bg,Canvas)));
+--ar-line:var(--jp-border-color2,var(--vscode-panel-border,rgba(128,128,128,.28)));
 --ar-mono:var(--jp-code-font-family,var(--vscode-editor-font-family,ui-monospace,monospace));
-color:var(--ar-fg);background:var(--ar-bg);font-size:13px;line-height:1.45;padding:.5em .8em}
-.ar-root h3{margin:.2em 0;font-size:1.15em}
-.ar-root h4{margin:1em 0 .3em;padding-bottom:.1em;border-bottom:1px solid var(--ar-line)}
-.ar-root p{margin:.25em 0}
-.ar-root details{margin:.25em 0;padding-left:.6em;border-left:3px solid var(--ar-line);
+color:var(--ar-fg);background:var(--ar-bg);font-size:13px;line-height:1.5;padding:.5em .8em}
+.ar-root h3{margin:.2em 0;font-size:1.25em}
+.ar-root h4{margin:1.6em 0 .5em;font-size:.85em;font-weight:600;letter-spacing:.06em;
+border-bottom:1px solid var(--ar-line)}
+.ar-root p{margin:.3em 0}
+.ar-root details{margin:.3em 0;padding:0 0 0 .75em;border-left:2px solid transparent;
 content-visibility:auto;contain-intrinsic-size:auto 1.6em}
-.ar-root summary{cursor:pointer}
+.ar-root summary{cursor:pointer;margin-left:-.2em;overflow-wrap:anywhere}
 .ar-root summary:focus-visible{outline:2px solid currentColor}
-.ar-root pre{margin:.3em 0;padding:.3em .5em;white-space:pre-wrap;overflow-wrap:anywhere;
-font-family:var(--ar-mono);color:inherit;background:rgba(128,128,128,.1)}
-.ar-root table{border-collapse:collapse;margin:.3em 0}
-.ar-root th,.ar-root td{text-align:left;vertical-align:top;padding:.1em .7em .1em 0}
-.ar-root .ar-user{border-left-color:#2f81c7}
-.ar-root .ar-assistant{border-left-color:#2e9e5b}
-.ar-root .ar-error{border-left-color:#d1433f}
-.ar-root .ar-doubt{border-left-color:#c98a00}
-.ar-root .ar-band{margin:.7em 0;padding:.4em .7em;border:1px solid #c98a00;
-border-left-width:6px;background:rgba(201,138,0,.13)}
+.ar-root pre{margin:.35em 0;padding:.45em .7em;white-space:pre-wrap;overflow-wrap:anywhere;
+font-family:var(--ar-mono);font-size:.92em;line-height:1.45;color:inherit;
+background:rgba(128,128,128,.09);border:0;border-radius:4px}
+.ar-root pre.ar-text{padding:0;font-family:inherit;font-size:inherit;line-height:inherit;
+background:none}
+.ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;background:none}
+.ar-root table{border-collapse:collapse;margin:.4em 0;font-size:.92em}
+.ar-root th,.ar-root td{text-align:left;vertical-align:top;padding:.15em 1.1em .15em 0;
+border-bottom:1px solid var(--ar-line);overflow-wrap:anywhere}
+.ar-root .ar-dim,.ar-root .ar-other>summary,.ar-root th,.ar-root em{opacity:.72;font-weight:normal}
+.ar-root .ar-index{overflow-x:auto}
+.ar-root .ar-index td,.ar-root .ar-index th{overflow-wrap:normal}
+.ar-root .ar-index td+td{min-width:3.5em}
+.ar-root .ar-index td:nth-child(2){min-width:13em;overflow-wrap:anywhere}
+.ar-root .ar-user{border-left-color:#3b82c4}
+.ar-root .ar-assistant{border-left-color:#3a9d6a}
+.ar-root .ar-error{border-left-color:#cf4f4a}
+.ar-root .ar-doubt{border-left-color:#c08a1e}
+.ar-root .ar-band{margin:1.2em 0;padding:.35em .9em;border-left:4px solid #c08a1e;
+border-radius:3px;background:rgba(192,138,30,.13)}
+.ar-root .ar-band strong{font-weight:600}
 """
 )
 
-_SHOWN = 4_000  # characters of one value in a notebook
-_SHOWN_IN_FILE = 20_000
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How much is shown, and what a file has beyond a notebook."""
+
+    shown: int  # characters of one value
+    index: bool = False  # a table of the steps, linked: ids are for a page of one's own
+
+
+_IN_NOTEBOOK, _UNLIMITED, WHOLE = Look(4_000), Look(20_000), Look(20_000, index=True)
 _ROWS = 40  # attempts of one step
 _SUMMARY = 160  # characters of a line that can be opened
 
@@ -55,45 +76,66 @@ def as_html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
 
     ``limit=None`` leaves no entry out and shows more of each value.
     """
-    shown = _SHOWN if limit is not None else _SHOWN_IN_FILE
+    return rendered(transcript, _UNLIMITED if limit is None else _IN_NOTEBOOK, limit)
+
+
+def rendered(transcript: Transcript, look: Look, limit: int | None = None) -> Markup:
+    """The one renderer behind notebook and page."""
     before = join(
         [
             element("style", CSS),
             element("h3", clip(transcript.key, 200)),
             element("p", clip(words.headline(transcript), 400)),
-            _value("input", pretty(transcript.input, indent=2), shown),
+            element("p", words.totals(transcript), class_="ar-dim"),
+            _value("input", pretty(transcript.input, indent=2), look.shown),
+            _index(transcript) if look.index else "",
         ]
     )
-    after = join([_ending(transcript, shown), element("p", words.totals(transcript))])
-    entries = list(_entries(transcript.entries, shown))
+    after = _ending(transcript, look.shown)
+    entries = list(_entries(transcript.entries, look))
     if limit is not None:
         entries = _fitted(entries, limit - _size(before) - _size(after) - 400)
     return element("div", before, *entries, after, class_="ar-root")
 
 
-def _entries(entries: tuple[Entry, ...], shown: int) -> Iterator[Markup]:
+def _index(transcript: Transcript) -> Markup:
+    """Where the time and the money went: a row a step, linked to it."""
+    head = element("tr", *(element("th", name, align="left") for name in words.STEP_COLUMNS))
+    rows = [
+        element(
+            "tr",
+            element("td", element("a", str(step.step), href=f"#s{step.step}"), align="left"),
+            *(element("td", clip(cell, _SUMMARY), align="left") for cell in cells),
+        )
+        for step, cells in words.step_rows(transcript)
+    ]
+    summary = element("summary", "steps, with time and cost")
+    return element("details", summary, element("table", head, *rows), class_="ar-index")
+
+
+def _entries(entries: tuple[Entry, ...], look: Look) -> Iterator[Markup]:
     turn = None
     for entry in entries:
         if isinstance(entry, Said | Step) and entry.turn not in (None, turn):
             turn = entry.turn
             yield element("h4", f"turn {turn}")
-        yield _entry(entry, shown)
+        yield _entry(entry, look)
 
 
-def _entry(entry: Entry, shown: int) -> Markup:
+def _entry(entry: Entry, look: Look) -> Markup:
     match entry:
         case Said(echo=True):
             return Markup("")  # the step itself shows it
         case Said():
-            return _said(entry.message, shown)
+            return _said(entry.message, look.shown)
         case Step():
-            return _step(entry, shown)
+            return _step(entry, look)
         case Resume():
             return element(
                 "div", element("p", element("strong", words.band(entry))), class_="ar-band"
             )
         case Note():
-            return element("p", element("em", clip(words.note(entry), shown)))
+            return element("p", element("em", clip(words.note(entry), look.shown)))
 
 
 def _fitted(entries: list[Markup], room: int) -> list[Markup]:
@@ -118,19 +160,20 @@ def _taken(entries: list[Markup], room: int) -> tuple[list[Markup], int]:
 def _said(message: Message, shown: int) -> Markup:
     label = f"{message.role} · {message.call_id}" if message.call_id else message.role
     asked = [
-        element("p", "asks for ", element("code", clip(f"{call.name}({call.arguments})", shown)))
-        for call in message.calls[:_ROWS]
+        element("p", "asks for ", element("code", clip(asked, shown)), class_="ar-dim")
+        for asked in (f"{call.name}({call.arguments})" for call in message.calls[:_ROWS])
     ]
-    text = [element("pre", clip(message.text, shown))] if message.text else []
+    text = [element("pre", clip(message.text, shown), class_="ar-text")] if message.text else []
     role = message.role if message.role in ("user", "assistant") else "other"
     opened = {} if message.role in ("system", "developer", "tool") else {"open": "open"}
     summary = element("summary", element("strong", clip(label, _SUMMARY)))
     return element("details", summary, *text, *asked, class_=f"ar-{role}", **opened)
 
 
-def _step(step: Step, shown: int) -> Markup:
+def _step(step: Step, look: Look) -> Markup:
+    shown = look.shown
     called = clip(words.call(step), _SUMMARY)
-    summary = element("summary", f"{step.step}. ", element("code", called), _facts(step))
+    summary = element("summary", f"{step.step}. ", element("code", called), *_facts(step))
     parts = [_value("request" if step.kind == "model" else "arguments", _json(step.input), shown)]
     if step.error is not None:
         parts.append(_value("error", words.failure(step.error), shown))
@@ -141,14 +184,15 @@ def _step(step: Step, shown: int) -> Markup:
         parts.append(element("p", "idempotency key ", element("code", step.idempotency_key)))
     if words.eventful(step):
         parts.append(_attempts(step))
-    if step.error is not None or step.doubts:
-        kind = "error" if step.error is not None else "doubt"
-        return element("details", summary, *parts, class_=f"ar-{kind}", open="open")
-    return element("details", summary, *parts, class_="ar-step")
+    kind = "error" if step.error is not None else "doubt" if step.doubts else "step"
+    given = {"class_": f"ar-{kind}"} | ({"id": f"s{step.step}"} if look.index else {})
+    opened = {} if kind == "step" else {"open": "open"}
+    return element("details", summary, *parts, **given, **opened)
 
 
-def _facts(step: Step) -> str:
-    return f" · {facts}" if (facts := words.facts(step)) else ""
+def _facts(step: Step) -> list[Markup]:
+    facts = words.facts(step)
+    return [element("span", f" · {facts}", class_="ar-dim")] if facts else []
 
 
 def _attempts(step: Step) -> Markup:

@@ -10,11 +10,20 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agentrun.core.transcript import Message, Note, Resume, Said, Step, Transcript
+from agentrun.core.transcript import Entry, Message, Note, Resume, Said, Step, Transcript
 from agentrun.view import words
 from agentrun.view.safe import clip, pretty, visible
 
-__all__ = ["Line", "as_text", "columns", "layout"]
+__all__ = [
+    "Line",
+    "as_text",
+    "columns",
+    "entry_lines",
+    "layout",
+    "lines_after",
+    "lines_before",
+    "turn_line",
+]
 
 _MESSAGE_LINES = 12  # of one message, unless everything is asked for
 _DEEP = " " * 7
@@ -80,17 +89,32 @@ def _width(char: str) -> int:
 
 
 def _lines(transcript: Transcript, width: int, full: bool) -> Iterator[Line]:
-    status = transcript.status
-    yield Line().add(transcript.key, "key").add("  ").add(words.headline(transcript), status)
-    if transcript.input not in (None, {}):
-        yield from _field("input", pretty(transcript.input), width, full)
+    yield from lines_before(transcript, width, full)
     turn = None
     for entry in transcript.entries:
         if isinstance(entry, Said | Step) and entry.turn not in (None, turn):
             turn = entry.turn
-            yield Line()
-            yield _ruled(f"turn {turn}", width, "dim", fill="─")
-        yield from _entry(entry, width, full)
+            yield from turn_line(turn, width)
+        yield from entry_lines(entry, width, full)
+    yield from lines_after(transcript, width, full)
+
+
+def lines_before(transcript: Transcript, width: int, full: bool) -> Iterator[Line]:
+    """What stands above a transcript's entries."""
+    status = transcript.status
+    yield Line().add(transcript.key, "key").add("  ").add(words.headline(transcript), status)
+    if transcript.input not in (None, {}):
+        yield from _field("input", pretty(transcript.input), width, full)
+
+
+def turn_line(turn: int, width: int) -> Iterator[Line]:
+    """The heading of a turn."""
+    yield Line()
+    yield _ruled(f"turn {turn}", width, "dim", fill="─")
+
+
+def lines_after(transcript: Transcript, width: int, full: bool) -> Iterator[Line]:
+    """What stands below the entries: how the run ended, and what it used."""
     yield Line()
     if transcript.error is not None:
         yield from _field("error", words.failure(transcript.error), width, full, "error")
@@ -99,7 +123,8 @@ def _lines(transcript: Transcript, width: int, full: bool) -> Iterator[Line]:
     yield from _field("total", words.totals(transcript), width, full, label_style="dim")
 
 
-def _entry(entry: Said | Step | Resume | Note, width: int, full: bool) -> Iterator[Line]:
+def entry_lines(entry: Entry, width: int, full: bool) -> Iterator[Line]:
+    """One entry; a line may be wider than ``width`` where its facts are: see `Line.fitted`."""
     match entry:
         case Said(echo=True):
             return  # the step itself shows it

@@ -19,7 +19,7 @@ from agentrun.core.transcript import Transcript
 from agentrun.view.layout import Line, layout
 from agentrun.view.safe import clip, pretty, visible
 
-__all__ = ["inbox_table", "print_transcript", "runs_table", "table"]
+__all__ = ["inbox_table", "print_lines", "print_transcript", "runs_table", "table"]
 
 _STYLES = {
     "key": "bold",
@@ -46,7 +46,12 @@ def print_transcript(
 ) -> None:
     """Print a transcript; ``full`` shows messages and values whole."""
     console = console or Console()
-    for line in layout(transcript, width=console.width, full=full):
+    print_lines(layout(transcript, width=console.width, full=full), console)
+
+
+def print_lines(lines: Iterable[Line], console: Console) -> None:
+    """Print lines in their styles, as they come."""
+    for line in lines:
         console.print(_text(line), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 

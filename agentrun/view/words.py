@@ -11,6 +11,7 @@ from agentrun.view.safe import pretty
 
 __all__ = [
     "ATTEMPT_COLUMNS",
+    "STEP_COLUMNS",
     "attempt_cells",
     "attempt_line",
     "band",
@@ -24,10 +25,12 @@ __all__ = [
     "note",
     "outcome",
     "seconds",
+    "step_rows",
     "totals",
 ]
 
 ATTEMPT_COLUMNS = ("attempt", "worker", "outcome", "error", "started", "took")
+STEP_COLUMNS = ("step", "what", "outcome", "began at", "took", "tokens", "cost", "cost so far")
 
 
 def headline(transcript: Transcript) -> str:
@@ -72,6 +75,27 @@ def facts(step: Step) -> str:
         seconds(step.started_at, step.finished_at),
         "set aside" if step.set_aside else None,
     )
+
+
+def step_rows(transcript: Transcript) -> Iterator[tuple[Step, tuple[str, ...]]]:
+    """Each step and its cells under `STEP_COLUMNS`, less the first."""
+    spent = Decimal(0)
+    for step in transcript.steps:
+        cost = step.usage.cost if step.usage is not None else None
+        spent += cost or 0
+        began = seconds(transcript.started_at, step.started_at)
+        yield (
+            step,
+            (
+                call(step),
+                step.status.replace("_", " "),
+                f"+{began}" if began else "",
+                seconds(step.started_at, step.finished_at) or "",
+                (_tokens(step) or "").removesuffix(" tokens"),
+                _price(step) or "",
+                money(spent) if cost is not None else "",
+            ),
+        )
 
 
 def outcome(step: Step) -> str:

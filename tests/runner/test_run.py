@@ -207,19 +207,6 @@ def test_arun_of_a_sync_agent_uses_a_thread(db: Any) -> None:
     assert asyncio.run(blocking.arun(1)) == 2
 
 
-def test_an_agent_inside_a_run_is_refused_clearly(db: Any) -> None:
-    @agentrun.agent
-    def inner() -> int:
-        return 1
-
-    @agentrun.agent
-    def outer() -> int:
-        return inner.run()
-
-    with pytest.raises(agentrun.RunFailed, match="started inside run"):
-        outer.run()
-
-
 def test_a_result_that_cannot_be_recorded_fails_the_run_and_loses_nothing(
     db: Any, events: Any
 ) -> None:

@@ -1,0 +1,278 @@
+"""A worker: takes queued and due runs and executes them, so many at a time.
+
+One thread asks the database for work, async agents share one event loop, sync agents a pool of
+threads. NOTIFY wakes it; polling alone would do. A run that waits is parked and frees its slot. A
+run whose claims bring no progress, time after time, is parked for a person: it kills its workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import psycopg
+
+from agentrun.core.errors import AgentrunError, ConfigError, Interrupt
+from agentrun.core.events import Event
+from agentrun.core.flow import run_async, run_sync
+from agentrun.runner import execute
+from agentrun.runner.agent import Agent
+from agentrun.store.database import Database
+from agentrun.store.journal import Tail
+from agentrun.store.opening import default
+
+logger = logging.getLogger("agentrun")
+
+POLL = 0.25  # seconds between looks for work when nothing wakes the worker
+SWEEP = 2.0  # seconds between looks for runs of dead workers and for overlooked mail
+POISON = 5  # claims in a row that brought no step: the run is parked
+_PROGRESS = frozenset({"step_finished", "received", "resolved", "parked", "handed_back", "resumed"})
+
+
+class Worker:
+    """Executes submitted runs of ``agents``; a context manager, sync or async.
+
+    Args:
+        agents: what `@agent` made; runs of others are left to other workers.
+        concurrency: how many runs execute at a time.
+        queues: which queues it serves.
+        database: default: the process's.
+
+    Leaving the context drains: steps in flight finish, runs are handed back.
+
+    Raises:
+        ConfigError: no agents, or a concurrency below 1.
+    """
+
+    def __init__(
+        self,
+        agents: Iterable[Agent[..., Any]],
+        *,
+        concurrency: int = 10,
+        queues: Sequence[str] = ("default",),
+        database: Database | None = None,
+    ) -> None:
+        self._agents = {agent.name: agent for agent in agents}
+        if not self._agents or concurrency < 1:
+            raise ConfigError("a Worker needs at least one agent, and a concurrency of 1 or more")
+        self._concurrency = concurrency
+        self._queues = list(queues)
+        self._database = database
+        self._stop = threading.Event()
+        self._work = threading.Event()  # a hint: something may be ready
+        self._under_way: set[Future[Any]] = set()
+        self._guard = threading.Lock()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Begin to take runs, in threads of its own."""
+        self._db = self._database or default()
+        self._pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="agentrun-run")
+        self._loop = asyncio.new_event_loop()
+        self._threads = [
+            threading.Thread(target=target, name=f"agentrun-{name}", daemon=True)
+            for name, target in (
+                ("loop", self._loop.run_forever),
+                ("dispatch", self._dispatch),
+                ("listen", self._listen),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Take no more runs; let steps in flight finish and hand the runs back."""
+        self._stop.set()
+        self._work.set()
+        self._threads[1].join()
+        for run in list(self._db.active.values()):
+            run.drain()
+        for future in self._running():
+            with contextlib.suppress(BaseException):
+                future.result()
+        self._pool.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._threads[0].join()
+        self._loop.close()
+        self._threads[2].join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    # -- finding work ----------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        since_sweep = SWEEP
+        while not self._stop.is_set():
+            self._work.clear()
+            try:
+                taken = self._take(self._concurrency - len(self._running()))
+                if since_sweep >= SWEEP:
+                    since_sweep = 0.0
+                    self._sweep()
+            except (psycopg.Error, AgentrunError) as error:
+                logger.warning("the worker found no work: %s", str(error).strip())
+                taken = 0
+            if not taken and not self._stop.is_set():
+                self._work.wait(POLL)
+                since_sweep += POLL
+
+    def _take(self, free: int) -> int:
+        """Claim what is ready, up to ``free`` runs, and begin it."""
+        if free <= 0:
+            return 0
+        worker = self._serving()
+        claims = self._db.query(
+            "claim_ready",
+            agents=list(self._agents),
+            queues=self._queues,
+            limit=free,
+            worker=worker,
+            batch=uuid4(),
+        )
+        for claim in claims:
+            self._begin(claim)
+        return len(claims)
+
+    def _serving(self) -> str:
+        """The name of this process as a worker, with its agents on its card."""
+        worker = self._db.heart.worker
+        if worker != getattr(self, "_announced", None):
+            self._db.query("serving", worker=worker, agents=sorted(self._agents))
+            self._announced = worker
+        return worker
+
+    def _sweep(self) -> None:
+        """Take over runs of dead workers; wake runs whose mail was overlooked."""
+        self._db.query("overlooked")
+        free = self._concurrency - len(self._running())
+        if free <= 0:
+            return
+        abandoned = self._db.query(
+            "abandoned",
+            agents=list(self._agents),
+            queues=self._queues,
+            worker=self._serving(),
+            limit=free,
+        )
+        for run in abandoned:
+            owned, life = self._db.owner_of(run)
+            if owned or life is None:
+                continue
+            claimed = self._db.claim(run, f"took over from {life.worker}: {life.cause}")
+            if claimed is not None:
+                self._execute(run["key"], run["agent"], claimed)
+
+    def _listen(self) -> None:
+        """Wake on NOTIFY, where the connection can listen; polling is enough without."""
+        while not self._stop.is_set():
+            try:
+                with psycopg.connect(self._db.dsn, autocommit=True) as conn:
+                    conn.execute("LISTEN agentrun")
+                    while not self._stop.is_set():
+                        for _ in conn.notifies(timeout=0.5, stop_after=1):
+                            self._work.set()
+            except psycopg.Error:
+                self._stop.wait(1.0)
+
+    # -- executing ---------------------------------------------------------------------------------
+
+    def _begin(self, claim: dict[str, Any]) -> None:
+        events, shared = self._db.events(claim["run_id"])
+        worker = self._db.heart.worker
+        if events[-1].worker != worker or events[-1].seq != claim["seq"]:
+            return  # lost again already
+        tail = Tail(claim["run_id"], claim["epoch"], worker, claim["seq"], shared)
+        self._execute(claim["key"], claim["agent"], (tail, events))
+
+    def _execute(self, key: str, name: str, claimed: tuple[Tail, list[Event]]) -> None:
+        agent = self._agents[name]
+        if _fruitless(claimed[1]) >= POISON:
+            self._park(claimed[0])
+            return
+        options = replace(agent.options, in_place=False)
+        flow = execute.execute(agent, self._db, key, options, claimed)
+        future: Future[Any]
+        if agent.is_async:
+            future = asyncio.run_coroutine_threadsafe(_quietly(run_async(flow), key), self._loop)
+        else:
+            future = self._pool.submit(_quiet, flow, key)
+        with self._guard:
+            self._under_way.add(future)
+        future.add_done_callback(self._ended)
+
+    def _ended(self, future: Future[Any]) -> None:
+        with self._guard:
+            self._under_way.discard(future)
+        self._work.set()
+
+    def _running(self) -> list[Future[Any]]:
+        with self._guard:
+            return list(self._under_way)
+
+    def _park(self, tail: Tail) -> None:
+        reason = (
+            f"{POISON} claims in a row brought no step forward: it may crash its workers. "
+            "See its transcript, then agentrun.resume(key)"
+        )
+        parked = Event(event="parked", status="held", reason=reason)
+        self._db.writer.wait(self._db.writer.append(tail, [parked]))
+
+
+def _fruitless(events: Sequence[Event]) -> int:
+    """How many claims at the end of the journal, this one not counted, brought nothing."""
+    claims = 0
+    for event in reversed(events[:-1]):
+        if event.event in _PROGRESS:
+            break
+        claims += event.event == "claimed"
+    return claims
+
+
+def _quiet(flow: Any, key: str) -> None:
+    """See a run through; how it ended is in its journal."""
+    try:
+        run_sync(flow)
+    except (AgentrunError, Interrupt, SystemExit) as error:
+        logger.debug("run %r: %s", key, error)
+    except BaseException:
+        logger.exception("run %r ended in an error of agentrun's own", key)
+
+
+async def _quietly(coroutine: Any, key: str) -> None:
+    """`_quiet`, awaited."""
+    try:
+        await coroutine
+    except (AgentrunError, Interrupt, SystemExit, asyncio.CancelledError) as error:
+        logger.debug("run %r: %s", key, error)
+    except BaseException:
+        logger.exception("run %r ended in an error of agentrun's own", key)

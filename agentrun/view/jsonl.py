@@ -1,0 +1,166 @@
+"""A run's journal as a file: one event a line, read back without loss.
+
+A line is a JSON object with the names and values of `Event`; what says nothing is left out. Times
+are ISO 8601, money and ids are text, and each is read back as what it was. So
+``fold(read_jsonl(lines))`` is the transcript that the database gives.
+
+Every model request repeats the conversation before it. Lines hold it whole, for `jq` and people;
+``compact`` lines refer to earlier ones, as the database's rows do (`core.sharing`): for files
+that are to stay small. Both are read by `read_jsonl`.
+
+The exact bytes of a streamed reply stay in the database, named by digest; their content is here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from agentrun.core.codec import Undecodable, dumps, loads
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import Event, Json, Usage
+from agentrun.core.sharing import Shared
+
+__all__ = ["read_jsonl", "write_jsonl"]
+
+# Two code units that JSON text would join into the one character they spell.
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+# How the values that JSON does not have are written and read. The others are themselves.
+_WRITE: dict[type, Callable[[Any], Json]] = {
+    datetime: datetime.isoformat,
+    Decimal: str,
+    UUID: str,
+    bytes: lambda raw: b64encode(raw).decode("ascii"),
+}
+_READ: dict[str, Callable[[Any], object]] = {
+    "run_id": UUID,
+    "at": datetime.fromisoformat,
+    "started_at": datetime.fromisoformat,
+    "wake_at": datetime.fromisoformat,
+    "raw": b64decode,
+    "usage": lambda usage: _usage(usage),
+}
+_DEFAULTS = {field.name: field.default for field in fields(Event)}
+_NUMBERS = frozenset({"seq", "epoch", "step", "turn", "attempt"})
+_VALUES = ("input", "output")
+
+
+def write_jsonl(events: Iterable[Event], *, compact: bool = False) -> Iterator[str]:
+    """The lines of a journal, ASCII and without line breaks."""
+    shared = Shared() if compact else None
+    for event in events:
+        yield _line(_row(event, shared))
+
+
+def read_jsonl(lines: Iterable[str]) -> Iterator[Event]:
+    """The events that `write_jsonl` wrote; empty lines and unknown fields are skipped.
+
+    Raises ConfigError, naming the line, for what is no event.
+    """
+    shared = Shared()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield _event(_object(line), shared)
+        except (ValueError, TypeError, ArithmeticError, Undecodable) as error:
+            raise ConfigError(
+                f"line {number} is no event of an agentrun journal: {error}"
+            ) from None
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def _row(event: Event, shared: Shared | None) -> dict[str, Json]:
+    row = {
+        name: _plain(value)
+        for name, default in _DEFAULTS.items()
+        if not name.startswith("has_") and (value := getattr(event, name)) != default
+    }
+    for name in _VALUES:  # a JSON null is told from nothing
+        if getattr(event, f"has_{name}"):
+            row[name] = getattr(event, name)
+    if shared is not None:
+        _share(event, row, shared)
+    return row
+
+
+def _share(event: Event, row: dict[str, Json], shared: Shared) -> None:
+    """As the rows of the database: model requests are references, all values can be referred to."""
+    if event.kind == "model" and "input" in row:
+        row["input"], row["shared"] = shared.pack(row["input"]), True
+    elif "input" in row:
+        shared.learn(row["input"])
+    if "output" in row:
+        shared.learn(row["output"])
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, Usage):
+        used = {field.name: getattr(value, field.name) for field in fields(Usage)}
+        return {name: _plain(item) for name, item in used.items() if item is not None}
+    write = _WRITE.get(type(value))
+    return value if write is None else write(value)
+
+
+def _line(row: dict[str, Json]) -> str:
+    if _PAIR.search(json.dumps(row, ensure_ascii=False)):
+        return dumps({**row, "escaped": True})[0]  # where JSON itself would lose something
+    return json.dumps(row, allow_nan=False, separators=(",", ":"))
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _object(line: str) -> dict[str, Json]:
+    row = loads(line, escaped=False)
+    if isinstance(row, dict) and row.get("escaped") is True:
+        row = loads(line, escaped=True)
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+        raise ValueError("an object with the field `event` is expected")
+    return row
+
+
+def _event(row: dict[str, Json], shared: Shared) -> Event:
+    known = {
+        name: _field(name, value)
+        for name, value in row.items()
+        if name in _DEFAULTS and name not in _VALUES
+    }
+    event = Event(**known, has_input="input" in row, has_output="output" in row)
+    values = {name: row[name] for name in _VALUES if name in row}
+    if row.get("shared") is True:
+        values["input"] = shared.unpack(values.get("input"))
+    elif "input" in values and event.kind != "model":  # whole requests are never referred to
+        shared.learn(values["input"])
+    if "output" in values:
+        shared.learn(values["output"])
+    return replace(event, **values)
+
+
+def _field(name: str, value: Json) -> Any:
+    """A field's value. A file may come from anybody, so nothing else passes for one."""
+    if read := _READ.get(name):
+        return read(value)
+    wanted = int if name in _NUMBERS else bool if name == "overlapping" else str
+    if type(value) is not wanted:
+        raise ValueError(f"`{name}` is {value!r:.40}, not {wanted.__name__}")
+    return value
+
+
+def _usage(given: dict[str, Json]) -> Usage:
+    known = {field.name for field in fields(Usage)}
+    used = {name: value for name, value in given.items() if name in known}
+    for name, value in used.items():
+        if type(value) is not (str if name in ("cost", "priced_by") else int):
+            raise ValueError(f"`usage.{name}` is {value!r:.40}")
+    return Usage(**{**used, "cost": Decimal(used["cost"]) if "cost" in used else None})

@@ -1,0 +1,84 @@
+"""A transcript as one HTML file: opens from disk, asks no network, runs no script.
+
+The page is the notebook's rendering in a frame, with a linked table of the steps. Its content
+security policy allows nothing but its two style sheets, named by digest: markup that slipped
+through could neither run nor load anything. The journal itself lies in the file as JSON, so that
+`agentrun show FILE.html` (or `journal_in`) reads the run back without a database.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import Event
+from agentrun.core.transcript import Transcript
+from agentrun.view.html import CSS, WHOLE, rendered
+from agentrun.view.jsonl import read_jsonl, write_jsonl
+from agentrun.view.safe import Markup, clip, element
+
+__all__ = ["as_page", "journal_in"]
+
+_FRAME = Markup(
+    """
+:root{color-scheme:light dark;--ar-page-fg:#262b31;--ar-page-bg:#fdfdfc;--ar-page-link:#0b62b8}
+@media (prefers-color-scheme:dark){:root{--ar-page-fg:#d3d7dc;--ar-page-bg:#16181b;
+--ar-page-link:#83b7ee}}
+body{margin:0;background:var(--ar-page-bg);font-family:system-ui,sans-serif}
+main>.ar-root{max-width:60rem;margin:0 auto;padding:2.2rem 1.5rem 6rem;font-size:15px;
+line-height:1.6}
+.ar-root>h3{font-size:1.6em;font-weight:650;overflow-wrap:anywhere}
+.ar-root a{color:var(--ar-page-link)}
+.ar-root :target{background:rgba(128,128,128,.12)}
+@media print{main>.ar-root{max-width:none;padding:0}}
+"""
+)
+
+_JOURNAL = '<script type="application/json" id="agentrun-journal">'
+_HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="referrer" content="no-referrer">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+"""
+
+
+def as_page(transcript: Transcript, journal: Iterable[Event]) -> str:
+    """The transcript as a complete HTML document that holds its journal as well."""
+    title = f"{clip(transcript.key, 100)} · {clip(transcript.agent, 100)} · {transcript.status}"
+    return "".join(
+        [
+            _HEAD.format(policy=_policy(CSS, _FRAME)),
+            f"{element('title', title)}\n{element('style', _FRAME)}\n</head>\n<body>\n",
+            f"{element('main', rendered(transcript, WHOLE))}\n",
+            *_embedded(journal),
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+def journal_in(page: str) -> Iterator[Event]:
+    """The journal that a page holds. Raises ConfigError for a file that holds none."""
+    # Recorded text has no `<` in the page, so the tag is ours wherever it stands.
+    found = re.search(re.escape(_JOURNAL) + r"\n\[\n(.*?)\n?\]\n</script>", page, re.DOTALL)
+    if found is None:
+        raise ConfigError("this HTML file holds no journal: `agentrun export --html` writes such")
+    return read_jsonl(line.removesuffix(",") for line in found[1].split("\n"))
+
+
+def _embedded(journal: Iterable[Event]) -> Iterator[str]:
+    """The journal as a JSON array with an event a line; no character of it can end the tag."""
+    yield f"{_JOURNAL}\n[\n"
+    yield ",\n".join(line.replace("<", "\\u003c") for line in write_jsonl(journal, compact=True))
+    yield "\n]\n</script>\n"
+
+
+def _policy(*styles: str) -> str:
+    digests = (b64encode(sha256(style.encode()).digest()).decode() for style in styles)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return f"default-src 'none'; style-src {allowed}; base-uri 'none'; form-action 'none'"

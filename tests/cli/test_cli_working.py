@@ -1,0 +1,90 @@
+"""`submit`, `worker`, `approve`, `reject`, `cancel` as a person uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Cli
+
+AGENT = """
+import agentrun
+
+@agentrun.tool(approve=True)
+def pay(cents: int) -> str:
+    return f"paid {cents}"
+
+@agentrun.agent
+def clerk(cents: int) -> str:
+    try:
+        return pay(cents)
+    except agentrun.ToolFailed as error:
+        return str(error)
+"""
+
+
+@pytest.fixture
+def agent_file(tmp_path: Path) -> str:
+    file = tmp_path / "clerk_agent.py"
+    file.write_text(AGENT)
+    return str(file)
+
+
+@pytest.fixture
+def working(dsn: str, agent_file: str) -> Any:
+    """A worker process on that file, drained by SIGTERM."""
+    environment = os.environ | {"AGENTRUN_DATABASE_URL": dsn}
+    command = [sys.executable, "-m", "agentrun", "worker", agent_file]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    yield process
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert "drained" in told
+
+
+def status(cli: Cli, key: str) -> str:
+    rows = json.loads(cli("ls", "--json").stdout)
+    return str(next(row["status"] for row in rows if row["key"] == key))
+
+
+def until(cli: Cli, key: str, wanted: str) -> None:
+    deadline = time.monotonic() + 60
+    while status(cli, key) != wanted:
+        assert time.monotonic() < deadline, status(cli, key)
+        time.sleep(0.05)
+
+
+def test_a_submitted_run_is_approved_and_done(cli: Cli, agent_file: str, working: Any) -> None:
+    submitted = cli("submit", agent_file, "500", "--key", "k")
+    assert submitted.stdout.strip() == "k"
+    until(cli, "k", "held")
+    assert cli("approve", "k", "1", "--by", "ada", "--arguments", '{"cents": 5}').exit_code == 0
+    until(cli, "k", "done")
+    assert "paid 5" in cli("show", "k").stdout
+
+
+def test_a_rejected_call_is_told(cli: Cli, agent_file: str, working: Any) -> None:
+    cli("submit", agent_file, "500", "--key", "k")
+    until(cli, "k", "held")
+    assert cli("reject", "k", "1", "--reason", "too much").exit_code == 0
+    until(cli, "k", "done")
+    assert "too much" in cli("show", "k").stdout
+
+
+def test_a_queued_run_is_cancelled(cli: Cli, agent_file: str) -> None:
+    cli("submit", agent_file, "500", "--key", "k")
+    assert json.loads(cli("cancel", "k", "--json").stdout) == {"key": "k", "status": "cancelled"}
+    assert cli("cancel", "k").exit_code == 1
+
+
+def test_what_does_not_wait_cannot_be_approved(cli: Cli, agent_file: str) -> None:
+    cli("submit", agent_file, "500", "--key", "k")
+    assert cli("approve", "k", "1").exit_code == 1

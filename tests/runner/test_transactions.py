@@ -1,0 +1,124 @@
+"""`transaction` tools beside each other, cancelled in between, refused at COMMIT."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+import agentrun
+
+
+@pytest.fixture
+def counted(db: Any) -> Callable[[], list[int]]:
+    with db.connection() as conn:
+        conn.execute("CREATE TABLE counted (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+
+    def read() -> list[int]:
+        with db.connection() as conn:
+            return [row["n"] for row in conn.execute("SELECT n FROM counted ORDER BY n")]
+
+    return read
+
+
+@agentrun.tool(effect="transaction")
+async def count(n: int) -> int:
+    await agentrun.current_step().connection.execute("INSERT INTO counted VALUES (%s)", (n,))
+    return n
+
+
+@agentrun.tool(effect="idempotent")
+async def beside(n: int) -> int:
+    await asyncio.sleep(0)
+    return n
+
+
+def test_transactions_at_once_take_turns_at_the_journals_end(
+    db: Any, counted: Any, events: Any
+) -> None:
+    @agentrun.agent
+    async def run() -> int:
+        return sum(await asyncio.gather(*(f(n) for n in range(12) for f in (count, beside))))
+
+    assert run.with_options(key="k").run() == 132
+    assert counted() == list(range(12))
+    names = [event.event for event in events("k")]
+    assert names.count("claimed") == 1
+    assert names.count("step_finished") == 24
+    assert [event.seq for event in events("k")] == list(range(1, len(names) + 1))
+
+
+def test_transactions_in_threads_at_once_take_turns(db: Any, counted: Any, events: Any) -> None:
+    @agentrun.tool(effect="transaction")
+    def insert(n: int) -> int:
+        agentrun.current_step().connection.execute("INSERT INTO counted VALUES (%s)", (n,))
+        return n
+
+    @agentrun.agent
+    def run() -> None:
+        threads = [threading.Thread(target=insert, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    run.with_options(key="k").run()
+    assert counted() == list(range(8))
+    assert [event.event for event in events("k")].count("claimed") == 1
+
+
+def test_a_commit_that_is_refused_for_good_is_the_steps_error(
+    db: Any, counted: Any, events: Any
+) -> None:
+    @agentrun.tool(effect="transaction")
+    def twice() -> None:
+        connection = agentrun.current_step().connection
+        connection.execute("INSERT INTO counted VALUES (1), (1)")  # found out at COMMIT
+
+    @agentrun.agent
+    def run() -> str:
+        try:
+            twice()
+        except psycopg.errors.UniqueViolation:
+            return "refused"
+        return "done"
+
+    assert run.with_options(key="k").run() == "refused"
+    assert counted() == []
+    outcomes = [(e.event, e.status) for e in events("k") if e.event == "step_finished"]
+    assert outcomes == [("step_finished", "error")]
+
+
+@pytest.mark.parametrize("moment", ["before its seq", "at its checkpoint"])
+def test_a_transaction_cancelled_while_it_commits_leaves_the_run_able_to_go_on(
+    db: Any, dsn: str, counted: Any, events: Any, moment: str
+) -> None:
+    """The journal is locked, so that the commit has to wait; then the agent cancels it."""
+    waits = "SELECT FROM pg_locks WHERE NOT granted"
+
+    @agentrun.agent
+    async def run() -> str:
+        await beside(0)
+        with psycopg.connect(dsn) as lock, psycopg.connect(dsn, autocommit=True) as conn:
+            if moment == "at its checkpoint":
+                agentrun.current_run().flushed().sync()
+            lock.execute("LOCK TABLE agentrun.journal IN EXCLUSIVE MODE")
+            task = asyncio.create_task(count(7))
+            while not conn.execute(waits).fetchall():
+                await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.sleep(0.1)
+            lock.rollback()
+            await asyncio.wait([task], timeout=20)
+            assert task.cancelled()
+        return str(await beside(1))
+
+    assert asyncio.run(asyncio.wait_for(run.with_options(key="k").arun(), 60)) == "1"
+    names = [event.event for event in events("k")]
+    assert names.count("claimed") == 1
+    done = [e for e in events("k") if e.event == "step_finished" and e.name == "count"]
+    assert len(counted()) == len(done)

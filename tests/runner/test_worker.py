@@ -1,0 +1,174 @@
+"""A worker in this process: taking runs, parking those that wait, priorities, queues, results."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from test_waits import until
+
+import agentrun
+
+
+@agentrun.agent
+def double(n: int) -> int:
+    return n * 2
+
+
+def test_submitted_runs_are_executed(db: Any) -> None:
+    handles = [double.submit(n) for n in range(20)]
+    assert handles[0].status() == "queued"
+    with agentrun.Worker([double], concurrency=4):
+        assert [handle.result(timeout=30) for handle in handles] == [n * 2 for n in range(20)]
+
+
+def test_async_agents_share_a_loop(db: Any) -> None:
+    running: list[int] = []
+
+    @agentrun.agent
+    async def together(n: int) -> int:
+        running.append(n)
+        while len(running) < 10:
+            await asyncio.sleep(0.001)
+        return n
+
+    async def main() -> list[int]:
+        handles = [await together.asubmit(n) for n in range(10)]
+        async with agentrun.Worker([together], concurrency=10):
+            return [await handle.aresult(timeout=30) for handle in handles]
+
+    assert asyncio.run(main()) == list(range(10))
+
+
+def test_waiting_runs_hold_no_slot(db: Any) -> None:
+    @agentrun.agent
+    def waits(n: int) -> Any:
+        return [agentrun.receive("go"), agentrun.sleep(0.05), n]
+
+    handles = [waits.with_options(key=f"k{n}").submit(n) for n in range(5)]
+    with agentrun.Worker([waits, double], concurrency=1):
+        until(lambda: all(handle.status() == "waiting" for handle in handles))
+        assert double.submit(2).result(timeout=30) == 4
+        for handle in handles:
+            agentrun.send(handle.key, "go", handle.key)
+        assert [h.result(timeout=30) for h in handles] == [[f"k{n}", None, n] for n in range(5)]
+
+
+def test_a_sleeping_line_does_not_stop_its_sibling(db: Any) -> None:
+    @agentrun.tool
+    async def act(n: int) -> int:
+        await asyncio.sleep(0.02)
+        return n
+
+    async def works() -> int:
+        return sum([await act(n) for n in range(10)])
+
+    @agentrun.agent
+    async def both() -> int:
+        _, total = await asyncio.gather(agentrun.asleep(0.4), works())
+        return total
+
+    handle = both.with_options(key="k").submit()
+    with agentrun.Worker([both]):
+        assert handle.result(timeout=30) == 45
+    steps = agentrun.transcript("k").steps
+    assert all(len(step.attempts) == 1 for step in steps if step.name == "act")
+
+
+def test_priority_queue_and_delay(db: Any) -> None:
+    order: list[str] = []
+
+    @agentrun.agent
+    def note(name: str) -> None:
+        order.append(name)
+
+    late = note.with_options(delay=0.6).submit("late")
+    handles = [
+        note.submit("low"),
+        note.with_options(priority=5).submit("high"),
+        note.with_options(queue="elsewhere").submit("never"),
+    ]
+    with agentrun.Worker([note], concurrency=1):
+        late.result(timeout=30)
+    assert order == ["high", "low", "late"]
+    assert handles[2].status() == "queued"
+
+
+def test_a_child_run_that_waits_lets_its_parent_wait(db: Any) -> None:
+    @agentrun.agent
+    def inner() -> str:
+        return str(agentrun.receive("go"))
+
+    @agentrun.agent
+    def outer() -> str:
+        return "heard " + inner()
+
+    handle = outer.with_options(key="k").submit()
+    with agentrun.Worker([outer, inner], concurrency=1):
+        until(lambda: handle.status() == "waiting")
+        agentrun.send("k/1", "go", "it")
+        assert handle.result(timeout=30) == "heard it"
+
+
+def test_a_result_that_does_not_come_says_why(db: Any) -> None:
+    with pytest.raises(TimeoutError, match="no live worker executes agent 'double'"):
+        double.submit(1).result(timeout=0.05)
+
+
+def test_a_failed_run_raises_at_the_handle(db: Any) -> None:
+    @agentrun.agent
+    def broken() -> None:
+        raise ValueError("no")
+
+    with agentrun.Worker([broken]):
+        with pytest.raises(agentrun.RunFailed, match="no") as failure:
+            broken.submit().result(timeout=30)
+    assert isinstance(failure.value.__cause__, ValueError)
+
+
+def test_a_cancelled_run_stops_in_its_worker(db: Any) -> None:
+    began = threading.Event()
+
+    @agentrun.agent
+    async def endless() -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    handle = endless.submit()
+    with agentrun.Worker([endless]):
+        assert began.wait(30)
+        agentrun.cancel(handle.key)
+        with pytest.raises(agentrun.RunError, match="cancelled"):
+            handle.result(timeout=30)
+
+
+def test_leaving_the_worker_hands_runs_back(db: Any) -> None:
+    began = threading.Event()
+    go = threading.Event()
+
+    @agentrun.step
+    def wait() -> None:
+        began.set()
+        go.wait(30)
+
+    @agentrun.agent
+    def long() -> str:
+        wait()
+        wait()
+        return "done"
+
+    handle = long.submit()
+    with agentrun.Worker([long]):
+        assert began.wait(30)
+        threading.Timer(0.1, go.set).start()
+    assert handle.status() == "queued"
+    with agentrun.Worker([long]):
+        assert handle.result(timeout=30) == "done"
+
+
+@pytest.mark.parametrize("wrong", [{"agents": []}, {"agents": [double], "concurrency": 0}])
+def test_a_worker_needs_agents_and_slots(wrong: dict[str, Any]) -> None:
+    with pytest.raises(agentrun.ConfigError, match="at least one agent"):
+        agentrun.Worker(**wrong)

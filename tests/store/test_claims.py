@@ -1,0 +1,61 @@
+"""Who may take a run: only on what it is now, never on what it was at an earlier look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from agentrun.core.events import Event
+from agentrun.store.database import Database
+
+
+@pytest.fixture
+def one(dsn: str) -> Iterator[Database]:
+    with Database(dsn) as database:
+        database.create("run", "agent", {}, "")
+        yield database
+
+
+@pytest.fixture
+def two(dsn: str) -> Iterator[Database]:
+    with Database(dsn) as database:
+        yield database
+
+
+def test_a_run_that_ended_since_it_was_looked_at_is_not_claimed(
+    one: Database, two: Database
+) -> None:
+    seen = two.find("run")
+    claimed = one.claim(one.find("run"), "first claim")
+    assert claimed is not None
+    one.writer.wait(one.writer.append(claimed[0], [Event(event="run_finished")]))
+    assert two.claim(seen, "was queued") is None
+    assert one.find("run")["status"] == "done"
+
+
+def test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed(
+    one: Database, two: Database
+) -> None:
+    seen = two.find("run")
+    assert one.claim(one.find("run"), "first claim") is not None
+    assert two.claim(seen, "was queued") is None
+    assert one.find("run")["owner"] == one.heart.worker
+
+
+def test_a_process_that_still_executes_a_run_at_its_close_is_not_said_to_have_stopped(
+    dsn: str, two: Database
+) -> None:
+    class Busy:
+        def drain(self) -> None: ...
+
+    database = Database(dsn)
+    database.create("run", "agent", {}, "")
+    claimed = database.claim(database.find("run"), "first claim")
+    assert claimed is not None
+    database.enter(claimed[0].run_id, Busy())
+    worker = database.heart.worker
+    database.close(timeout=0)
+    owned, life = two.owner_of(two.find("run"))
+    assert (owned, life) == (True, None)  # until its lease is over
+    assert two.settled_in(worker) > 0

@@ -1,0 +1,56 @@
+"""Rows that can never be stored: an error for their run, and never a process that waits."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+
+import agentrun
+from agentrun.core.events import Event, Usage
+from agentrun.store.database import Database
+
+
+def test_a_key_too_long_for_the_database_is_refused(dsn: str) -> None:
+    @agentrun.agent
+    def any_agent() -> None: ...
+
+    with agentrun.connect(dsn), pytest.raises(agentrun.ConfigError, match="too long"):
+        any_agent.with_options(key=secrets.token_hex(3000)).run()
+
+
+def test_an_end_that_cannot_be_stored_is_an_error_and_not_a_lost_lease(dsn: str) -> None:
+    calls: list[int] = []
+
+    @agentrun.agent
+    def odd() -> None:
+        calls.append(1)
+        run: Any = agentrun.current_run()
+        too_much = Usage(input_tokens=1 << 40)
+        run.append(Event(event="step_finished", step=1, kind="model", usage=too_much))
+
+    with agentrun.connect(dsn), pytest.raises(agentrun.StoreError, match="cannot be stored"):
+        odd.with_options(key="k").run()
+    assert calls == [1]
+
+
+def test_a_reason_holds_no_secret(dsn: str) -> None:
+    secret = "sk-proj-" + "a1B2" * 12
+
+    @agentrun.tool(effect="idempotent", retries=1)
+    def leak() -> None:
+        raise ValueError(f"refused: {secret}")
+
+    @agentrun.agent
+    def run() -> None:
+        leak()
+
+    with Database(dsn) as other, agentrun.connect(dsn), pytest.raises(agentrun.RunFailed):
+        try:
+            run.with_options(key="k").run()
+        finally:
+            with other.connection() as conn:
+                rows = conn.execute("SELECT j::text AS row FROM agentrun.journal j").fetchall()
+                rows += conn.execute("SELECT r::text AS row FROM agentrun.runs r").fetchall()
+            assert not [row for row in rows if secret in row["row"]]
