@@ -45,6 +45,7 @@ class Known:
     fingerprint: str | None
     overlapping: bool
     born: int  # seq of its first event
+    epoch: int  # and its epoch: which claim began the step
     asked: Json = None  # what the code asked for, as recorded
     attempts: int = 0
     failures: int = 0  # attempts that failed and were to be retried
@@ -70,13 +71,18 @@ class History:
     def apply(self, event: Event) -> None:
         """Take in the next event of the journal."""
         if event.event == "diverged" and event.ident is not None:
-            self._drop_from(event.ident)
+            self._drop_from(event.ident, event.epoch)
         elif event.event == "run_failed":
             self.failed_step = event.step
         elif event.step is not None:
             known = self._known(event)
             if known is not None:
                 _advance(known, event)
+
+    def last_inside(self, ident: str) -> Known | None:
+        """The last step of the body of the tool call ``ident``."""
+        inside = [known for known in self.steps.values() if scope_of(known.ident) == f"{ident}>"]
+        return max(inside, key=lambda known: known.step, default=None)
 
     def _known(self, event: Event) -> Known | None:
         self.last_step = max(self.last_step, event.step or 0)
@@ -96,16 +102,20 @@ class History:
                 fingerprint=event.fingerprint,
                 overlapping=event.overlapping,
                 born=event.seq,
+                epoch=event.epoch,
             )
             self.steps[event.ident] = self.by_number[event.step] = known
         return known
 
-    def _drop_from(self, ident: str) -> None:
-        """An accepted divergence: what its scope recorded from here on counts no more."""
+    def _drop_from(self, ident: str, epoch: int) -> None:
+        """An accepted divergence: what its scope recorded from here on counts no more.
+
+        But for what this very claim has begun in other tasks: that is of the new path.
+        """
         self.divergences += 1
         first = self.steps[ident].born if ident in self.steps else 0
         scope = scope_of(ident)
-        for other in [k for k in self.steps.values() if k.born >= first]:
+        for other in [k for k in self.steps.values() if k.born >= first and k.epoch < epoch]:
             if other.ident.startswith(scope):
                 del self.steps[other.ident]
 
@@ -210,6 +220,15 @@ class Scope:
             yield from reversed(scope.asked)
             scope = scope.parent
 
+    def turn_of_new(self, kind: Kind) -> int | None:
+        """The turn of a step that is not recorded yet.
+
+        A model call begins a new one, which the caller numbers; not inside `turn()`.
+        """
+        if kind == "model":
+            return self.turn if self.fixed_turn else None
+        return self.current_turn()
+
     def current_turn(self) -> int | None:
         scope: Scope | None = self
         while scope is not None:
@@ -282,11 +301,7 @@ def place_next(
     if known is not None:
         scope.matched.add(known.ident)
         return Place(known.ident, known.turn, known.overlapping, known)
-    if kind == "model":  # begins a new turn, which the caller numbers; not inside `turn()`
-        turn = scope.turn if scope.fixed_turn else None
-    else:
-        turn = scope.current_turn()
-    return Place(f"{scope.path}{scope.position}", turn, overlapping, None)
+    return Place(f"{scope.path}{scope.position}", scope.turn_of_new(kind), overlapping, None)
 
 
 def _claimed_path(history: History, scope: Scope, first: tuple[str, str, str]) -> str:

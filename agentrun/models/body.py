@@ -101,16 +101,27 @@ class Stored:
 
 
 class Live:
-    """A stream on its way to the consumer: bytes pass untouched, the decoded ones are kept."""
+    """A stream on its way to the consumer: bytes pass untouched, the decoded ones are kept.
+
+    Without its terminal event it is ``lenient``ly handed on as it is, else a transport error.
+    """
 
     def __init__(
-        self, hx: Any, step: ModelStep, source: Source, tape: Tape, inflate: Inflater
+        self,
+        hx: Any,
+        step: ModelStep,
+        source: Source,
+        tape: Tape,
+        inflate: Inflater,
+        *,
+        lenient: bool,
     ) -> None:
         self._hx = hx
         self._step = step
         self._source = source
         self._tape = tape
         self._inflate = inflate
+        self._lenient = lenient
         self._first: bytes | None = None
         self._settled = False
 
@@ -156,6 +167,8 @@ class Live:
             self._tape.take(self._inflate(wire))
         if self._tape.ended:
             self._settle("complete")
+        elif wire is None and self._lenient:
+            self._settle("cut")
         elif wire is None:
             raise self._hx.RemoteProtocolError(NOT_WHOLE)
 

@@ -75,8 +75,10 @@ class Call:
         step = yield from recorder.open_model_step(self.asked)
         if step.recorded is not None:
             return self._rebuilt(step.recorded)
-        # Helps gateways and audits; no provider promises to honour it. The user's own wins.
-        self.request.headers.setdefault("Idempotency-Key", step.key)
+        # Helps gateways and audits; no provider promises to honour it. The user's own wins, and
+        # who retries says what is the same call.
+        if self.policy.ours:
+            self.request.headers.setdefault("Idempotency-Key", step.key)
         failures = step.prior_failures
         while True:
             late = yield from step.attempt()
@@ -110,8 +112,10 @@ class Call:
 
     def _live(self, step: ModelStep, response: Any, source: Source) -> Flow[_Answer]:
         tape = Tape(self.asked, response, stream=True)
-        live = Live(self.hx, step, source, tape, Inflater(self.hx, response))
-        yield from live.prime()
+        inflate = Inflater(self.hx, response)
+        live = Live(self.hx, step, source, tape, inflate, lenient=not self.policy.ours)
+        if self.policy.ours:
+            yield from live.prime()
         # In place: whoever holds this response (tests of openai do) must see it closed.
         response.stream = self.stream(live)
         return _Answer(None, response)
@@ -121,15 +125,30 @@ class Call:
         while (piece := (yield source.next())) is not None:
             pieces.append(piece)
         yield source.close()
-        tape = tape_all(self.asked, response, decoded(self.hx, response, b"".join(pieces)))
-        if self.asked.stream and tape.stream and not tape.ended:
-            raise self.hx.RemoteProtocolError(NOT_WHOLE)
-        reply = tape.reply()
+        reply = self._whole(response, b"".join(pieces))
         response.stream = self.stream(Stored(pieces))
         failure = None
         if retryable_status(reply.status, response.headers):
             failure = CallFailed(f"HTTP {reply.status}", status=reply.status, detail=reply.body)
         return _Answer(reply, response, failure, dict(response.headers))
+
+    def _whole(self, response: Any, wire: bytes) -> ModelReply:
+        """The reply that these bytes are; raises a transport error if they are none.
+
+        Left to the client, that is for it to find: the bytes are handed on as they came.
+        """
+        try:
+            tape = tape_all(self.asked, response, decoded(self.hx, response, wire))
+        except self.hx.DecodingError as error:
+            if self.policy.ours:
+                raise
+            broken = Tape(self.asked, response, stream=False)
+            return broken.reply("cut", (error_name(self.hx, error), str(error)))
+        if tape.ended or not (self.asked.stream and tape.stream):
+            return tape.reply()
+        if self.policy.ours:
+            raise self.hx.RemoteProtocolError(NOT_WHOLE)
+        return tape.reply("cut")
 
     def _lost(self, error: Exception, *, billed: bool) -> _Answer:
         name = error_name(self.hx, error)
@@ -161,13 +180,13 @@ class Call:
     def _refusal(self, reply: ModelReply) -> Exception:
         """The recorded transport error, to be raised now."""
         error = reply.error or ("TransportError", "the recorded call has no response")
-        if self.policy.retries is not None:
+        if self.policy.ours:
             _gave_up.set((self.request.content, error))
         return rebuilt_error(self.hx, error)
 
     def _told_final(self, response: Any) -> Any:
         """An error that was retried as often as it may: the SDK must not begin again."""
-        if response.status_code >= 400 and self.policy.retries is not None:
+        if response.status_code >= 400 and self.policy.ours:
             response.headers["x-should-retry"] = "false"
         return response
 

@@ -34,9 +34,10 @@ def install(*, strict: bool = False, retries: int | None = DEFAULT_RETRIES) -> N
     wrapped client keeps its own settings. Loads those of the two packages that are installed.
 
     A failed call gets ``retries`` further attempts, recorded ones; whatever is answered then is
-    final, and says so to an SDK that would retry as well. None leaves retrying to the clients:
-    each of their attempts is then a step of its own. ``strict`` as in `wrap`. To call it again
-    changes the settings.
+    final, and says so to an SDK that would retry as well. None leaves failures to the clients:
+    each of their attempts is then a step of its own, sent without our idempotency key.
+
+    ``strict`` as in `wrap`. To call it again changes the settings.
 
     Raises `ConfigError` for a negative number, and if neither package is installed.
     """

@@ -26,10 +26,16 @@ JITTER = 0.25  # up to this share is taken off, so that workers do not come back
 class RetryPolicy:
     """How many further attempts a call gets, and how long it waits before each.
 
-    None leaves it to the client that asks: each of its attempts is then a call of its own.
+    None leaves it to the client that asks: each of its attempts is then a call of its own, and
+    what is a failure is for the client to find.
     """
 
     retries: int | None = DEFAULT_RETRIES
+
+    @property
+    def ours(self) -> bool:
+        """Whether retrying is our business."""
+        return self.retries is not None
 
     def wait(self, failures: int, headers: Mapping[str, str]) -> float | None:
         """Seconds before the next attempt after ``failures`` others; None when none is left."""

@@ -158,7 +158,7 @@ class RunContext:
             done = self.database.writer.append(self.tail, events)
             first = self.tail.seq - len(events) + 1
             for seq, event in enumerate(events, first):
-                self.history.apply(replace(event, seq=seq))
+                self.history.apply(replace(event, seq=seq, epoch=self.tail.epoch))
         return done
 
     def end(self, last: Event) -> Op[None]:

@@ -102,7 +102,7 @@ def _until_settled(step: Step, worker: str) -> Flow[None]:
 
 def _by_mail(step: Step, known: Known) -> Flow[bool]:
     """Apply a person's resolution, if one was sent since this doubt was raised."""
-    raised = known.doubted_at
+    raised = known.doubted_at if known.doubted else None
     for letter in (yield from step.run.letters(step.ident)):
         if letter["kind"] == "resolve" and letter["step"] == step.number:
             step.run.consumed.add(str(letter["id"]))

@@ -45,7 +45,6 @@ from agentrun.store.liveness import Life
 if TYPE_CHECKING:
     from agentrun.runner.agent import Agent
 
-RECEIVED = Event(event="received")
 _POLL = (0.02, 0.5)  # seconds between looks at a run that somebody else executes: first, at most
 _DRAIN = 30.0  # seconds that steps in flight get to finish when a run is interrupted
 _HANDED_BACK = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
@@ -165,6 +164,7 @@ def proceed(
         except LeaseLost:
             person = None  # another worker has the run: wait for what it makes of it
         except RunHeld as held:
+            person = None  # has been heard: from now on the run waits
             if options.on_held == "raise" or held.step is None or not options.in_place:
                 raise
 
@@ -246,6 +246,8 @@ def execute(
             if person is not None:
                 _reopen(run, person)
             try:
+                if tail.epoch > 1:  # it may have been cancelled on its way into a park
+                    yield blocking(database.obey_cancellations)
                 arguments = agent.arguments.validate(events[0].input["args"])
                 value = yield agent.body(Line(run, run.root), arguments)
             except BaseException as error:
@@ -261,10 +263,13 @@ def execute(
 
 
 def _reopen(run: RunContext, person: Person) -> None:
-    """Let a failed run go on: the error that ended it is set aside, by name."""
+    """Let a failed run go on: the error that ended it is set aside, by name.
+
+    Of a tool whose body ended in the error of a step of its own, that one's too.
+    """
     events = [Event(event="resumed", by=person.by, reason=person.reason)]
     failed = run.history.by_number.get(run.history.failed_step or 0)
-    if failed is not None and failed.outcome is not None and failed.outcome.status == "error":
+    while failed is not None and failed.outcome is not None and failed.outcome.status == "error":
         events.append(
             Event(
                 event="resolved",
@@ -277,6 +282,7 @@ def _reopen(run: RunContext, person: Person) -> None:
                 reason=person.reason,
             )
         )
+        failed = run.history.last_inside(failed.ident)
     run.append(*events)
 
 
@@ -359,12 +365,7 @@ def _interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
     yield run.end(last)
     yield from _tell_parent(run, last)
     if last.event == "parked":  # mail may have come while the park was on its way
-        looks = list(run.seen.values())
-        seen = UUIDS([UUID(letter) for letter in set.intersection(*looks)] if looks else [])
-        looked = bool(looks)
-        yield blocking(
-            partial(run.database.query, "wake", run_id=run.run_id, looked=looked, seen=seen)
-        )
+        yield blocking(partial(run.database.wake, run.run_id, list(run.seen.values())))
 
 
 def _tell_parent(run: RunContext, last: Event) -> Flow[None]:

@@ -139,7 +139,7 @@ class Step:
     def took(self, event: Event, seq: int) -> None:
         """Take in an event that went into the journal by another way: its transaction's own."""
         with self.run.lock:
-            self.run.history.apply(replace(event, seq=seq))
+            self.run.history.apply(replace(event, seq=seq, epoch=self.run.tail.epoch))
         if event.event == "step_finished":
             self.over(event)
 
@@ -290,7 +290,7 @@ def _placed(line: Line, wanted: Wanted) -> tuple[Step, Known | None]:
                 reason=diverging.diff,
             )
         )
-        place = Place(place.ident, scope.current_turn(), place.overlapping, None)
+        place = Place(place.ident, scope.turn_of_new(wanted.kind), place.overlapping, None)
     known = place.known
     if known is None:
         history.last_step += 1

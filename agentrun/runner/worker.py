@@ -81,7 +81,7 @@ class Worker:
         self._threads = [
             threading.Thread(target=target, name=f"agentrun-{name}", daemon=True)
             for name, target in (
-                ("loop", self._loop.run_forever),
+                ("loop", self._turn),
                 ("dispatch", self._dispatch),
                 ("listen", self._listen),
             )
@@ -89,6 +89,14 @@ class Worker:
         for thread in self._threads:
             thread.start()
         return self
+
+    def _turn(self) -> None:
+        """Turn the event loop of async agents. A SystemExit in a task of one of them leaves it."""
+        while True:
+            try:
+                return self._loop.run_forever()
+            except BaseException:
+                logger.exception("a task of an agent was to end the worker; it goes on")
 
     def stop(self) -> None:
         """Take no more runs; let steps in flight finish and hand the runs back."""

@@ -29,7 +29,8 @@ RETRY_AT_ONCE = (errors.SerializationFailure, errors.DeadlockDetected)
 
 def is_transient(error: BaseException) -> bool:
     """Whether sending the same again can succeed once the world has changed."""
-    return isinstance(error, _TRANSIENT)
+    too_large = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("54")
+    return isinstance(error, _TRANSIENT) and not too_large  # a limit of the server's for good
 
 
 class DeadlineConnection(psycopg.Connection[Any]):

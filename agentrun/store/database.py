@@ -32,6 +32,7 @@ from agentrun.core.errors import (
 from agentrun.core.events import Event, Json
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
+from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import (
     DeadlineConnection,
     is_transient,
@@ -51,6 +52,7 @@ T = TypeVar("T")
 _NAMESPACE = UUID("6f1a54a4-6a1c-5b0e-9f0e-a6e27a52b1d1")
 _WHOLE = 1 << 30  # bytes; a letter is stored in one piece, whatever its size
 _IDLE = 4  # connections kept open for reads
+_KEY = 2000  # bytes of a run's key: it is indexed
 
 
 def run_id_of(key: str) -> UUID:
@@ -106,6 +108,15 @@ class Database:
                 lambda: Heart(self.dsn, self.lease, self._cancel_what_was_cancelled)
             )
         return heart
+
+    def obey_cancellations(self) -> None:
+        """Stop the runs of this process that somebody cancelled."""
+
+        def look() -> None:
+            with self.connection() as conn:
+                self._cancel_what_was_cancelled(conn)
+
+        self._patiently(look)
 
     def _cancel_what_was_cancelled(self, conn: psycopg.Connection[Any]) -> None:
         """After each beat: stop the runs of this process that somebody cancelled."""
@@ -339,6 +350,14 @@ class Database:
             row["payload"] = decode(row["payload"], Codec.OUTPUT_ESCAPED in Codec(row["codec"]))
         return rows
 
+    def wake(self, run_id: UUID, looks: list[set[str]]) -> None:
+        """Make a parked run due if mail came since its waiting steps looked, or a cancellation.
+
+        ``looks`` holds, for each step that looked, the ids of the letters that were there.
+        """
+        seen = UUIDS([UUID(letter) for letter in set.intersection(*looks)] if looks else [])
+        self.query("wake", run_id=run_id, looked=bool(looks), seen=seen)
+
     def has_news(self, run: dict[str, Any]) -> bool:
         """Whether a run in doubt was told something that it has not journaled yet."""
         rows = self.query("news", run_id=run["run_id"], step=run["open_doubt"])
@@ -405,7 +424,7 @@ class Database:
                 run.drain()
             self._left.wait_for(lambda: not self.active, timeout)
             settled = not self.active
-            idle, self._idle = self._idle, []
+            idle, self._idle, self._closed = self._idle, [], True
         if self._writer is not None:
             self._writer.close()
         if "_claims" in self.__dict__:
@@ -413,7 +432,6 @@ class Database:
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is not None:
             heart.stop(settled=settled)
-        self._closed = True
         for conn in idle:
             conn.close()
 
@@ -453,4 +471,6 @@ def _text(key: str) -> str:
         raise ConfigError(f"the run key {key!r} holds a lone surrogate") from None
     if "\x00" in key or not key:
         raise ConfigError(f"the run key {key!r} is empty or holds a NUL character")
+    if (size := len(key.encode("utf-8"))) > _KEY:
+        raise ConfigError(f"the run key {key[:40]!r}… is too long: {size} bytes, at most {_KEY}")
     return key

@@ -217,6 +217,9 @@ class Heart:
                 logger.warning("a heartbeat failed: %s", str(error).strip())
             except Exception:  # the runs of this process depend on it
                 logger.exception("a heartbeat failed")
+        with self._beating:
+            if self._dead:  # for good: another incarnation has a connection of its own
+                self._disconnect()
 
     def _beat(self, *, register: bool = False) -> None:
         with self._beating:

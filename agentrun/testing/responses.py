@@ -148,8 +148,8 @@ def _events(whole: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any
     for index, item in enumerate(whole["output"]):
         speaks = item["type"] == "message"
         spelt = _spelt_text if speaks else _spelt_call
-        started = {**item, "status": "in_progress"}
-        started |= {"content": []} if speaks else {"arguments": ""}
+        hollow: dict[str, Any] = {"content": []} if speaks else {"arguments": ""}
+        started = {**item, **hollow, "status": "in_progress"}
         yield {"type": "response.output_item.added", "output_index": index, "item": started}
         for one in spelt(item, chunks):
             yield {**one, "item_id": item["id"], "output_index": index}

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 __all__ = ["Answer", "Link", "Request", "json_answer", "read_request"]
 
 HEAD_LIMIT = 1 << 20  # bytes
+PHRASES = {int(status): status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class Answer:
             if self.streamed
             else ("content-length", str(sum(map(len, self.chunks))))
         )
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        # Providers have statuses of their own: Anthropic's 529 is in no list.
+        lines = [f"HTTP/1.1 {self.status} {PHRASES.get(self.status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in (*self.headers.items(), framing)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

@@ -20,7 +20,8 @@ __all__ = ["CSS", "WHOLE", "Look", "as_html", "rendered"]
 
 CSS = Markup(
     """
-.ar-root{--ar-fg:var(--jp-content-font-color1,var(--vscode-foreground,var(--ar-page-fg,CanvasText)));
+.ar-root{
+--ar-fg:var(--jp-content-font-color1,var(--vscode-foreground,var(--ar-page-fg,CanvasText)));
 --ar-bg:var(--jp-layout-color1,var(--vscode-editor-background,var(--ar-page-bg,Canvas)));
 --ar-line:var(--jp-border-color2,var(--vscode-panel-border,rgba(128,128,128,.28)));
 --ar-mono:var(--jp-code-font-family,var(--vscode-editor-font-family,ui-monospace,monospace));

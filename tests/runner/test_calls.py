@@ -214,3 +214,118 @@ def test_two_tools_of_one_name_are_refused() -> None:
         agentrun.schemas(add, add)
     with pytest.raises(agentrun.ConfigError, match="not a tool"):
         agentrun.schemas(len)  # type: ignore[arg-type]
+
+
+# -- the other reply types -------------------------------------------------------------------------
+
+RESPONSE: dict[str, Any] = {
+    "object": "response",
+    "status": "completed",
+    "output": [
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'},
+        {"type": "function_call", "call_id": "c2", "name": "fail", "arguments": "{}"},
+    ],
+}
+MESSAGE: dict[str, Any] = {
+    "type": "message",
+    "role": "assistant",
+    "stop_reason": "tool_use",
+    "content": [
+        {"type": "text", "text": "I add."},
+        {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}},
+        {"type": "tool_use", "id": "c2", "name": "fail", "input": {}},
+    ],
+}
+OUT_OF_STOCK = json.dumps({"error": "ValueError: out of stock"})
+
+
+def test_a_response_is_answered_with_function_call_outputs() -> None:
+    assert agentrun.call_tools(RESPONSE, [add, fail]) == [
+        {"type": "function_call_output", "call_id": "c1", "output": "2"},
+        {"type": "function_call_output", "call_id": "c2", "output": OUT_OF_STOCK},
+    ]
+
+
+def test_an_anthropic_message_is_answered_with_one_user_message() -> None:
+    (told,) = agentrun.call_tools(MESSAGE, [add, fail])
+    assert told == {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "c1", "content": "2"},
+            {
+                "type": "tool_result",
+                "tool_use_id": "c2",
+                "content": OUT_OF_STOCK,
+                "is_error": True,
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "reply", [{"output": []}, {"content": [], "type": "message"}, {"content": "hi"}]
+)
+def test_a_reply_without_calls_has_no_answer(reply: dict[str, Any]) -> None:
+    assert agentrun.call_tools(reply, [add]) == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {
+            "choices": [
+                {
+                    "finish_reason": "length",
+                    "message": {
+                        "role": "assistant",
+                        "tool_calls": [{"function": {"name": "add", "arguments": "{"}}],
+                    },
+                }
+            ]
+        },
+        {
+            "incomplete_details": {"reason": "max_output_tokens"},
+            "output": [{"type": "function_call", "name": "add", "arguments": "{"}],
+        },
+        {
+            "stop_reason": "max_tokens",
+            "content": [{"type": "tool_use", "name": "add", "input": "{"}],
+        },
+    ],
+    ids=["chat", "responses", "anthropic"],
+)
+def test_a_call_that_was_cut_off_is_told_so(reply: dict[str, Any]) -> None:
+    assert "cut off at its length limit" in json.dumps(agentrun.call_tools(reply, [add]))
+
+
+def test_the_three_apis_describe_the_same_tool() -> None:
+    (chat,), (responses,), (anthropic,) = (
+        agentrun.schemas(add, api=api) for api in ("chat", "responses", "anthropic")
+    )
+    assert responses == {"type": "function", **chat["function"]}
+    assert anthropic == {
+        "name": "add",
+        "description": "Add two numbers.",
+        "input_schema": {
+            "type": "object",
+            "properties": {
+                "a": {"type": "integer", "description": "the first of them"},
+                "b": {"type": "integer", "default": 1, "description": "the second"},
+            },
+            "required": ["a"],
+            "additionalProperties": False,
+        },
+    }
+
+
+def test_what_cannot_be_strict_says_so_where_strict_is_the_default() -> None:
+    @agentrun.tool
+    def free(options: dict[str, Any]) -> None: ...
+
+    assert agentrun.schemas(free, api="responses")[0]["strict"] is False
+
+
+def test_an_unknown_api_is_refused() -> None:
+    with pytest.raises(agentrun.ConfigError, match="one of 'chat', 'responses', 'anthropic'"):
+        agentrun.schemas(add, api="gemini")  # type: ignore[arg-type]

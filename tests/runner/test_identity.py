@@ -302,3 +302,44 @@ def test_after_an_interrupt_every_further_effect_is_refused(db: Any, world: Worl
         run.with_options(key="k").run()
     assert world.effects == ["doubtful"]
     assert agentrun.get("k").status() == "queued"
+
+
+def test_an_accepted_divergence_keeps_what_other_tasks_of_the_same_claim_did(
+    db: Any, dsn: str, world: World
+) -> None:
+    version, crash = [1], [True]
+
+    @agentrun.tool
+    async def act(what: str) -> str:
+        world.act(what)
+        return what
+
+    async def aside(begun: asyncio.Event) -> str:
+        result = await act("aside")
+        begun.set()
+        return result
+
+    @agentrun.agent
+    async def run() -> str:
+        await act("same")
+        begun = asyncio.Event()
+        task = asyncio.create_task(aside(begun)) if version[0] == 2 else None
+        if task is not None:
+            await begun.wait()
+        result = await act("one" if version[0] == 1 else "two")
+        if crash[0]:
+            die_recorded()
+        return result + (await task if task is not None else "")
+
+    keyed = run.with_options(key="k", on_divergence="accept")
+
+    def action() -> None:
+        agentrun.connect(dsn)
+        keyed.run()
+
+    killed(action)
+    version[0] = 2
+    killed(action)
+    crash[0] = False
+    assert keyed.run() == "twoaside"
+    assert world.effects == ["same", "one", "aside", "two"]

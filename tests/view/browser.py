@@ -131,7 +131,7 @@ class Page:
         return self._browser.call(method, self._session, **parameters)
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression; our own question, which no policy of the page bars."""
+        """The value of a JavaScript expression: our question, which no policy of the page bars."""
         told = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )

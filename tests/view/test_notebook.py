@@ -33,6 +33,7 @@ def executed(name: str) -> tuple[list[dict[str, Any]], list[Any]]:
 
     Client(notebook, timeout=180, kernel_name="python3").execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    assert not [out for out in outputs if out.get("name") == "stderr"]
     kinds = ("execute_result", "display_data")
     return [out.data for out in outputs if out.output_type in kinds], messages
 

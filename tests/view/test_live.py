@@ -1,0 +1,49 @@
+"""A run while it goes on, as lines for a terminal."""
+
+from __future__ import annotations
+
+from journals import Journal, assistant, crashed_and_resumed, user
+
+from agentrun.core.transcript import fold
+from agentrun.view.layout import columns, layout
+from agentrun.view.live import Feed
+
+
+def said(feed: Feed, journal: Journal, start: int = 0) -> list[str]:
+    return [line.text.strip() for line in feed.take(journal.events[start:])]
+
+
+def test_a_long_step_is_seen_to_begin_and_seen_again_with_its_outcome() -> None:
+    feed, j = Feed(width=80), Journal().claimed("w-1")
+    j.begins(1, "look", {"n": 1})
+    assert "1 look(n=1) · once · open" in said(feed, j)
+    before = len(j.events)
+    j.ends(1, "look", {"n": 1}, {"result": "seen"})
+    assert said(feed, j, before) == ["1 look(n=1) · once · ok · 1.0 s", "→  seen"]
+
+
+def test_a_short_step_is_printed_once_and_messages_as_they_come() -> None:
+    feed, j = Feed(width=80), Journal().claimed("w-1")
+    said(feed, j)
+    before = len(j.events)
+    j.asks(1, [user("why?")]).answers(1, assistant("because"))
+    lines = said(feed, j, before)
+    assert lines[0] == ""
+    assert lines[1].startswith("── turn 1 ─")
+    assert [line.split()[0] for line in lines[2:]] == ["user", "1", "assistant"]
+    assert list(feed.take([])) == []
+
+
+def test_all_at_once_is_the_transcript() -> None:
+    journal = crashed_and_resumed()
+    lines = [line.text for line in Feed(width=80).take(journal.events)]
+    assert lines == [line.text for line in layout(fold(journal.events), width=80)]
+
+
+def test_event_by_event_nothing_is_missing_and_no_line_is_too_wide() -> None:
+    journal, feed = crashed_and_resumed(), Feed(width=60)
+    lines = [line.text for event in journal.events for line in feed.take([event])]
+    assert {line.text for line in layout(fold(journal.events), width=60)} - set(lines) <= {
+        f"ticket-42  {told}" for told in ("support · done · 2 turns · 16.0 s",)
+    }
+    assert max(map(columns, lines)) <= 60
