@@ -126,7 +126,13 @@ class ToolFailed(ToolError):
 
 
 class ToolTimeout(ToolError):
-    """The tool took longer than its ``timeout=``."""
+    """The tool took longer than its ``timeout=``.
+
+    A `once` tool may raise it itself, to say that it cannot know whether it took effect: the step
+    is then in doubt. ``settled`` tells one that a step has recorded as its outcome already.
+    """
+
+    settled: bool = False
 
 
 class Interrupt(BaseException):

@@ -73,19 +73,28 @@ def _attempt(line: Line, step: Step, body: Body) -> Flow[None]:
     try:
         value = yield _invoke(line, step, body, None)
     except _Stopped as stopped:
-        if step.wanted.effect == "once":  # it was stopped half-way: nobody knows
-            yield from doubt.settle(step, step.run.history.steps[step.ident])
-            if step.outcome is None:  # decided that another attempt may follow, but not at once
-                yield pause(_backoff(step.attempts - 1))
-        else:
-            yield from _failed(step, body, ToolTimeout(str(stopped)))
+        yield from _timed_out(step, body, ToolTimeout(str(stopped)))
+    except ToolTimeout as error:
+        yield from (_failed if error.settled else _timed_out)(step, body, error)
     except Exception as error:
         yield from _failed(step, body, error)
     else:
         step.finish(*outcome_of(step, value, body.result))
 
 
+def _timed_out(step: Step, body: Body, error: ToolTimeout) -> Flow[None]:
+    if step.wanted.effect != "once":
+        yield from _failed(step, body, error)
+        return
+    # It was stopped half-way, or says itself that it cannot tell: nobody knows.
+    yield from doubt.settle(step, step.run.history.steps[step.ident])
+    if step.outcome is None:  # decided that another attempt may follow, but not at once
+        yield pause(_backoff(step.attempts - 1))
+
+
 def _failed(step: Step, body: Body, error: Exception) -> Flow[None]:
+    if isinstance(error, ToolTimeout):
+        error.settled = True  # an outer step that lets it through is in no doubt for that
     known = step.run.history.steps.get(step.ident)
     failed = known.failures if known else 0
     if isinstance(error, ToolFailed) or failed >= body.retries:

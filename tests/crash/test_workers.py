@@ -119,9 +119,7 @@ def test_submitted_runs_survive_the_death_of_their_workers(dsn: str, world: Worl
 
 
 @pytest.mark.long
-def test_a_thousand_runs_over_three_workers_one_killed_every_second(
-    dsn: str, world: World
-) -> None:
+def test_a_thousand_runs_over_three_workers_one_killed_every_second(dsn: str, world: World) -> None:
     assert storm(dsn, Shop(dsn, world), 1000, 1.0) >= 3
 
 

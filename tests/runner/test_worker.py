@@ -122,9 +122,8 @@ def test_a_failed_run_raises_at_the_handle(db: Any) -> None:
     def broken() -> None:
         raise ValueError("no")
 
-    with agentrun.Worker([broken]):
-        with pytest.raises(agentrun.RunFailed, match="no") as failure:
-            broken.submit().result(timeout=30)
+    with agentrun.Worker([broken]), pytest.raises(agentrun.RunFailed, match="no") as failure:
+        broken.submit().result(timeout=30)
     assert isinstance(failure.value.__cause__, ValueError)
 
 

@@ -208,6 +208,7 @@ def runs(dsn: str, number: int) -> tuple[UUID, ...]:
             given = {
                 "run_id": run, "key": str(run), "agent": "a", "worker": "submit",
                 "batch": uuid4(), "fingerprint": "", "codec": 0, "input": "{}",
+                "queue": "default", "priority": 0, "delay": None,
                 **payload_columns([]),
             }  # fmt: skip
             conn.execute(QUERIES["create"], given)
