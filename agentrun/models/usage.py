@@ -90,4 +90,6 @@ def _first_dict(reported: dict[str, Json], *names: str) -> dict[str, Json]:
 
 
 def _count(value: Json) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A number of tokens; None for what is none, or would not fit its column."""
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+    return value if usable else None
