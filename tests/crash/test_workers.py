@@ -97,7 +97,8 @@ def storm(dsn: str, shop: Shop, count: int, pause: float) -> int:
             workers[victim] = spawn(shop.serve)
         for worker in workers:
             os.kill(worker, signal.SIGTERM)
-        assert [ended(worker) for worker in workers] == [0, 0, 0]
+        # One that was born a moment ago dies of the signal before it can handle it.
+        assert {ended(worker) for worker in workers} <= {0, -signal.SIGTERM}
         with db.connection() as conn:
             doubly = conn.execute(
                 "SELECT run_id FROM agentrun.journal GROUP BY run_id, epoch "
@@ -119,8 +120,8 @@ def test_submitted_runs_survive_the_death_of_their_workers(dsn: str, world: Worl
 
 
 @pytest.mark.long
-def test_a_thousand_runs_over_three_workers_one_killed_every_second(dsn: str, world: World) -> None:
-    assert storm(dsn, Shop(dsn, world), 1000, 1.0) >= 3
+def test_a_thousand_runs_over_three_workers_killed_again_and_again(dsn: str, world: World) -> None:
+    assert storm(dsn, Shop(dsn, world), 1000, 0.4) >= 3
 
 
 def test_a_run_waits_for_an_approval_with_no_process_alive(
