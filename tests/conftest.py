@@ -56,6 +56,14 @@ with open(folder / "clients.lock") as lock:
 _numbers = count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much of the proof runs: see `proof/conftest.py`."""
+    group = parser.getgroup("proof")
+    group.addoption("--whole", action="store_true", help="all cases, not a bounded share")
+    group.addoption("--shard", default="1/1", metavar="I/N", help="only the I-th of N parts")
+    group.addoption("--out", metavar="FILE", help="keep what was counted, a JSON line a case")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name in ("AGENTRUN_DATABASE_URL", "OPENAI_API_KEY", "XDG_DATA_HOME"):
         os.environ.pop(name, None)

@@ -21,7 +21,7 @@ MAY_ENTER = {
     "models": {"core", "models"},
     "view": {"core", "view"},
     "runner": {"core", "store", "runner"},
-    "testing": {"testing"},
+    "testing": {"core", "testing"},
     "bundled": {"bundled", "core"},
     "demo": {"agentrun", "demo", "testing", "bundled", "view"},
     "tools": {"agentrun"},

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from agentrun.core import points
 from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import Ending, ModelStep, current
 from agentrun.models.reply import Inflater, Tape, error_name
@@ -151,7 +152,9 @@ class Live:
         wire: bytes | None = b""
         while wire == b"":
             try:
+                points.reach("chunk", "before")
                 wire = yield self._source.next()
+                points.reach("chunk", "after")
             except self._hx.RequestError:
                 if not self._settled:
                     raise

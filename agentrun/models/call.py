@@ -26,6 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentrun.core import points
 from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, ModelStep, Recorder
 from agentrun.models.body import NOT_WHOLE, Body, Live, Source, Stored
@@ -95,7 +96,9 @@ class Call:
 
     def _attempt(self, step: ModelStep) -> Flow[_Answer]:
         try:
+            points.reach("send", "before")
             response = yield self.send
+            points.reach("send", "after")
         except self.hx.RequestError as error:
             return self._lost(error, billed=False)
         source = Source(response.stream)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from agentrun.core import points
 from agentrun.core.errors import Parking
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
@@ -139,7 +140,9 @@ def _reconciled(step: Step) -> Flow[str]:
 
     try:
         yield from step.run.fence()
+        points.reach("reconcile", "before")
         outcome = yield Op(ask, ask_async)
+        points.reach("reconcile", "after")
     except Exception as error:
         return f"reconcile raised {type(error).__name__}: {error}"
     name = getattr(call, "__name__", "reconcile")

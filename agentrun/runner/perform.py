@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from agentrun.core import points
 from agentrun.core.codec import Unserialisable, check
 from agentrun.core.errors import ToolFailed, ToolTimeout
 from agentrun.core.events import Event, Json
@@ -140,22 +141,28 @@ def _invoke(line: Line, step: Step, body: Body, connection: Any) -> Op[Any]:
     inside = Line(line.run, line.scope.inside(step.ident))
 
     def call() -> Any:
+        points.reach("body", "before")
         with on_line(inside, info):
-            return body.call(info)
+            value = body.call(info)
+        points.reach("body", "after")
+        return value
 
     def call_sync() -> Any:
         return call() if body.timeout is None else _in_time(call, body.timeout, step.wanted.name)
 
     async def call_async() -> Any:
+        points.reach("body", "before")
         with on_line(inside, info):
             try:
                 async with asyncio.timeout(body.timeout) as limit:
                     value = body.call(info)
-                    return await value if inspect.isawaitable(value) else value
+                    value = await value if inspect.isawaitable(value) else value
             except TimeoutError:
                 if not limit.expired():
                     raise  # the function's own
                 raise _too_long(step.wanted.name, body.timeout) from None
+        points.reach("body", "after")
+        return value
 
     return Op(call_sync, call_async)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
+from agentrun.core import points
 from agentrun.core.errors import LeaseLost, StoreError, ToolFailed
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow, Op, run_async, run_sync
@@ -150,10 +151,14 @@ def _sent(run: RunContext, conn: Any, batch: Batch) -> Flow[None]:
     """The checkpoint as the connection's last statement, and COMMIT."""
     soon = {"milliseconds": str(int(conn.deadline * 1000))}
     yield _apart(partial(conn.execute, QUERIES["settle_soon"], soon))
+    points.reach("checkpoint", "before")
     accepted = yield _apart(partial(append, conn, batch), partial(append_async, conn, batch))
+    points.reach("checkpoint", "after")
     if run.run_id not in accepted:
         raise run.stop(LeaseLost(f"the run was taken over from {run.tail.worker}"))
+    points.reach("commit", "before")
     yield _apart(conn.commit)
+    points.reach("commit", "after")
 
 
 def _lost(

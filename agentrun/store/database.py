@@ -21,6 +21,7 @@ from uuid import UUID, uuid4, uuid5
 
 import psycopg
 
+from agentrun.core import points
 from agentrun.core.codec import Codec, decode, encode
 from agentrun.core.errors import (
     ConfigError,
@@ -130,7 +131,7 @@ class Database:
 
     @cached_property
     def _claims(self) -> Sender:
-        return Sender(self.dsn)
+        return Sender(self.dsn, "claim")
 
     # -- statements ------------------------------------------------------------------------------
 
@@ -162,8 +163,12 @@ class Database:
 
         def run() -> list[dict[str, Any]]:
             with self.connection() as conn:
-                cursor = conn.execute(QUERIES[name], parameters)
-                return cursor.fetchall() if cursor.description else []
+                if name not in points.COMMITS:
+                    return _rows(conn.execute(QUERIES[name], parameters))
+                points.reach(name, "before")
+                rows = _rows(conn.execute(QUERIES[name], parameters))
+                points.reach(name, "after")
+                return rows
 
         return self._patiently(run)
 
@@ -456,6 +461,10 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _rows(cursor: psycopg.Cursor[Any]) -> list[dict[str, Any]]:
+    return cursor.fetchall() if cursor.description else []
 
 
 def _status(events: list[Event]) -> str:

@@ -32,6 +32,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.rows import scalar_row
 
+from agentrun.core import points
 from agentrun.core.errors import LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
@@ -170,8 +171,15 @@ def settled(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
 class Sender:
     """A connection that sends batches until their outcome is known, however often it breaks."""
 
-    def __init__(self, dsn: str, *, connection: Callable[[str], DeadlineConnection] = connect):
+    def __init__(
+        self,
+        dsn: str,
+        what: str = "append",  # the name of its commits in `core.points`
+        *,
+        connection: Callable[[str], DeadlineConnection] = connect,
+    ) -> None:
         self._dsn = dsn
+        self._what = what
         self._connect = connection
         self._conn: DeadlineConnection | None = None
 
@@ -183,7 +191,10 @@ class Sender:
         """
         for attempt in _patiently():
             try:
-                accepted = append(self.connection(), batch)
+                conn = self.connection()
+                points.reach(self._what, "before")
+                accepted = append(conn, batch)
+                points.reach(self._what, "after")
                 # A run may be refused because an earlier sending of this very batch is in: one
                 # whose answer was lost, or that Ctrl-C interrupted in another waiter's hands.
                 return accepted if accepted == batch.runs() else accepted | self.settled(batch)

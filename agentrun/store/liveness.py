@@ -35,6 +35,7 @@ from typing import Any
 
 import psycopg
 
+from agentrun.core import points
 from agentrun.core.errors import LeaseLost
 from agentrun.store.connection import DeadlineConnection, connect, is_transient
 from agentrun.store.sql import QUERIES
@@ -94,9 +95,11 @@ def find_dead(
             cause = "session gone"
     if cause is None:
         return None
+    points.reach("declare_dead", "before")
     conn.execute(
         QUERIES["declare_dead"], {"worker": worker, "beat_at": life.beat_at, "cause": cause}
     )
+    points.reach("declare_dead", "after")
     declared = life_of(conn, worker)
     return declared if declared is not None and declared.dead_at is not None else None
 
@@ -201,7 +204,9 @@ class Heart:
         with contextlib.suppress(psycopg.Error), self._beating:
             dead, self._dead = self._dead, True  # first: from now on `fence` lets nothing pass
             if settled and not dead:
+                points.reach("stop_worker", "before")
                 self._connected().execute(QUERIES["stop_worker"], {"worker": self.worker})
+                points.reach("stop_worker", "after")
         self._disconnect()
 
     def _age(self) -> float:
@@ -227,10 +232,11 @@ class Heart:
             try:
                 fresh = self._conn is None or self._conn.closed
                 conn = self._connected()
-                if register or fresh:
-                    row = conn.execute(QUERIES["register"], self._card(conn)).fetchone()
-                else:
-                    row = conn.execute(QUERIES["beat"], {"worker": self.worker}).fetchone()
+                beat = "register" if register or fresh else "beat"
+                card = self._card(conn) if beat == "register" else {"worker": self.worker}
+                points.reach(beat, "before")
+                row = conn.execute(QUERIES[beat], card).fetchone()
+                points.reach(beat, "after")
             except psycopg.Error:
                 self._disconnect()
                 raise
