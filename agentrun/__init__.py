@@ -61,6 +61,7 @@ from agentrun.runner.control import (
 )
 from agentrun.runner.doubt import Happened, NotHappened, Unknown
 from agentrun.runner.handle import Handle
+from agentrun.runner.loop import Agent
 from agentrun.runner.schemas import schemas
 from agentrun.runner.tool import step, tool
 from agentrun.runner.waits import areceive, asleep, receive, sleep
@@ -72,6 +73,7 @@ from agentrun.view import as_html, as_text
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
     "AgentrunError",
     "ConfigError",
     "Database",

@@ -20,7 +20,7 @@ MAY_ENTER = {
     "store": {"core", "store", "bundled"},
     "models": {"core", "models"},
     "view": {"core", "view"},
-    "runner": {"core", "store", "runner"},
+    "runner": {"core", "store", "models", "runner"},
     "testing": {"core", "testing"},
     "bundled": {"bundled", "core"},
     "demo": {"agentrun", "demo", "testing", "bundled", "view"},

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 import agentrun
 from agentrun.cli.output import emit, emit_json, note
 from agentrun.core.errors import ConfigError
-from agentrun.runner.agent import Agent, registered
+from agentrun.runner.agent import DurableAgent, registered
 from agentrun.runner.loading import load, pick
 from agentrun.view.safe import pretty
 
@@ -52,7 +52,7 @@ def serve(targets: list[str], concurrency: int, queues: list[str]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    agents: dict[str, Agent[..., Any]] = {}
+    agents: dict[str, DurableAgent[..., Any]] = {}
     with _only_data_on_stdout():
         for target in targets:
             file, name = _split(target)
@@ -104,7 +104,7 @@ def _only_data_on_stdout() -> Any:
         yield
 
 
-def _show(agent: Agent[..., Any], key: str, result: Any, *, as_json: bool) -> None:
+def _show(agent: DurableAgent[..., Any], key: str, result: Any, *, as_json: bool) -> None:
     stored = agent.arguments.result.encode(result)
     if as_json:
         emit_json({"key": key, "status": "done", "result": stored})
@@ -126,7 +126,7 @@ def _split(target: str) -> tuple[str, str | None]:
 # -- arguments -------------------------------------------------------------------------------------
 
 
-def _parsed(agent: Agent[..., Any], args: list[str]) -> dict[str, Any]:
+def _parsed(agent: DurableAgent[..., Any], args: list[str]) -> dict[str, Any]:
     """Each argument as JSON where that gives what its parameter wants, else as the text it is."""
     names = agent.arguments.names
     usage = f"{agent.name}({', '.join(names)})"
@@ -147,7 +147,7 @@ def _parsed(agent: Agent[..., Any], args: list[str]) -> dict[str, Any]:
         raise ConfigError(f"{usage}: {told}") from None
 
 
-def _literal(agent: Agent[..., Any], name: str, text: str) -> Any:
+def _literal(agent: DurableAgent[..., Any], name: str, text: str) -> Any:
     fields = agent.arguments.model.model_fields.values()
     if any(field.alias == name and field.annotation is str for field in fields):
         return text  # not even "quoted" loses its quotes

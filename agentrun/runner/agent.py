@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import secrets
@@ -10,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from pydantic import ValidationError
@@ -19,6 +21,7 @@ from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
 from agentrun.runner import children, execute
 from agentrun.runner.context import Line, blocking, current_line
+from agentrun.runner.eventloop import run_in_loop
 from agentrun.runner.execute import Options
 from agentrun.runner.handle import Handle
 from agentrun.runner.loading import importing
@@ -28,11 +31,11 @@ from agentrun.store.opening import default
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_agents: dict[str, Agent[..., Any]] = {}
+_agents: dict[str, DurableAgent[..., Any]] = {}
 
 
-class Agent(Generic[P, R]):
-    """A durable agent: `run` and `arun` take exactly the function's own arguments."""
+class DurableAgent(Generic[P, R]):
+    """What `@agent` makes: `run` and `arun` take exactly the function's own arguments."""
 
     def __init__(self, function: Callable[P, Any], name: str, options: Options | None = None):
         functools.update_wrapper(cast(Any, self), function)
@@ -41,6 +44,7 @@ class Agent(Generic[P, R]):
         self.options = options or Options()
         self.is_async = inspect.iscoroutinefunction(function)
         self.arguments = Arguments(function, what="the agent")
+        self.place = defined_in(inspect.unwrap(function).__code__)
 
     def __repr__(self) -> str:
         return f"<agentrun agent {self.name!r}>"
@@ -55,7 +59,7 @@ class Agent(Generic[P, R]):
         queue: str | None = None,
         priority: int | None = None,
         delay: float | None = None,
-    ) -> Agent[P, R]:
+    ) -> DurableAgent[P, R]:
         """A copy of the agent with these options.
 
         Args:
@@ -86,7 +90,9 @@ class Agent(Generic[P, R]):
         chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         options = replace(self.options, **chosen)
         _check(options)
-        return Agent(self.function, self.name, options)
+        changed = copy.copy(self)
+        changed.options = options
+        return changed
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Inside a run a child run, whose key derives from the parent's; outside the function."""
@@ -112,7 +118,7 @@ class Agent(Generic[P, R]):
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self._arun(args, kwargs))
+            return run_in_loop(self._arun(args, kwargs))
         raise ConfigError(
             f"{self.name} is async and an event loop is running here: "
             f"use `await {self.name}.arun(…)`"
@@ -198,9 +204,9 @@ class _Decorator:
     """`@agent`, bare or with options."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Agent[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> DurableAgent[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, R], /) -> Agent[P, R]: ...
+    def __call__(self, function: Callable[P, R], /) -> DurableAgent[P, R]: ...
     @overload
     def __call__(self, function: None = None, /, *, name: str | None = None) -> _Named: ...
     def __call__(
@@ -216,7 +222,7 @@ class _Decorator:
         """
         if function is None:
             return _Named(name)
-        return _register(function, name)
+        return register(DurableAgent(function, name or function.__name__))
 
 
 class _Named:
@@ -224,36 +230,36 @@ class _Named:
         self._name = name
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Agent[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> DurableAgent[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, R], /) -> Agent[P, R]: ...
+    def __call__(self, function: Callable[P, R], /) -> DurableAgent[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
-        return _register(function, self._name)
+        return register(DurableAgent(function, self._name or function.__name__))
 
 
 agent = _Decorator()
 
 
-def _register(function: Callable[..., Any], name: str | None) -> Agent[..., Any]:
-    name = name or function.__name__
-    made: Agent[..., Any] = Agent(function, name)
-    other = _agents.get(name)
-    if other is not None and _file(other.function) != _file(function):
+def register(made: DurableAgent[..., Any]) -> DurableAgent[..., Any]:
+    """Make an agent known by its name, in place of an earlier one of the same file."""
+    other = _agents.get(made.name)
+    if other is not None and other.place != made.place:
         raise ConfigError(
-            f"two files define an agent named {name!r}: {_file(other.function)} and "
-            f"{_file(function)}; give one of them @agentrun.agent(name=…)"
+            f"two files define an agent named {made.name!r}: {other.place} and {made.place}; "
+            "give one of them another name, as by @agentrun.agent(name=…)"
         )
-    _agents[name] = made
+    _agents[made.name] = made
     return made
 
 
-def _file(function: Callable[..., Any]) -> str:
-    path = inspect.unwrap(function).__code__.co_filename
+def defined_in(code: CodeType) -> str:
+    """The file that holds this code."""
+    path = Path(code.co_filename)
     # Every notebook cell has a file name of its own; all of them are one place.
-    return str(Path(path).resolve()) if Path(path).exists() else "(interactive)"
+    return str(path.resolve()) if path.exists() else "(interactive)"
 
 
-def registered(name: str) -> Agent[..., Any]:
+def registered(name: str) -> DurableAgent[..., Any]:
     """The agent of this name. Raises ConfigError when no imported file defines it."""
     if name not in _agents:
         known = ", ".join(sorted(_agents)) or "none"

@@ -20,10 +20,10 @@ from agentrun.runner.step import Step, Wanted, open_step
 from agentrun.runner.waits import Letter, await_letter, consume
 
 if TYPE_CHECKING:
-    from agentrun.runner.agent import Agent
+    from agentrun.runner.agent import DurableAgent
 
 
-def call(agent: Agent[..., Any], line: Line, arguments: dict[str, Json]) -> Flow[Any]:
+def call(agent: DurableAgent[..., Any], line: Line, arguments: dict[str, Json]) -> Flow[Any]:
     """The child's result, recorded in the parent; raises what the child failed with."""
     wanted = Wanted(kind="child", name=agent.name, effect="idempotent", asked={"args": arguments})
     step = yield from open_step(line, wanted)
@@ -45,7 +45,7 @@ def child_key(parent: str, ident: str) -> str:
 
 
 def _see_through(
-    agent: Agent[..., Any], line: Line, step: Step, arguments: dict[str, Json]
+    agent: DurableAgent[..., Any], line: Line, step: Step, arguments: dict[str, Json]
 ) -> Flow[None]:
     run = line.run
     key = agent.options.key or child_key(run.key, step.ident)

@@ -20,6 +20,7 @@ from agentrun.runner.children import open_children
 from agentrun.runner.clock import derived
 from agentrun.runner.context import Line, current_line
 from agentrun.runner.doubt import Happened, NotHappened, Outcome, Unknown
+from agentrun.runner.eventloop import run_in_loop
 from agentrun.runner.execute import Person
 from agentrun.runner.handle import Handle
 from agentrun.runner.waits import signal
@@ -57,7 +58,7 @@ def resume(key: str, *, by: str | None = None, reason: str | None = None) -> Any
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(run_async(flow))
+        return run_in_loop(run_async(flow))
     flow.close()
     raise ConfigError("an event loop is running here: use `await agentrun.aresume(key)`")
 

@@ -43,7 +43,7 @@ from agentrun.store.journal import Tail
 from agentrun.store.liveness import Life
 
 if TYPE_CHECKING:
-    from agentrun.runner.agent import Agent
+    from agentrun.runner.agent import DurableAgent
 
 _POLL = (0.02, 0.5)  # seconds between looks at a run that somebody else executes: first, at most
 _DRAIN = 30.0  # seconds that steps in flight get to finish when a run is interrupted
@@ -73,7 +73,7 @@ class Person:
 
 
 def start(
-    agent: Agent[..., Any],
+    agent: DurableAgent[..., Any],
     database: Database,
     key: str,
     options: Options,
@@ -86,7 +86,7 @@ def start(
 
 
 def create(
-    agent: Agent[..., Any],
+    agent: DurableAgent[..., Any],
     database: Database,
     key: str,
     options: Options,
@@ -126,7 +126,7 @@ def create(
 
 
 def proceed(
-    agent: Agent[..., Any],
+    agent: DurableAgent[..., Any],
     database: Database,
     key: str,
     options: Options,
@@ -222,7 +222,7 @@ def _why(run: dict[str, Any], life: Life | None, person: Person | None) -> str:
 
 
 def execute(
-    agent: Agent[..., Any],
+    agent: DurableAgent[..., Any],
     database: Database,
     key: str,
     options: Options,
@@ -288,7 +288,7 @@ def _reopen(run: RunContext, person: Person) -> None:
 
 def _ended(
     run: RunContext,
-    agent: Agent[..., Any],
+    agent: DurableAgent[..., Any],
     value: Any,
     error: BaseException | None,
 ) -> Flow[Any]:
@@ -334,7 +334,7 @@ def _ended(
     return agent.arguments.result.decode(stored)
 
 
-def _result(agent: Agent[..., Any], value: Any) -> tuple[Json, Exception | None]:
+def _result(agent: DurableAgent[..., Any], value: Any) -> tuple[Json, Exception | None]:
     try:
         stored = agent.arguments.result.encode(value)
         check(stored, "result")

@@ -2,7 +2,7 @@
 
 The file's folder goes on the import path, as it does for ``python FILE``, so that its neighbours
 are found. What the file does when imported is its own; only a run must not begin there, or every
-import would begin one: `Agent.run` refuses while `importing` is set.
+import would begin one: `DurableAgent.run` refuses while `importing` is set.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ from typing import TYPE_CHECKING, Any
 from agentrun.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agentrun.runner.agent import Agent
+    from agentrun.runner.agent import DurableAgent
 
 __all__ = ["importing", "load", "pick"]
 
 importing: ContextVar[str | None] = ContextVar("agentrun_importing", default=None)
 
 
-def load(file: str | Path) -> dict[str, Agent[..., Any]]:
+def load(file: str | Path) -> dict[str, DurableAgent[..., Any]]:
     """Import a Python file; return the agents it defines or imports, by name.
 
     Raises:
         ConfigError: there is no such file, or it raised while it was imported; the message
             names file, line and exception, which is the ``__cause__``.
     """
-    from agentrun.runner.agent import Agent, registered
+    from agentrun.runner.agent import DurableAgent, registered
 
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"there is no file {str(file)!r}")
     module = _execute(path)
-    names = {value.name for value in vars(module).values() if isinstance(value, Agent)}
+    names = {value.name for value in vars(module).values() if isinstance(value, DurableAgent)}
     return {name: registered(name) for name in sorted(names)}
 
 
-def pick(agents: dict[str, Agent[..., Any]], name: str | None, file: str) -> Agent[..., Any]:
+def pick(
+    agents: dict[str, DurableAgent[..., Any]], name: str | None, file: str
+) -> DurableAgent[..., Any]:
     """The agent of this name; without a name the only one. Raises ConfigError."""
     if not agents:
         raise ConfigError(f"{file} defines no agent: decorate a function with @agentrun.agent")

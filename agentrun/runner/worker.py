@@ -24,7 +24,7 @@ from agentrun.core.errors import AgentrunError, ConfigError, Interrupt
 from agentrun.core.events import Event
 from agentrun.core.flow import run_async, run_sync
 from agentrun.runner import execute
-from agentrun.runner.agent import Agent
+from agentrun.runner.agent import DurableAgent
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
 from agentrun.store.opening import default
@@ -54,7 +54,7 @@ class Worker:
 
     def __init__(
         self,
-        agents: Iterable[Agent[..., Any]],
+        agents: Iterable[DurableAgent[..., Any]],
         *,
         concurrency: int = 10,
         queues: Sequence[str] = ("default",),

@@ -36,7 +36,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection._Lent, "deadline", DEADLINE)
 
 
-def work(acted: list[str]) -> agents.Agent[[], int]:
+def work(acted: list[str]) -> agents.DurableAgent[[], int]:
     @agentrun.tool
     def act(n: int) -> int:
         acted.append(f"act {n}")

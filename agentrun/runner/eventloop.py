@@ -1,0 +1,54 @@
+"""The event loop on which sync code executes async agents.
+
+One for all of them: an async client keeps its connections, and they are bound to the loop that
+opened them. With a loop a call, as `asyncio.run` makes, the second run of an agent would find them
+closed. Only in the main thread; elsewhere nobody could tell when the loop is to be closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_runner: asyncio.Runner | None = None
+
+
+def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What `asyncio.run` does, on the one loop of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(coroutine)
+    global _runner
+    if _runner is None:
+        _runner = asyncio.Runner()
+    try:
+        return _runner.run(coroutine)
+    finally:
+        _runner.run(_leave_nothing_behind())
+
+
+async def _leave_nothing_behind() -> None:
+    """End the tasks that the agent began and did not wait for, as `asyncio.run` does."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+@atexit.register
+def _close() -> None:
+    if _runner is not None:
+        _runner.close()
+
+
+def _after_fork() -> None:
+    global _runner
+    _runner = None  # the parent's: its selector is shared with it
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,181 @@
+"""`Agent`: the loop that most agents are, ready-made.
+
+Ask the model, perform the tools it asks for, tell it what came of them, until it answers in words.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from agentrun.core.errors import ConfigError, LimitExceeded
+from agentrun.core.events import Json
+from agentrun.core.flow import Flow, Op, run_async, run_sync
+from agentrun.models import wrap
+from agentrun.runner.agent import DurableAgent, defined_in, register
+from agentrun.runner.calls import acall_tools, call_tools
+from agentrun.runner.replies import Api, read_reply
+from agentrun.runner.schemas import by_name, schemas
+from agentrun.runner.tool import Tool
+
+MAX_TURNS = 50
+MAX_TOKENS = 4096  # of a reply: Anthropic's API wants to be told
+
+
+class Agent(DurableAgent[[str], str]):
+    """A ready-made durable agent: ``run(question)`` returns the model's answer.
+
+    Args:
+        name: the agent's identity, in code and journal.
+        client: an OpenAI or Anthropic client, sync or async; wrapped here if it is not yet.
+        model: which model is asked.
+        prompt: the system prompt: text, or the `Path` of a file that holds it.
+        tools: what the model may ask for.
+        api: "chat" (OpenAI's chat completions), "responses" or "anthropic"; default: chat, or
+            what the client speaks.
+        max_turns: how often the model is asked, at most; then the run fails with LimitExceeded.
+        settings: further fields of each request, such as ``temperature=0``.
+
+    Raises:
+        ConfigError: the client is no such client or speaks another API, the prompt cannot be
+            read, a tool is none or is async under a sync client.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        client: Any,
+        model: str,
+        prompt: str | Path = "",
+        tools: Sequence[Tool[..., Any]] = (),
+        api: Api | None = None,
+        max_turns: int = MAX_TURNS,
+        **settings: Any,
+    ) -> None:
+        self.client = wrap(client)
+        self.model = model
+        self.prompt = _text(prompt)
+        self.tools = tuple(tools)
+        self.max_turns = max_turns
+        self._api = _api_of(client, api)
+        self._settings = settings
+        awaited = hasattr(client, "__aenter__")
+        _check_tools(name, self.tools, awaited)
+        super().__init__(self._awaited if awaited else self._called, name)
+        self.place = defined_in(sys._getframe(1).f_code)
+        register(self)
+
+    def _called(self, question: str) -> str:
+        return run_sync(self._loop(question))
+
+    async def _awaited(self, question: str) -> str:
+        return await run_async(self._loop(question))
+
+    def _loop(self, question: str) -> Flow[str]:
+        dialect = _DIALECTS[self._api]
+        conversation: list[Json] = [{"role": "user", "content": question}]
+        for _ in range(self.max_turns):
+            fields = dialect.fields(self.prompt, conversation)
+            if self.tools:
+                fields["tools"] = schemas(*self.tools, api=self._api)
+            ask = partial(dialect.create(self.client), model=self.model, **fields, **self._settings)
+            reply = yield Op(ask, ask)
+            conversation += dialect.said(reply)
+            if not read_reply(reply).requests:
+                return dialect.text(reply)
+            conversation += yield Op(
+                partial(call_tools, reply, self.tools), partial(acall_tools, reply, self.tools)
+            )
+        raise LimitExceeded(
+            f"agent {self.name!r} asked its model {self.max_turns} times and came to no answer; "
+            "give it a larger max_turns="
+        )
+
+
+def _text(prompt: str | Path) -> str:
+    try:
+        return prompt.read_text("utf-8").strip() if isinstance(prompt, Path) else prompt
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"prompt={str(prompt)!r} cannot be read: {error}") from None
+
+
+def _check_tools(name: str, tools: Sequence[Tool[..., Any]], awaited: bool) -> None:
+    for tool in by_name(tools).values():
+        if tool.is_async and not awaited:
+            raise ConfigError(
+                f"agent {name!r} has a sync client, which cannot await tool {tool.name!r}: "
+                "give it the async client"
+            )
+
+
+# -- the three APIs ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """How an API is asked, and what its replies say."""
+
+    create: Callable[[Any], Callable[..., Any]]  # the method of a client
+    fields: Callable[[str, list[Json]], dict[str, Json]]  # of a request: prompt, conversation
+    said: Callable[[Any], list[Json]]  # a reply as items of the conversation
+    text: Callable[[Any], str]
+
+
+def _chat_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
+    system = [{"role": "system", "content": prompt}] if prompt else []
+    return {"messages": [*system, *conversation]}
+
+
+def _chat_text(reply: Any) -> str:
+    message = reply.choices[0].message
+    return message.content or message.refusal or ""
+
+
+def _responses_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
+    return {"input": conversation, **({"instructions": prompt} if prompt else {})}
+
+
+def _anthropic_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
+    system: dict[str, Json] = {"system": prompt} if prompt else {}
+    return {"messages": conversation, **system}
+
+
+def _plain(part: Any) -> Json:
+    return part.model_dump(exclude_none=True)
+
+
+_DIALECTS: dict[Api, _Dialect] = {
+    "chat": _Dialect(
+        create=lambda client: client.chat.completions.create,
+        fields=_chat_fields,
+        said=lambda reply: [_plain(reply.choices[0].message)],
+        text=_chat_text,
+    ),
+    "responses": _Dialect(
+        create=lambda client: client.responses.create,
+        fields=_responses_fields,
+        said=lambda reply: [_plain(item) for item in reply.output],
+        text=lambda reply: reply.output_text,
+    ),
+    "anthropic": _Dialect(
+        create=lambda client: partial(client.messages.create, max_tokens=MAX_TOKENS),
+        fields=_anthropic_fields,
+        said=lambda reply: [{"role": "assistant", "content": [_plain(b) for b in reply.content]}],
+        text=lambda reply: "".join(block.text for block in reply.content if block.type == "text"),
+    ),
+}
+
+
+def _api_of(client: Any, asked: Api | None) -> Api:
+    speaks: tuple[Api, ...] = ("chat", "responses") if hasattr(client, "chat") else ("anthropic",)
+    if asked is not None and asked not in speaks:
+        known = ", ".join(get_args(Api))
+        raise ConfigError(
+            f"api={asked!r}: {type(client).__name__} speaks {' and '.join(speaks)} (of {known})"
+        )
+    return asked or speaks[0]

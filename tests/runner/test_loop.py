@@ -1,0 +1,168 @@
+"""`Agent`: the ready-made loop, with every kind of client, killed and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anthropic import Anthropic, AsyncAnthropic
+from crashing import World, die_recorded, killed
+from openai import AsyncOpenAI, OpenAI
+
+import agentrun
+from agentrun.runner.eventloop import run_in_loop
+from agentrun.testing import Call, Provider, Reply
+
+CLIENTS: dict[str, tuple[type[Any], str]] = {
+    "chat": (OpenAI, "chat"),
+    "async chat": (AsyncOpenAI, "chat"),
+    "responses": (OpenAI, "responses"),
+    "async responses": (AsyncOpenAI, "responses"),
+    "anthropic": (Anthropic, "anthropic"),
+    "async anthropic": (AsyncAnthropic, "anthropic"),
+}
+
+
+@agentrun.tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@pytest.fixture
+def client_of(provider: Provider) -> Iterator[Callable[[str], Any]]:
+    opened = []
+
+    def client(shape: str) -> Any:
+        kind, api = CLIENTS[shape]
+        # Anthropic's client adds /v1 by itself.
+        url = provider.base_url.removesuffix("/v1") if api == "anthropic" else provider.base_url
+        opened.append(kind(base_url=url, api_key="k"))
+        return opened[-1]
+
+    yield client
+    for client in opened:
+        if closing := client.close():
+            run_in_loop(closing)
+
+
+@pytest.fixture
+def made(client_of: Any) -> Callable[..., agentrun.Agent]:
+    def make(shape: str, **options: Any) -> agentrun.Agent:
+        api: Any = CLIENTS[shape][1]
+        given = {"tools": [add], **options}
+        client = client_of(shape)
+        return agentrun.Agent(name="helper", client=client, model="gpt-5-mini", api=api, **given)
+
+    return make
+
+
+@pytest.mark.parametrize("shape", CLIENTS)
+def test_it_asks_performs_and_answers(
+    db: Any, provider: Provider, made: Any, shape: str, events: Callable[[str], Any]
+) -> None:
+    provider.say([Reply(tool_calls=[Call("add", {"a": 2, "b": 3})]), "It is 5."])
+    agent = made(shape, prompt="Be brief.", extra_body={"temperature": 0})
+    assert agent.with_options(key="k").run("2 + 3?") == "It is 5."
+    finished = [e for e in events("k") if e.event == "step_finished"]
+    assert [(e.kind, e.turn) for e in finished] == [("model", 1), ("tool", 1), ("model", 2)]
+    asked = next(e for e in events("k") if e.event == "attempt_started")
+    assert asked.input["body"]["temperature"] == 0
+    assert "Be brief." in agentrun.as_text(agentrun.transcript("k"))
+    assert agent.with_options(key="k").run("2 + 3?") == "It is 5."
+    assert provider.billed() == 2
+
+
+@pytest.mark.parametrize("shape", CLIENTS)
+def test_killed_in_a_tool_it_goes_on_without_paying_again(
+    db: Any, dsn: str, provider: Provider, made: Any, tmp_path: Path, shape: str
+) -> None:
+    world = World(tmp_path / "effects")
+    provider.say([Reply(tool_calls=[Call("book", {"day": "Monday"})]), "Booked."])
+    crash = [True]
+
+    def find(key: str, day: str) -> Any:
+        done = day in world.effects
+        return agentrun.Happened(day) if done else agentrun.NotHappened()
+
+    @agentrun.tool(reconcile=find)
+    def book(day: str) -> str:
+        world.act(day)
+        if crash[0]:
+            die_recorded()
+        return day
+
+    agent = made(shape, tools=[book]).with_options(key="k")
+
+    def action() -> None:
+        agentrun.connect(dsn)
+        agent.run("book Monday")
+
+    killed(action)
+    crash[0] = False
+    assert agent.run("book Monday") == "Booked."
+    assert world.effects == ["Monday"]
+    assert provider.billed() == 2
+
+
+def test_the_prompt_may_be_a_file(db: Any, provider: Provider, made: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.md"
+    file.write_text("Answer in verse.\n")
+    provider.say(["la la"])
+    agent = made("chat", prompt=file, tools=[])
+    assert agent.run("sing") == "la la"
+    (entry,) = provider.ledger()
+    assert entry.body["messages"][0] == {"role": "system", "content": "Answer in verse."}
+    assert "tools" not in entry.body
+
+
+def test_a_model_that_never_answers_fails_the_run(db: Any, provider: Provider, made: Any) -> None:
+    provider.say([Reply(tool_calls=[Call("add", {"a": 1, "b": 1})])] * 3)
+    with pytest.raises(agentrun.RunFailed, match="asked its model 2 times") as failed:
+        made("chat", max_turns=2).run("go")
+    assert isinstance(failed.value.__cause__, agentrun.LimitExceeded)
+
+
+def test_it_is_an_agent_like_any_other(db: Any, provider: Provider, made: Any) -> None:
+    provider.say(["hello"])
+    agent = made("chat", tools=[])
+    assert isinstance(agent.with_options(key="k"), agentrun.Agent)
+
+    @agentrun.agent
+    def parent() -> str:
+        return str(agent("as a child"))
+
+    assert parent.run() == "hello"
+    with agentrun.Worker([agent]):
+        assert agent.submit("queued").result(timeout=60) == "hello"
+
+
+def test_an_async_agent_may_be_run_again_and_again(db: Any, provider: Provider, made: Any) -> None:
+    provider.say(["hello"])
+    agent = made("async chat", tools=[])
+    assert [agent.run("hi") for _ in range(3)] == ["hello"] * 3  # on the connection of the first
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"client": object()}, "wrap\\(\\) takes an OpenAI or Anthropic client"),
+        ({"api": "anthropic"}, "speaks chat and responses"),
+        ({"prompt": Path("/nowhere/prompt.md")}, "prompt='/nowhere/prompt.md' cannot be read"),
+        ({"tools": [len]}, "is not a tool"),
+    ],
+)
+def test_what_does_not_fit_is_refused(client_of: Any, options: dict[str, Any], says: str) -> None:
+    given = {"client": client_of("chat"), **options}
+    with pytest.raises(agentrun.ConfigError, match=says):
+        agentrun.Agent(name="helper", model="m", **given)
+
+
+def test_an_async_tool_needs_an_async_client(made: Any) -> None:
+    @agentrun.tool
+    async def later() -> None: ...
+
+    with pytest.raises(agentrun.ConfigError, match="cannot await tool 'later'"):
+        made("chat", tools=[later])
