@@ -337,6 +337,7 @@ def submit(
     queue: Annotated[str | None, typer.Option(help="Which workers may take it.")] = None,
     priority: Annotated[int | None, typer.Option(help="The highest is taken first.")] = None,
     delay: Annotated[float | None, typer.Option(help="Seconds before it is due.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds it may take in all.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Queue a run for a worker."""
@@ -346,6 +347,7 @@ def submit(
         executing.submit(
             target, args or [], as_json=as_json, key=key, queue=queue, priority=priority,
             delay=delay,
+            deadline=deadline,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@
         └─ ToolTimeout
 
     Interrupt(BaseException)        inside a run; `except Exception` must not swallow these
-    ├─ LeaseLost · RunCancelled · Diverging · Parking
+    ├─ LeaseLost · RunCancelled · RunExpired · Diverging · Parking
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = [
     "RunCancelled",
     "RunConflict",
     "RunError",
+    "RunExpired",
     "RunFailed",
     "RunHeld",
     "RunNotFound",
@@ -114,7 +115,7 @@ class Diverged(RunError):
 
 
 class LimitExceeded(RunError):
-    """A limit of the run (turns, consecutive malformed replies) was reached."""
+    """A limit of the run (turns, consecutive malformed replies, deadline) was reached."""
 
 
 class ToolError(AgentrunError):
@@ -148,6 +149,10 @@ class LeaseLost(Interrupt):
 
 class RunCancelled(Interrupt):
     """The run was cancelled."""
+
+
+class RunExpired(Interrupt):
+    """The run's deadline has passed; outside it is a RunFailed, of a LimitExceeded."""
 
 
 class Diverging(Interrupt):

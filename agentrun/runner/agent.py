@@ -59,6 +59,7 @@ class DurableAgent(Generic[P, R]):
         queue: str | None = None,
         priority: int | None = None,
         delay: float | None = None,
+        deadline: float | None = None,
     ) -> DurableAgent[P, R]:
         """A copy of the agent with these options.
 
@@ -74,6 +75,8 @@ class DurableAgent(Generic[P, R]):
             queue: of a submitted run, which workers may take it; default ``"default"``.
             priority: of a submitted run; the highest is taken first, default 0.
             delay: seconds before a submitted run is due.
+            deadline: seconds that the run may take in all, waiting included, counted from its
+                submission. Then it fails with LimitExceeded; `resume` gives it as long again.
 
         Raises:
             ConfigError: an option has a value it does not know.
@@ -86,6 +89,7 @@ class DurableAgent(Generic[P, R]):
             "queue": queue,
             "priority": priority,
             "delay": delay,
+            "deadline": deadline,
         }
         chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         options = replace(self.options, **chosen)
@@ -187,6 +191,8 @@ def refuse_while_importing(what: str) -> None:
 
 
 def _check(options: Options) -> None:
+    if options.deadline is not None and not 0 < options.deadline < float("inf"):
+        raise ConfigError(f"deadline={options.deadline!r}: give a finite number of seconds above 0")
     allowed = {
         "on_busy": ("wait", "raise"),
         "on_held": ("raise", "wait"),

@@ -14,12 +14,19 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 from agentrun.core import recorder
-from agentrun.core.errors import ConfigError, Interrupt, LeaseLost, Parking, RunCancelled
+from agentrun.core.errors import (
+    ConfigError,
+    Interrupt,
+    LeaseLost,
+    Parking,
+    RunCancelled,
+    RunExpired,
+)
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow, Op
 from agentrun.core.identity import Asked, History, Scope
@@ -66,6 +73,7 @@ class RunContext:
         self.children: list[RunContext] = []  # child runs that execute in this process
         self.task: asyncio.Task[Any] | None = None  # in which an async agent executes
         self.parent: dict[str, Any] | None = None  # key and step of the run that waits for this one
+        self.expires_at: datetime | None = None  # the run's deadline
         self.lock = threading.RLock()
         self.history = History()
         for event in events:
@@ -95,8 +103,18 @@ class RunContext:
     def cancel(self, reason: str) -> None:
         """Stop at the next step, for good; an async agent that waits is woken to stop now."""
         self.stop(RunCancelled(reason))
+        self._rouse(reason)
+
+    def expire(self) -> None:
+        """`cancel`, for a run whose deadline has passed."""
+        if self.expires_at is not None and datetime.now(UTC) >= self.expires_at:
+            reason = f"its deadline passed at {self.expires_at:%F %T} UTC"
+            self.stop(RunExpired(reason))
+            self._rouse(f"its parent {self.key!r} came to an end: {reason}")
+
+    def _rouse(self, why: str) -> None:
         for child in self.children:
-            child.cancel(reason)
+            child.cancel(why)
         task = self.task
         if task is not None:
             task.get_loop().call_soon_threadsafe(task.cancel)
@@ -107,6 +125,8 @@ class RunContext:
             over = self.tail.lost or self.tail.ended
             if self.interrupt is None and over is not None:
                 self._interrupt_for(over)
+            if self.interrupt is None:
+                self.expire()
             if self.interrupt is None and self._draining and not scope.body:
                 self.stop(Parking("the process is stopping", status="queued"))
             if self.interrupt is not None:

@@ -1,7 +1,6 @@
-"""From a key to a result: create or find the run, claim it, execute it, end it.
+"""From a key to a result: create or find the run, claim it, execute it; `ending.py` does the rest.
 
-One flow for `.run()` and `.arun()`. However the agent ends (a value, an exception, an interrupt,
-Ctrl-C), exactly one last event of this claim says so; only a lost lease writes nothing.
+One flow for `.run()` and `.arun()`.
 """
 
 from __future__ import annotations
@@ -13,30 +12,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentrun.core.codec import Unserialisable, check, fingerprint
+from agentrun.core.codec import check, fingerprint
 from agentrun.core.errors import (
-    ConfigError,
-    Diverged,
-    Diverging,
     Interrupt,
     LeaseLost,
-    Parking,
-    RunCancelled,
     RunConflict,
-    RunError,
-    RunFailed,
     RunHeld,
-    ToolFailed,
 )
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
 from agentrun.core.secrets import redact
-from agentrun.runner import failures, propagate
+from agentrun.runner import propagate
 from agentrun.runner.context import Line, RunContext, blocking, on_line
-from agentrun.runner.handle import ended, failed_text
+from agentrun.runner.ending import settle
+from agentrun.runner.handle import ended, run_held
 from agentrun.runner.waiting import pause
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
@@ -46,8 +39,6 @@ if TYPE_CHECKING:
     from agentrun.runner.agent import DurableAgent
 
 _POLL = (0.02, 0.5)  # seconds between looks at a run that somebody else executes: first, at most
-_DRAIN = 30.0  # seconds that steps in flight get to finish when a run is interrupted
-_HANDED_BACK = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
 
 
 @dataclass(frozen=True)
@@ -62,6 +53,7 @@ class Options:
     queue: str = "default"
     priority: int = 0
     delay: float | None = None  # seconds before a submitted run is due
+    deadline: float | None = None  # seconds that a run may take, waiting included
 
 
 @dataclass(frozen=True)
@@ -99,6 +91,8 @@ def create(
     given: dict[str, Json] = {"args": arguments}
     if parent is not None:
         given["parent"] = {"key": parent[0].key, "step": parent[1]}
+    if options.deadline is not None:
+        given["deadline"] = options.deadline
     yield blocking(
         lambda: database.create(
             key,
@@ -142,7 +136,7 @@ def proceed(
             return agent.arguments.result.decode(ended(key, events[-1]))
         if not person and (yield from _still_in_doubt(database, run)):
             if options.on_held == "raise":
-                raise _held(key, run["reason"], run["open_doubt"])
+                raise run_held(key, run["reason"], run["open_doubt"])
             yield pause(_POLL[1])
             continue
         claim = _Claim(database, run, person)
@@ -236,6 +230,7 @@ def execute(
     run = RunContext(
         database, key, agent.name, tail, events, options.on_divergence, options.in_place
     )
+    run.expires_at = _expires_at(events, person)
     database.enter(run.run_id, run)
     if parent is not None:
         parent.children.append(run)
@@ -248,11 +243,12 @@ def execute(
             try:
                 if tail.epoch > 1:  # it may have been cancelled on its way into a park
                     yield blocking(database.obey_cancellations)
+                run.check(run.root)
                 arguments = agent.arguments.validate(events[0].input["args"])
                 value = yield agent.body(Line(run, run.root), arguments)
             except BaseException as error:
-                return (yield from _ended(run, agent, None, error))
-            return (yield from _ended(run, agent, value, None))
+                return (yield from settle(run, agent, None, error))
+            return (yield from settle(run, agent, value, None))
     finally:
         if run.pid == os.getpid():
             run.let_go()  # interrupted once more, while it was coming to its end
@@ -260,6 +256,15 @@ def execute(
             database.leave(run.run_id)
             if parent is not None:
                 parent.children.remove(run)
+
+
+def _expires_at(events: list[Event], person: Person | None) -> datetime | None:
+    """The run's deadline: counted from its submission, anew when a person resumes it."""
+    seconds = events[0].input.get("deadline")
+    if seconds is None:
+        return None
+    begun = [event.at for event in events if event.event in ("created", "resumed") and event.at]
+    return (datetime.now(UTC) if person else begun[-1]) + timedelta(seconds=seconds)
 
 
 def _reopen(run: RunContext, person: Person) -> None:
@@ -284,135 +289,6 @@ def _reopen(run: RunContext, person: Person) -> None:
         )
         failed = run.history.last_inside(failed.ident)
     run.append(*events)
-
-
-def _ended(
-    run: RunContext,
-    agent: DurableAgent[..., Any],
-    value: Any,
-    error: BaseException | None,
-) -> Flow[Any]:
-    """Journal how the agent ended, make it durable, and return or raise what that means."""
-    interrupt = run.interrupt
-    if run.pid != os.getpid() or isinstance(error, GeneratorExit):
-        raise error or ConfigError(f"run {run.key!r} goes on in the parent of this forked process")
-    if interrupt is None and isinstance(error, _HANDED_BACK):
-        interrupt = Parking(f"interrupted: {type(error).__name__}", status="queued")
-    elif interrupt is None and isinstance(error, Interrupt):
-        interrupt = error
-    if interrupt is not None:
-        handed_back = isinstance(error, _HANDED_BACK) and not isinstance(interrupt, RunCancelled)
-        run.stop(interrupt)
-        try:
-            yield from _in_flight(run)
-            yield from _interrupted(run, interrupt)
-        except LeaseLost:
-            if not handed_back:
-                raise
-        raise error if handed_back and error else _seen_outside(run, interrupt)
-    failing = run.failing_step
-    run.stop(Interrupt(f"run {run.key!r} has ended in this process"))
-    yield from _in_flight(run)
-    if error is None:
-        stored, error = _result(agent, value)
-    if error is not None:
-        failed = Event(
-            event="run_failed",
-            step=failing,
-            reason=f"{type(error).__name__}: {error}",
-            output=failures.describe(error, trace=True),
-            has_output=True,
-        )
-        yield run.end(failed)
-        yield from _tell_parent(run, failed)
-        raise RunFailed(
-            failed_text(run.key, f"{type(error).__name__}: {error}"), key=run.key
-        ) from error
-    finished = Event(event="run_finished", output=stored, has_output=True)
-    yield run.end(finished)
-    yield from _tell_parent(run, finished)
-    return agent.arguments.result.decode(stored)
-
-
-def _result(agent: DurableAgent[..., Any], value: Any) -> tuple[Json, Exception | None]:
-    try:
-        stored = agent.arguments.result.encode(value)
-        check(stored, "result")
-    except (Unserialisable, ValueError, TypeError) as problem:
-        text = f"the agent's result cannot be recorded: {problem}"
-        return None, ToolFailed(text)
-    return stored, None
-
-
-def _interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
-    match interrupt:
-        case LeaseLost():
-            return
-        case Parking(status="queued"):
-            last = Event(event="handed_back", reason=str(interrupt))
-        case Parking():
-            last = Event(
-                event="parked",
-                status=interrupt.status,
-                step=interrupt.step,
-                reason=str(interrupt),
-                wake_at=interrupt.wake_at,
-            )
-        case RunCancelled():
-            last = Event(event="run_cancelled", reason=str(interrupt))
-        case _:
-            last = Event(event="parked", status="held", reason=str(interrupt))
-    yield run.end(last)
-    yield from _tell_parent(run, last)
-    if last.event == "parked":  # mail may have come while the park was on its way
-        yield blocking(partial(run.database.wake, run.run_id, list(run.seen.values())))
-
-
-def _tell_parent(run: RunContext, last: Event) -> Flow[None]:
-    """Wake the parent of a child run that ended by itself, while its parent was parked."""
-    parent = run.parent
-    if parent is not None and last.event in ("run_finished", "run_failed", "run_cancelled"):
-        yield blocking(
-            lambda: run.database.send_mail(
-                parent["key"],
-                "child",
-                step=parent["step"],
-                by=run.key,
-                reason=last.event,
-                payload={},
-            )
-        )
-
-
-def _in_flight(run: RunContext) -> Flow[None]:
-    """Let steps in flight in other tasks and threads finish, so that their outcomes count."""
-    waited = 0.0
-    while run.in_flight() and waited < _DRAIN:
-        yield pause(0.02)
-        waited += 0.02
-
-
-def _seen_outside(run: RunContext, interrupt: Interrupt) -> BaseException:
-    match interrupt:
-        case LeaseLost():
-            return interrupt
-        case Diverging():
-            return Diverged(
-                f"run {run.key!r} diverged: {interrupt}\nNothing was sent. Restore the code, or "
-                "accept the new path with .with_options(on_divergence='accept').",
-                key=run.key,
-                diff=interrupt.diff,
-            )
-        case Parking(status="queued"):
-            return RunHeld(f"run {run.key!r} was handed back: {interrupt}", key=run.key)
-        case Parking():
-            return _held(run.key, str(interrupt), interrupt.step)
-        case _:
-            return RunError(f"run {run.key!r}: {interrupt}", key=run.key)
-
-
-def _held(key: str, reason: str | None, step: int | None) -> RunHeld:
-    return RunHeld(f"run {key!r} waits for a person: {reason}", key=key, step=step)
 
 
 # -- signals ---------------------------------------------------------------------------------------

@@ -83,11 +83,7 @@ class Handle(Generic[R]):
             if run["status"] in ("done", "failed", "cancelled"):
                 return self._decode(ended(self.key, (yield blocking(self._events))[-1]))
             if run["status"] == "held":
-                raise RunHeld(
-                    f"run {self.key!r} waits for a person: {run['reason']}",
-                    key=self.key,
-                    step=run["open_doubt"],
-                )
+                raise run_held(self.key, run["reason"], run["open_doubt"])
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError((yield blocking(partial(self._why_not, run))))
             yield pause(look if end is None else max(0.0, min(look, end - time.monotonic())))
@@ -113,6 +109,11 @@ def ended(key: str, last: Event) -> Any:
             last.output
         )
     raise RunError(f"run {key!r} was cancelled: {last.reason}", key=key)
+
+
+def run_held(key: str, reason: str | None, step: int | None) -> RunHeld:
+    """That a run waits for a person, as its caller sees it."""
+    return RunHeld(f"run {key!r} waits for a person: {reason}", key=key, step=step)
 
 
 def failed_text(key: str, cause: str) -> str:

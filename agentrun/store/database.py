@@ -106,7 +106,7 @@ class Database:
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is None or heart.dead:
             heart = self._heart = self._patiently(
-                lambda: Heart(self.dsn, self.lease, self._cancel_what_was_cancelled)
+                lambda: Heart(self.dsn, self.lease, self._stop_what_is_to_stop)
             )
         return heart
 
@@ -115,14 +115,16 @@ class Database:
 
         def look() -> None:
             with self.connection() as conn:
-                self._cancel_what_was_cancelled(conn)
+                self._stop_what_is_to_stop(conn)
 
         self._patiently(look)
 
-    def _cancel_what_was_cancelled(self, conn: psycopg.Connection[Any]) -> None:
-        """After each beat: stop the runs of this process that somebody cancelled."""
+    def _stop_what_is_to_stop(self, conn: psycopg.Connection[Any]) -> None:
+        """After each beat: stop runs of this process that expired, or that somebody cancelled."""
         if not self.active:
             return
+        for run in list(self.active.values()):
+            run.expire()
         for letter in conn.execute(QUERIES["cancellations"], {"runs": list(self.active)}):
             run = self.active.get(letter["run_id"])
             if run is not None:
