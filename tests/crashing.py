@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,11 @@ def killed(action: Callable[[], object]) -> None:
 
 def in_child(action: Callable[[], object]) -> int:
     """Run ``action`` in a forked child; its exit status, or minus the signal that ended it."""
+    return ended(spawn(action))
+
+
+def spawn(action: Callable[[], object]) -> int:
+    """Fork a child for ``action``; its pid."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: we do no more
         pid = os.fork()
@@ -48,8 +54,20 @@ def in_child(action: Callable[[], object]) -> int:
         finally:
             sys.stderr.flush()
             os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+    return pid
+
+
+def ended(pid: int) -> int:
+    """Wait for a child; its exit status, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what must come, for a minute at the most."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited a minute in vain"
+        time.sleep(0.01)
 
 
 class World:

@@ -13,7 +13,6 @@ import random
 import signal
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World
+from crashing import World, ended, spawn
 from openai import AsyncOpenAI, OpenAI
 
 import agentrun
@@ -144,26 +143,14 @@ def kill(pid: int) -> None:
 
 def run_until_killed(action: Callable[[], object], after: float | None) -> bool:
     """Run in a child, killed after so many seconds; whether it ended by itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-            os._exit(0)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(70)
+    pid = spawn(action)
     timer = None
     if after is not None:
         timer = threading.Timer(after, kill, (pid,))
         timer.start()
-    _, status = os.waitpid(pid, 0)
+    code = ended(pid)
     if timer is not None:
         timer.cancel()
-    code = os.waitstatus_to_exitcode(status)
     assert code in (0, -signal.SIGKILL), f"the child ended with {code}"
     return code == 0
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World
-from test_ownership import ended, spawn, until
+from crashing import World, ended, spawn, until
 
 import agentrun
 
