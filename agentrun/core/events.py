@@ -99,7 +99,7 @@ class Event:
     usage: Usage | None = None
     by: str | None = None
     reason: str | None = None
-    wake_at: datetime | None = None  # for `parked`: when the run is due again, at the latest
+    wake_at: datetime | None = None  # of a run let go: when it is due again, at the latest
     input: Json = None
     output: Json = None
     has_input: bool = field(default=False)  # tells a JSON null from nothing

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from agentrun.runner.agent import DurableAgent
 
 _POLL = (0.02, 0.5)  # seconds between looks at a run that somebody else executes: first, at most
+_LEAVING = 2.0  # seconds that an earlier claim of a run gets to leave this process
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def execute(
         database, key, agent.name, tail, events, options.on_divergence, options.in_place
     )
     run.expires_at = _expires_at(events, person)
-    database.enter(run.run_id, run)
+    yield from _entered(run)
     if parent is not None:
         parent.children.append(run)
     else:
@@ -265,6 +266,26 @@ def _expires_at(events: list[Event], person: Person | None) -> datetime | None:
         return None
     begun = [event.at for event in events if event.event in ("created", "resumed") and event.at]
     return (datetime.now(UTC) if person else begun[-1]) + timedelta(seconds=seconds)
+
+
+def _entered(run: RunContext) -> Flow[None]:
+    """Wait until this process has left an earlier claim of the run, which it may be about to do.
+
+    If a step of that claim takes long, the run goes to whoever is free to execute it.
+    """
+    waited = 0.0
+    try:
+        while not run.database.enter(run.run_id, run):
+            if waited >= _LEAVING:
+                reason = "a step of an earlier claim is still under way in this process"
+                later = datetime.now(UTC) + timedelta(seconds=_LEAVING)
+                yield run.end(Event(event="handed_back", reason=reason, wake_at=later))
+                raise LeaseLost(f"run {run.key!r} was handed back: {reason}")
+            yield pause(_POLL[0])
+            waited += _POLL[0]
+    except BaseException:
+        run.let_go()
+        raise
 
 
 def _reopen(run: RunContext, person: Person) -> None:

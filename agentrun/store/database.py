@@ -407,12 +407,10 @@ class Database:
 
     # -- entering, leaving, closing ------------------------------------------------------------
 
-    def enter(self, run_id: UUID, run: Any) -> None:
-        """Note that ``run`` executes in this process. Raises LeaseLost if it already does."""
+    def enter(self, run_id: UUID, run: Any) -> bool:
+        """Note that ``run`` executes in this process; False: an earlier claim of it still does."""
         with self._guard:
-            if run_id in self.active:
-                raise LeaseLost("the run is already executing in this process")
-            self.active[run_id] = run
+            return self.active.setdefault(run_id, run) is run
 
     def leave(self, run_id: UUID) -> None:
         with self._left:

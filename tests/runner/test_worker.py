@@ -10,6 +10,7 @@ import pytest
 from test_waits import until
 
 import agentrun
+from agentrun.core import points
 
 
 @agentrun.agent
@@ -171,3 +172,39 @@ def test_leaving_the_worker_hands_runs_back(db: Any) -> None:
 def test_a_worker_needs_agents_and_slots(wrong: dict[str, Any]) -> None:
     with pytest.raises(agentrun.ConfigError, match="at least one agent"):
         agentrun.Worker(**wrong)
+
+
+def test_a_run_that_is_due_as_it_parks_is_executed_by_the_worker_that_parked_it(db: Any) -> None:
+    """Its next claim may come before the last one has left this process."""
+
+    @agentrun.agent
+    def nap() -> str:
+        agentrun.sleep(0.1)
+        return "awake"
+
+    def late(point: str) -> None:
+        if point == "wake:before":  # parked, and not yet left
+            until(lambda: db.find("k")["epoch"] == 2)
+
+    points.arm(late)
+    try:
+        handle = nap.with_options(key="k").submit()
+        with agentrun.Worker([nap]):
+            assert handle.result(timeout=30) == "awake"
+    finally:
+        points.arm(None)
+
+
+def test_a_run_whose_earlier_claim_does_not_leave_goes_to_whoever_is_free(db: Any) -> None:
+    class Busy:
+        def drain(self) -> None: ...
+
+    db.create("k", "double", {"args": {"n": 2}}, "")
+    run = db.find("k")
+    assert db.enter(run["run_id"], Busy())
+    with agentrun.Worker([double]):
+        until(lambda: db.find("k")["epoch"] == 2)
+        db.leave(run["run_id"])
+        assert agentrun.get("k").result(timeout=30) == 4
+    ends = [event.event for event in db.events(run["run_id"])[0]][2:]
+    assert ends[0] == "handed_back"
