@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.runner import children, execute
+from agentrun.runner import children, execute, propagate
 from agentrun.runner.context import Line, blocking, current_line
 from agentrun.runner.eventloop import run_in_loop
 from agentrun.runner.execute import Options
@@ -146,6 +146,8 @@ class DurableAgent(Generic[P, R]):
     # -- flows -------------------------------------------------------------------------------------
 
     async def _arun(self, args: Any, kwargs: Any) -> R:
+        if current_line() is not None:  # whether the child executes in this loop or is recorded
+            propagate.install_on(asyncio.get_running_loop())
         return cast(R, await run_async(self._flow(args, kwargs)))
 
     def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:

@@ -12,7 +12,10 @@ import atexit
 import os
 import threading
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
+
+from agentrun.runner.context import current_line, on_line
 
 T = TypeVar("T")
 
@@ -20,16 +23,29 @@ _runner: asyncio.Runner | None = None
 
 
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What `asyncio.run` does, on the one loop of the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        return asyncio.run(coroutine)
+    """What `asyncio.run` does, on the one loop of the main thread, as part of the run that calls.
+
+    The tasks and threads with which the loop itself begins and ends are no part of that run.
+    """
+    line = current_line()
+
+    async def on_this_line() -> T:
+        with on_line(line):
+            return await coroutine
+
+    with on_line(None):
+        if threading.current_thread() is not threading.main_thread():
+            return asyncio.run(on_this_line())
+        try:
+            return _loop().run(on_this_line(), context=copy_context())
+        finally:
+            _loop().run(_leave_nothing_behind())
+
+
+def _loop() -> asyncio.Runner:
     global _runner
-    if _runner is None:
-        _runner = asyncio.Runner()
-    try:
-        return _runner.run(coroutine)
-    finally:
-        _runner.run(_leave_nothing_behind())
+    _runner = _runner or asyncio.Runner()
+    return _runner
 
 
 async def _leave_nothing_behind() -> None:

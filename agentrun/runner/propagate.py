@@ -60,8 +60,7 @@ def _patch_threads() -> None:
     @functools.wraps(start)
     def started(self: threading.Thread) -> None:
         line = current_line()
-        # anyio's worker threads are shared by everybody; it carries the context itself.
-        if line is not None and not type(self).__module__.startswith("anyio"):
+        if line is not None and not _is_of_library(self):
             child, run = line.child(), self.run
 
             def run_on_line() -> None:
@@ -72,6 +71,15 @@ def _patch_threads() -> None:
         start(self)
 
     threading.Thread.start = started  # type: ignore[method-assign]
+
+
+def _is_of_library(thread: threading.Thread) -> bool:
+    """Worker threads of anyio are shared by everybody, and it carries the context itself; the
+    thread that ends the executor of an event loop is there only if there was one."""
+    ends_a_loop = isinstance(
+        getattr(getattr(thread, "_target", None), "__self__", None), asyncio.AbstractEventLoop
+    )
+    return ends_a_loop or type(thread).__module__.startswith("anyio")
 
 
 def _patch_pools() -> None:

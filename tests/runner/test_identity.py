@@ -343,3 +343,67 @@ def test_an_accepted_divergence_keeps_what_other_tasks_of_the_same_claim_did(
     crash[0] = False
     assert keyed.run() == "twoaside"
     assert world.effects == ["same", "one", "aside", "two"]
+
+
+def test_a_child_in_a_loop_of_its_own_does_not_shift_the_threads_after_it(
+    db: Any, dsn: str, world: World
+) -> None:
+    """The loop ends with tasks and threads of its own, but only where the child executed in it."""
+    crash = [True]
+
+    @agentrun.tool
+    def act(n: int) -> int:
+        world.act(str(n))
+        return n
+
+    def in_branch(n: int) -> int:
+        with agentrun.branch(f"b{n}"):
+            return act(n)
+
+    @agentrun.agent
+    async def child() -> str:
+        return "done"
+
+    @agentrun.agent
+    def run() -> list[int]:
+        child.run()
+        with ThreadPoolExecutor(3) as pool:
+            results = list(pool.map(in_branch, range(3)))
+        if crash[0]:
+            die_recorded()
+        return results
+
+    assert crash_then_run(dsn, run.with_options(key="k"), crash) == [0, 1, 2]
+    assert len(world.effects) == 3
+
+
+def test_a_child_awaited_in_a_loop_of_the_agents_own_does_not_shift_the_tasks_after_it(
+    db: Any, dsn: str, world: World
+) -> None:
+    crash = [True]
+
+    @agentrun.tool
+    async def act(n: int) -> int:
+        world.act(str(n))
+        return n
+
+    @agentrun.agent
+    async def child() -> str:
+        return "done"
+
+    async def main() -> list[int]:
+        await child.arun()
+        return await asyncio.gather(*(act(n) for n in range(3)))
+
+    @agentrun.agent
+    def run() -> list[int]:
+        results = asyncio.run(main())
+        thread = threading.Thread(target=lambda: results.append(asyncio.run(act(3))))
+        thread.start()
+        thread.join()
+        if crash[0]:
+            die_recorded()
+        return results
+
+    assert crash_then_run(dsn, run.with_options(key="k"), crash) == [0, 1, 2, 3]
+    assert len(world.effects) == 4
