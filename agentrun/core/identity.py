@@ -16,6 +16,7 @@ the same every turn, and parallel tools may finish in any order.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Callable, Hashable, Iterator
@@ -179,14 +180,15 @@ class Asked:
 class Scope:
     """One line of control of a run. Callers hold the run's lock."""
 
-    path: str = ""
+    own: str = ""  # its part of the path; of a body, the whole
     parent: Scope | None = None
     turn: int | None = None
     fixed_turn: bool = False  # inside `with turn():`
-    numbered: bool = False  # a task or thread, told apart by the order of creation
+    numbered: bool = False  # a task or thread that has begun no step: told apart by its creation
     position: int = 0
     children: int = 0
-    claimed: set[str] = field(default_factory=set)  # paths of children that have begun a step
+    claimed: set[str] = field(default_factory=set)  # parts of children that have begun a step
+    left: list[str] = field(default_factory=list)  # parts of those that turned out to be others
     uuids: int = 0
     malformed: int = 0  # replies in a row that asked for nothing that could be done
     body: bool = False  # inside a tool's body, where a drain must not stop a step half-way
@@ -195,18 +197,26 @@ class Scope:
     asked: list[list[Asked]] = field(default_factory=list)  # replies, oldest first
     branches: dict[str, Scope] = field(default_factory=dict)
 
+    @property
+    def path(self) -> str:
+        """Where it stands; that of a task or thread holds from its first step on."""
+        return self.own if self.above is None else self.above.path + self.own
+
+    @property
+    def above(self) -> Scope | None:
+        """The scope whose path this one's begins with. A tool's body has its ident's instead."""
+        return None if self.own.endswith(">") else self.parent
+
     def child(self) -> Scope:
         """The scope of a task or thread started from here."""
         self.children += 1
-        return Scope(
-            f"{self.path}t{self.children}/", self, self.turn, body=self.body, numbered=True
-        )
+        return Scope(f"t{self.children}/", self, self.turn, body=self.body, numbered=True)
 
     def branch(self, name: str) -> Scope:
         """The scope of a named sub-conversation; entering it again goes on in it."""
         if name not in self.branches:
             escaped = name.replace("%", "%25").replace("/", "%2F").replace(">", "%3E")
-            self.branches[name] = Scope(f"{self.path}b:{escaped}/", self, self.turn, body=self.body)
+            self.branches[name] = Scope(f"b:{escaped}/", self, self.turn, body=self.body)
         return self.branches[name]
 
     def inside(self, ident: str) -> Scope:
@@ -292,8 +302,7 @@ def place_next(
             f"under way, so a resume could not tell them apart. Put each sub-conversation in "
             f"`with agentrun.branch(name):`, or use call_tools()."
         )
-    if scope.numbered and scope.position == 0:
-        scope.path = _claimed_path(history, scope, (kind, name, fingerprint))
+    _settle(history, scope, (kind, name, fingerprint))
     scope.position += 1
     known = history.steps.get(f"{scope.path}{scope.position}")
     if known is not None and interchangeable:
@@ -304,28 +313,51 @@ def place_next(
     return Place(f"{scope.path}{scope.position}", scope.turn_of_new(kind), overlapping, None)
 
 
-def _claimed_path(history: History, scope: Scope, first: tuple[str, str, str]) -> str:
-    """The path of a task or thread at its first step.
+def _settle(history: History, scope: Scope, first: tuple[str, str, str]) -> None:
+    """Tell the tasks and threads that begin with this step, which may be inside a branch.
 
-    Its number is that of its creation. Should that have shifted (a library started a thread of
-    its own this time), the recorded sibling that began with this very step is the one meant.
+    A number is that of its creation. Should that have shifted (a library started a thread of its
+    own this time), the recorded sibling that began with this very step is the one meant.
     """
-    parent = scope.parent
-    assert parent is not None
+    line = [scope]
+    while (above := line[-1].above) is not None:
+        line.append(above)
+    for parent, one in itertools.pairwise(reversed(line)):
+        if one.numbered:
+            rest = f"{scope.path.removeprefix(one.path)}1"
+            own, one.own = one.own, _claimed(history, parent, one.own, rest, first)
+            one.numbered = False
+            parent.claimed.add(one.own)
+            if own != one.own:
+                parent.left.append(own)
 
-    def begins_so(path: str) -> bool:
-        known = history.steps.get(f"{path}1")
-        return known is not None and (known.kind, known.name, known.fingerprint) == first
 
-    path = scope.path
-    if path in parent.claimed or not begins_so(path):
-        pattern = re.compile(re.escape(parent.path) + r"t(\d+)/1")
-        matches = (pattern.fullmatch(ident) for ident in history.steps)
-        siblings = sorted(int(match[1]) for match in matches if match)
-        paths = (f"{parent.path}t{number}/" for number in siblings)
-        path = next((p for p in paths if p not in parent.claimed and begins_so(p)), path)
-    parent.claimed.add(path)
-    return path
+def _claimed(
+    history: History, parent: Scope, own: str, rest: str, first: tuple[str, str, str]
+) -> str:
+    """The part of the path of a child of ``parent`` whose first step is ``rest`` of it."""
+    path = parent.path
+
+    def recorded(part: str) -> tuple[str, str, str | None] | None:
+        known = history.steps.get(f"{path}{part}{rest}")
+        return None if known is None else (known.kind, known.name, known.fingerprint)
+
+    if own not in parent.claimed and recorded(own) == first:
+        return own
+    numbers = {int(found[1]) for ident in history.steps
+               if (found := re.match(re.escape(path) + r"t(\d+)/", ident))}  # fmt: skip
+    siblings = (f"t{number}/" for number in sorted(numbers))
+    unclaimed = [part for part in siblings if part not in parent.claimed]
+    for part in unclaimed:
+        if recorded(part) == first:
+            return part
+    if own not in parent.claimed:
+        return own
+    # A sibling is in its place. What that one left may be free; else, a number above all others.
+    free = (part for part in parent.left if part not in parent.claimed and part not in unclaimed)
+    above = itertools.count(max([parent.children, *numbers]) + 1)
+    fresh = (part for n in above if (part := f"t{n}/") not in parent.claimed)
+    return next(itertools.chain(free, fresh))
 
 
 def _interchanged(history: History, scope: Scope, here: Known, fingerprint: str) -> Known:

@@ -407,3 +407,61 @@ def test_a_child_awaited_in_a_loop_of_the_agents_own_does_not_shift_the_tasks_af
 
     assert crash_then_run(dsn, run.with_options(key="k"), crash) == [0, 1, 2, 3]
     assert len(world.effects) == 4
+
+
+def test_a_shift_in_task_numbers_does_not_repeat_what_their_branches_did(
+    db: Any, dsn: str, world: World
+) -> None:
+    crash = [True]
+
+    @agentrun.tool
+    async def act(who: str, n: int) -> str:
+        world.act(f"{who}{n}")
+        return f"{who}{n}"
+
+    async def conversation(who: str) -> list[str]:
+        with agentrun.branch(who):
+            return [await act(who, n) for n in range(3)]
+
+    @agentrun.agent
+    async def run() -> list[list[str]]:
+        if crash[0]:
+            await asyncio.create_task(asyncio.sleep(0))
+        results = await asyncio.gather(conversation("a"), conversation("b"))
+        if crash[0]:
+            die_recorded()
+        return results
+
+    crash_then_run(dsn, run.with_options(key="k"), crash)
+    assert sorted(world.effects) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
+def test_equal_calls_of_tasks_stay_two_though_only_one_of_them_is_recorded(
+    db: Any, dsn: str, world: World
+) -> None:
+    crash = [True]
+
+    @agentrun.tool
+    async def act() -> int:
+        world.act("x")
+        return len(world.effects)
+
+    async def first() -> int:
+        if not crash[0]:
+            await asyncio.sleep(0.1)
+        result = await act()
+        if crash[0]:
+            die_recorded()
+        return result
+
+    async def second() -> int:
+        if crash[0]:
+            await asyncio.sleep(60)
+        return await act()
+
+    @agentrun.agent
+    async def run() -> list[int]:
+        return await asyncio.gather(first(), second())
+
+    assert sorted(crash_then_run(dsn, run.with_options(key="k"), crash)) == [1, 2]
+    assert len(world.effects) == 2
