@@ -37,6 +37,9 @@ EventName = Literal[
     "resumed",  # a person asked a failed run to go on
 ]
 
+# `status` of an `attempt_failed` event: `rolled_back` where the database ended the transaction, so
+# that it was no try of the tool's own. No retry of its is used up.
+
 # `status` of a `resolved` event: what was decided about the attempt, by whom (`by`) and why. Where
 # that is an outcome, its `step_finished` follows in the same commit. `key` is the id of the letter
 # in `mail` that was followed, if one was.

@@ -50,6 +50,7 @@ class Known:
     asked: Json = None  # what the code asked for, as recorded
     attempts: int = 0
     failures: int = 0  # attempts that failed and were to be retried
+    reruns: int = 0  # attempts that the database rolled back
     open: Event | None = None  # the attempt with an intent and no outcome
     doubted: bool = False  # that attempt was raised as a doubt
     doubted_at: datetime | None = None  # when; None if by this process, just now
@@ -132,7 +133,10 @@ def _advance(known: Known, event: Event) -> None:
             known.outcome, known.doubted = None, False
         case "attempt_failed":
             known.attempts, known.open = event.attempt or known.attempts, None
-            known.failures += 1
+            if event.status == "rolled_back":
+                known.reruns += 1
+            else:
+                known.failures += 1
         case "step_finished":
             known.attempts = max(known.attempts, event.attempt or 1)
             known.open, known.outcome, known.doubted = None, event, False
@@ -144,7 +148,7 @@ def _advance(known: Known, event: Event) -> None:
         case "resolved" if event.status in ("not_happened", "retry"):
             known.open, known.doubted = None, False
         case "resolved" if event.status == "reopened":
-            known.open, known.outcome, known.failures = None, None, 0
+            known.open, known.outcome, known.failures, known.reruns = None, None, 0, 0
 
 
 def scope_of(ident: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,6 +45,7 @@ logger = logging.getLogger("agentrun")
 
 T = TypeVar("T")
 
+_RERUNS = 10  # of a body whose transaction the database ended, at least
 _TURN = 0.002  # seconds between looks whether another tool of the run has committed
 
 
@@ -60,9 +62,9 @@ def attempt(step: Step, invoke: Callable[[Any], Op[Any]], body: Body) -> Flow[No
             value = yield invoke(conn)
             conn.lent = False
         except Exception as error:
-            retry_in = _retry_in(step, conn, error, body)
+            again = _again(step, conn, error, body)
             yield _apart(conn.close)  # its locks go before we wait
-            yield from _failed(step, error, retry_in)
+            yield from _failed(step, error, again)
         else:
             retry_in = yield _to_the_end(_commit(step, conn, value, body))
             if step.outcome is None:
@@ -85,24 +87,38 @@ def _opened(step: Step) -> Flow[Any]:
         step.run.check(step.scope)
 
 
-def _failed(step: Step, error: Exception, retry_in: float | None) -> Flow[None]:
+@dataclass(frozen=True)
+class _Again:
+    """Another attempt follows; ``status`` says so if the database ended this one, not the tool."""
+
+    retry_in: float  # seconds
+    status: str | None = None
+
+
+def _failed(step: Step, error: Exception, again: _Again | None) -> Flow[None]:
     """The body failed, so nothing was committed: another attempt follows, or that is the end."""
-    if retry_in is None:
+    if again is None:
         step.finish("error", {"error": failures.describe(error)})
         raise error
-    step.failed(failures.describe(error), retry_in, f"{type(error).__name__}: {error}")
-    yield pause(retry_in)
+    step.run.append(_failed_event(step, error, again, f"{type(error).__name__}: {error}"))
+    yield pause(again.retry_in)
 
 
-def _retry_in(step: Step, conn: Any, error: BaseException, body: Body) -> float | None:
-    """Seconds until a further attempt; None: there is none, the error is the outcome."""
+def _failed_event(step: Step, error: BaseException, again: _Again, reason: str) -> Event:
+    event = step.failed_event(failures.describe(error), again.retry_in, reason)
+    return replace(event, status=again.status)
+
+
+def _again(step: Step, conn: Any, error: BaseException, body: Body) -> _Again | None:
+    """Whether another attempt follows; None: there is none, the error is the outcome."""
     known = step.run.history.steps.get(step.ident)
-    failed = known.failures if known else 0
+    failed, reruns = (known.failures, known.reruns) if known else (0, 0)
     if isinstance(error, RETRY_AT_ONCE) or is_lost(conn, error):
-        limit, retry_in = max(body.retries, 10), min(5.0, 0.02 * 2**failed)
-    else:
-        limit, retry_in = body.retries, min(30.0, 0.5 * 2**failed)
-    return None if isinstance(error, ToolFailed) or failed >= limit else retry_in
+        more = reruns < max(body.retries, _RERUNS)
+        return _Again(min(5.0, 0.02 * 2**reruns), "rolled_back") if more else None
+    if isinstance(error, ToolFailed) or failed >= body.retries:
+        return None
+    return _Again(min(30.0, 0.5 * 2**failed))
 
 
 def _commit(step: Step, conn: Any, value: Any, body: Body) -> Flow[float]:
@@ -174,14 +190,13 @@ def _lost(
     If the filler is in, the commit did not happen and never will; if not, it did.
     """
     run, seq = step.run, batch.rows[0].seq
-    retry_in: float | None = 0.0
+    again: _Again | None = _Again(0.0)
     if isinstance(error, psycopg.Error):
-        retry_in = _retry_in(step, conn, error, body)
-    described = failures.describe(error)
-    if retry_in is None:
-        filler = step.outcome_event("error", {"error": described})
+        again = _again(step, conn, error, body)
+    if again is None:
+        filler = step.outcome_event("error", {"error": failures.describe(error)})
     else:
-        filler = step.failed_event(described, retry_in, f"the commit failed: {error}".strip())
+        filler = _failed_event(step, error, again, f"the commit failed: {error}".strip())
     yield _apart(conn.close)  # lets go of the row that may lie uncommitted at this seq
     for done in before:
         yield run.durable(done)
@@ -192,9 +207,9 @@ def _lost(
         step.took(batch.rows[0].event, seq)
     else:
         raise run.stop(LeaseLost(f"the run was taken over from {run.tail.worker}"))
-    if not isinstance(error, psycopg.Error) or (filled and retry_in is None):
+    if not isinstance(error, psycopg.Error) or (filled and again is None):
         raise error
-    return retry_in or 0.0
+    return again.retry_in if again is not None else 0.0
 
 
 def _apart(sync: Callable[[], Any], asyn: Callable[[], Any] | None = None) -> Op[Any]:

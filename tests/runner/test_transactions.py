@@ -122,3 +122,32 @@ def test_a_transaction_cancelled_while_it_commits_leaves_the_run_able_to_go_on(
     assert names.count("claimed") == 1
     done = [e for e in events("k") if e.event == "step_finished" and e.name == "count"]
     assert len(counted()) == len(done)
+
+
+def test_what_the_database_ends_is_no_try_of_the_tools_own(
+    db: Any, counted: Any, events: Any
+) -> None:
+    calls: list[int] = []
+
+    @agentrun.tool(effect="transaction", retries=1)
+    def act() -> str:
+        connection = agentrun.current_step().connection
+        calls.append(1)
+        connection.execute("INSERT INTO counted VALUES (%s)", (len(calls),))
+        if len(calls) < 3:
+            with db.connection() as conn:
+                pid = connection.info.backend_pid
+                conn.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+            connection.execute("SELECT 1")
+        if len(calls) == 3:
+            raise ValueError("the one that may be retried")
+        return "done"
+
+    @agentrun.agent
+    def run() -> str:
+        return act()
+
+    assert run.with_options(key="k").run() == "done"
+    assert counted() == [4]
+    failed = [event.status for event in events("k") if event.event == "attempt_failed"]
+    assert failed == ["rolled_back", "rolled_back", None]
