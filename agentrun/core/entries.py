@@ -27,8 +27,9 @@ __all__ = [
     "StepStatus",
 ]
 
-AttemptStatus = Literal["ok", "error", "abandoned", "failed", "settled", "not_sent", "unknown"]
-StepStatus = Literal["ok", "error", "abandoned", "unknown", "open", "in_doubt"]
+Ended = Literal["ok", "error", "abandoned", "cancelled"]
+AttemptStatus = Ended | Literal["failed", "settled", "not_sent", "unknown"]
+StepStatus = Ended | Literal["unknown", "open", "in_doubt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Step:
     model: str | None = None
     usage: Usage | None = None
     set_aside: bool = False  # an accepted divergence: recorded, and served no more
-    possibly_billed: int = 0  # model attempts with an intent and no outcome
+    possibly_billed: int = 0  # model attempts whose answer nobody has seen
 
     @property
     def unpriced(self) -> bool:

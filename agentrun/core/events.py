@@ -23,7 +23,7 @@ EventName = Literal[
     "claimed",  # a worker took the run: epoch is one higher than before; why in `reason`
     "attempt_started",  # the intent: durable before the effect begins; arguments in `input`
     "attempt_failed",  # this try failed and another follows; error in `output`
-    "step_finished",  # the outcome: `status` ok | error | abandoned, value in `output`
+    "step_finished",  # the outcome: `status` ok | error | abandoned | cancelled, value in `output`
     "approval_requested",  # a call waits for a person, before any attempt; arguments in `input`
     "in_doubt",  # a `once` attempt has an intent and no outcome; the run will park
     "resolved",  # somebody decided about a doubt or reopened a step: `by`, `reason`, `status`

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from agentrun.core.entries import (
     Attempt,
     AttemptStatus,
     Decision,
     Doubt,
+    Ended,
     Entry,
     Failure,
     Note,
@@ -87,7 +88,7 @@ class _Step:
 
     def freeze(self) -> Step:
         first = self.first
-        unknown = sum(attempt.status == "unknown" for attempt in self.attempts.values())
+        unseen = sum(a.status in ("unknown", "cancelled") for a in self.attempts.values())
         return Step(
             step=first.step or 0,
             turn=first.turn,
@@ -107,7 +108,7 @@ class _Step:
             model=self.model,
             usage=self.usage,
             set_aside=self.set_aside,
-            possibly_billed=unknown if first.kind == "model" else 0,
+            possibly_billed=unseen if first.kind == "model" else 0,
         )
 
 
@@ -337,9 +338,9 @@ def _scope(event: Event) -> str:
     return scope_of(event.ident or "")
 
 
-def _outcome(status: str | None) -> Literal["ok", "error", "abandoned"]:
+def _outcome(status: str | None) -> Ended:
     match status:
-        case "error" | "abandoned":
+        case "error" | "abandoned" | "cancelled":
             return status
         case _:
             return "ok"

@@ -88,6 +88,9 @@ class ModelStep(Protocol):
     def failed(self, failure: CallFailed, retry_in: float) -> None:
         """This attempt failed and the transport will try again in ``retry_in`` seconds."""
 
+    def left(self) -> None:
+        """The calling code was interrupted, and the attempt has no outcome."""
+
     def finish(self, reply: ModelReply) -> None:
         """The step's outcome; call it before the last bytes are handed on. Never blocks."""
 

@@ -145,6 +145,8 @@ class Live:
         """The consumer wants no more."""
         if not _interrupted():
             self._settle("abandoned")
+        elif not self._settled:
+            self._step.left()
         yield self._source.close()
 
     def _read(self) -> Flow[bytes | None]:

@@ -80,6 +80,13 @@ class Call:
         # who retries says what is the same call.
         if self.policy.ours:
             self.request.headers.setdefault("Idempotency-Key", step.key)
+        try:
+            return (yield from self._until_answered(step))
+        except BaseException:
+            step.left()
+            raise
+
+    def _until_answered(self, step: ModelStep) -> Flow[Any]:
         failures = step.prior_failures
         while True:
             late = yield from step.attempt()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from agentrun.core import recorder
@@ -34,6 +34,9 @@ from agentrun.core.messages import reply_messages
 from agentrun.core.recorder import ModelRequest, ModelStep
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
+
+if TYPE_CHECKING:
+    from agentrun.runner.step import Step
 
 T = TypeVar("T")
 Performer = tuple[threading.Thread, "asyncio.Task[Any] | None"]
@@ -83,7 +86,7 @@ class RunContext:
         self._draining = False
         # The step whose recorded error was handed out last, with nothing handed out since.
         self.failing_step: int | None = None
-        self.under_way: dict[str, Performer] = {}  # by ident: who performs the step
+        self.under_way: dict[str, Step] = {}  # by ident: what somebody performs
         self.seen: dict[str, set[str]] = {}  # by ident: letters that the step has looked at
         self.consumed = {e.key for e in events if e.event in ("resolved", "received")}
         self.heart = database.heart_of(tail.worker)
@@ -150,14 +153,19 @@ class RunContext:
     def in_flight(self) -> list[str]:
         """Steps being performed by tasks and threads that may still finish them."""
         with self.lock:
-            return [ident for ident, who in self.under_way.items() if _goes_on(who)]
+            return [ident for ident, step in self.under_way.items() if goes_on(step.performer)]
 
     def quit(self) -> None:
         """The calling task or thread goes no further: what it left unfinished stays so."""
         me = performer()
         with self.lock:
-            for ident in [ident for ident, who in self.under_way.items() if who == me]:
+            for ident in [i for i, step in self.under_way.items() if step.performer == me]:
                 del self.under_way[ident]
+
+    @property
+    def torn_down(self) -> bool:
+        """Whether the task of the agent itself was cancelled, from outside, to end it here."""
+        return self.task is not None and self.task.cancelling() > 0
 
     def _interrupt_for(self, lost: BaseException) -> None:
         if not isinstance(lost, Interrupt):
@@ -319,6 +327,7 @@ def performer() -> Performer:
     return threading.current_thread(), task
 
 
-def _goes_on(who: Performer) -> bool:
+def goes_on(who: Performer) -> bool:
+    """Whether that thread or task may still finish what it performs."""
     thread, task = who
     return thread.is_alive() if task is None else not task.done()

@@ -77,6 +77,9 @@ class RecordedCall:
             raise
         return reply
 
+    def left(self) -> None:
+        self.step.done()
+
     def failed(self, failure: CallFailed, retry_in: float) -> None:
         error = {
             "type": failure.reason,

@@ -6,15 +6,17 @@ queued before anything is handed on; what is recorded is handed out and never pe
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from agentrun.core.codec import plain
-from agentrun.core.errors import Diverging
+from agentrun.core.errors import ConfigError, Diverging
 from agentrun.core.events import Effect, Event, Json, Kind, Usage
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, Op
 from agentrun.core.identity import (
     Asked,
     Known,
@@ -29,9 +31,10 @@ from agentrun.core.identity import (
 )
 from agentrun.core.secrets import redact
 from agentrun.runner import doubt
-from agentrun.runner.context import Line, RunContext, blocking, performer
+from agentrun.runner.context import Line, Performer, RunContext, blocking, goes_on, performer
 from agentrun.runner.waiting import pause
 
+_CANCELLED = {"error": {"type": "CancelledError", "message": "cancelled by the agent itself"}}
 _JOIN = 0.02  # seconds between looks at a step that another thread performs
 
 
@@ -75,6 +78,8 @@ class Step:
     adopted: int | None = None  # the attempt whose late answer is the outcome
     outcome: Event | None = None
     started_at: datetime | None = None
+    performer: Performer = field(default_factory=performer)
+    cancelled: bool = False  # by the agent, or with it: that shows when its code goes on, or not
 
     # -- attempts ------------------------------------------------------------------------------
 
@@ -191,6 +196,9 @@ class Step:
 
     def done(self) -> None:
         """The step is not under way any more."""
+        if self.outcome is None and isinstance(sys.exception(), asyncio.CancelledError):
+            self.cancelled = True
+            return
         with self.run.lock:
             if self.scope.active.pop(self.number, None) is not None:
                 self.run.under_way.pop(self.ident, None)
@@ -240,6 +248,8 @@ def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
         known = run.history.steps.get(step.ident)
         if known is not None:
             step.number, step.attempts, step.outcome = known.step, known.attempts, known.outcome
+    if step.outcome is not None and step.outcome.status == "cancelled":
+        yield _until_cancelled()
     if known is not None and known.open is not None and wanted.effect == "once":
         try:
             yield from doubt.settle(step, known)
@@ -250,13 +260,32 @@ def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
 
 
 def _leave_behind(line: Line) -> None:
-    """Whoever asks for the next step of a scope is done with the last, whatever became of it."""
-    me = performer()
+    """Whoever asks for the next step of a scope is done with the last, whatever became of it.
+
+    So is the code that began a task, or entered a branch, once that has ended.
+    """
+    run, me = line.run, performer()
     for number in [n for n, who in line.scope.active.items() if who == me]:
         del line.scope.active[number]
-    for ident in [i for i, who in line.run.under_way.items() if who == me]:
-        if scope_of(ident) == line.scope.path:
-            del line.run.under_way[ident]
+    for step in list(run.under_way.values()):
+        left = step.performer == me or not goes_on(step.performer)
+        if left and scope_of(step.ident).startswith(line.scope.path):
+            del run.under_way[step.ident]
+            if step.cancelled and step.outcome is None and not run.torn_down:
+                step.finish("cancelled", _CANCELLED)
+
+
+def _until_cancelled() -> Op[None]:
+    """Where the agent cancelled a step and went on, it will do so again."""
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    return Op(_never, forever)
+
+
+def _never() -> None:
+    raise ConfigError("a step that the agent cancelled was awaited, and is now called in sync code")
 
 
 def _taken(step: Step) -> bool:
@@ -268,7 +297,8 @@ def _taken(step: Step) -> bool:
         elif step.ident in run.in_flight():
             return False
         else:
-            run.under_way[step.ident] = step.scope.active[step.number] = performer()
+            run.under_way[step.ident] = step
+            step.scope.active[step.number] = step.performer
         return True
 
 

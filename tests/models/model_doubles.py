@@ -35,6 +35,7 @@ class MemoryStep:
     prior_failures: int = 0
     late: ModelReply | None = None
     interrupt: BaseException | None = None
+    interrupted: bool = False
 
     def attempt(self) -> Flow[ModelReply | None]:
         yield Op(lambda: None, lambda: asyncio.sleep(0))
@@ -45,6 +46,9 @@ class MemoryStep:
 
     def failed(self, failure: CallFailed, retry_in: float) -> None:
         self.failures.append((failure, retry_in))
+
+    def left(self) -> None:
+        self.interrupted = True
 
     def finish(self, reply: ModelReply) -> None:
         assert self.outcome is None, "a step has one outcome"

@@ -1,0 +1,176 @@
+"""A step that the agent cancels, and goes on from: recorded, so that a resume does the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashing import World, die_recorded, killed
+from openai import AsyncOpenAI
+
+import agentrun
+from agentrun.testing import Provider, Reply, Rule
+
+PATIENCE = 0.5  # seconds
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "effects")
+
+
+@pytest.fixture
+def resumed(db: Any, dsn: str) -> Callable[[Any], Any]:
+    """Kill the agent at its end, where it calls `die_recorded`, and run it again."""
+
+    def run(agent: Any) -> Any:
+        keyed = agent.with_options(key="k")
+
+        def action() -> None:
+            agentrun.connect(dsn)
+            keyed.run()
+
+        killed(action)
+        return keyed.run()
+
+    return run
+
+
+@agentrun.step(effect="idempotent")
+def die_once(world: str) -> None:
+    place = World(Path(world))
+    if "died" not in place.effects:
+        place.act("died")
+        die_recorded()
+
+
+def test_a_model_call_given_up_is_not_asked_again(
+    provider: Provider, world: World, resumed: Any, events: Any, sql: Any
+) -> None:
+    slow = Rule({"contains": "think"}, Reply("deep", delay_s=30))
+    provider.say(["quick"], [slow])
+
+    @agentrun.agent
+    async def impatient() -> str:
+        async with AsyncOpenAI(base_url=provider.base_url, api_key="k") as opened:
+            client = agentrun.wrap(opened)
+
+            async def ask(text: str) -> str:
+                reply = await client.chat.completions.create(
+                    model="m", messages=[{"role": "user", "content": text}]
+                )
+                return str(reply.choices[0].message.content)
+
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    answer = await ask("think hard")
+            except TimeoutError:
+                answer = await ask("be quick")
+            die_once(str(world.path))
+            return answer
+
+    assert resumed(impatient) == "quick"
+    asked = [entry for entry in provider.ledger() if "think hard" in str(entry.body)]
+    assert len(asked) == 1, "the call that the agent gave up was made again"
+    assert provider.billed() <= 2
+    outcomes = [e.status for e in events("k") if e.event == "step_finished" and e.kind == "model"]
+    assert outcomes == ["cancelled", "ok"]
+    first = agentrun.transcript("k").steps[0]
+    assert (first.status, first.possibly_billed) == ("cancelled", 1)
+
+
+@pytest.mark.parametrize("effect", ["read", "idempotent", "once", "transaction"])
+def test_a_tool_given_up_is_not_performed_again(
+    world: World, resumed: Any, events: Any, effect: Any
+) -> None:
+    @agentrun.tool(effect=effect)
+    async def dawdle() -> str:
+        world.act("began")
+        await asyncio.sleep(30)
+        return "at last"
+
+    @agentrun.agent
+    async def impatient() -> str:
+        try:
+            answer = await asyncio.wait_for(dawdle(), PATIENCE)
+        except TimeoutError:
+            answer = "gave up"
+        die_once(str(world.path))
+        return answer
+
+    assert resumed(impatient) == "gave up"
+    assert world.effects == ["began", "died"]
+    tools = [e.status for e in events("k") if e.event == "step_finished" and e.kind == "tool"]
+    assert tools == ["cancelled"]
+
+
+def test_of_two_calls_the_slower_is_given_up_again(world: World, resumed: Any) -> None:
+    @agentrun.tool
+    async def race(seconds: float) -> float:
+        world.act(f"began {seconds}")
+        await asyncio.sleep(seconds)
+        return seconds
+
+    @agentrun.agent
+    async def first_of_two() -> float:
+        tasks = [asyncio.create_task(race(seconds)) for seconds in (0.1, 30.0)]
+        done, late = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        die_once(str(world.path))
+        return done.pop().result()
+
+    assert resumed(first_of_two) == 0.1
+    assert sorted(world.effects) == ["began 0.1", "began 30.0", "died"]
+
+
+def test_a_signal_not_waited_for_any_longer(world: World, resumed: Any) -> None:
+    @agentrun.agent
+    async def listener() -> str:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await agentrun.areceive("news")
+        except TimeoutError:
+            pass
+        die_once(str(world.path))
+        return "no news"
+
+    assert resumed(listener) == "no news"
+
+
+def test_a_run_that_is_itself_cancelled_records_nothing_of_the_kind(
+    db: Any, world: World, events: Any
+) -> None:
+    begun = asyncio.Event()
+
+    @agentrun.tool(effect="idempotent")
+    async def dawdle() -> str:
+        world.act("began")
+        begun.set()
+        await asyncio.sleep(0 if len(world.effects) > 1 else 30)
+        return "done"
+
+    @agentrun.tool(effect="read")
+    async def tidy() -> None: ...
+
+    @agentrun.agent
+    async def work() -> str:
+        try:
+            return await dawdle()
+        finally:
+            await tidy()
+
+    async def give_up() -> None:
+        running = asyncio.create_task(work.with_options(key="k").arun())
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(give_up())
+    assert "cancelled" not in [event.status for event in events("k")]
+    assert work.with_options(key="k").run() == "done"
