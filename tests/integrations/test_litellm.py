@@ -13,8 +13,7 @@ import agentrun
 from agentrun.testing import Call, Provider, Reply
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise importing it goes online
-pytest.importorskip("mcp", reason="litellm needs it for tools, and does not say so")
-litellm = pytest.importorskip("litellm", reason="needs litellm, which is large")
+import litellm
 
 # Its own models and clients warn, and a warning raised in the middle of a call breaks it.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import smolagents
 
 import agentrun
 from agentrun.testing import Call, Provider, Reply
-
-smolagents = pytest.importorskip("smolagents", reason="needs smolagents[openai], which is large")
 
 SCRIPT = [
     Reply(tool_calls=[Call("ship", {"order": "7"}), Call("ship", {"order": "8"})]),
