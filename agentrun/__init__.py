@@ -49,11 +49,13 @@ from agentrun.runner.calls import acall_tools, call_tools
 from agentrun.runner.clock import branch, now, rng, turn, uuid
 from agentrun.runner.context import current_run, current_step
 from agentrun.runner.control import (
+    Waiting,
     approve,
     aresume,
     asend,
     cancel,
     get,
+    inbox,
     reject,
     resolve,
     resume,
@@ -105,6 +107,7 @@ __all__ = [
     "Transcript",
     "Unknown",
     "Unserialisable",
+    "Waiting",
     "Worker",
     "__version__",
     "acall_tools",
@@ -125,6 +128,7 @@ __all__ = [
     "current_step",
     "get",
     "http_client",
+    "inbox",
     "install",
     "now",
     "receive",

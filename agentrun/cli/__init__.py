@@ -234,7 +234,7 @@ def export(
 def inbox(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List what waits for a person."""
     with ctx.obj.connect() as database:
-        rows = database.query("inbox")
+        rows = database.query("inbox", key=None)
     if as_json:
         output.emit_rows(rows)
         return

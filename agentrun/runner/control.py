@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from agentrun.core.codec import check
 from agentrun.core.errors import ConfigError, RunError
-from agentrun.core.events import Event
+from agentrun.core.events import Effect, Event, Json
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.transcript import Transcript
 from agentrun.runner import agent as agents
@@ -27,6 +28,28 @@ from agentrun.runner.waits import signal
 from agentrun.store.opening import default
 
 _OUTCOMES = {Happened: "happened", NotHappened: "not_happened", Unknown: "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One thing that waits for a person, as `agentrun inbox` and the view `inbox` list it."""
+
+    key: str
+    agent: str
+    step: int | None  # what `approve`, `reject` and `resolve` take; None: the run as a whole
+    waits_for: str  # "doubt": resolve it; "decision": approve or reject it, or see the reason
+    name: str | None  # the tool
+    effect: Effect | None
+    attempt: int | None
+    args: Json  # its arguments
+    idempotency_key: str | None
+    reason: str
+    since: datetime
+
+
+def inbox(key: str | None = None) -> list[Waiting]:
+    """What waits for a person, longest first: in the run with this key, or in all runs."""
+    return [Waiting(**row) for row in default().query("inbox", key=key)]
 
 
 def get(key: str) -> Handle[Any]:

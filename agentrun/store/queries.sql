@@ -237,9 +237,11 @@ SELECT l.worker FROM agentrun.late_results l
 WHERE l.run_id = %(run_id)s AND l.step = %(step)s
 
 -- name: inbox
--- What waits for a person, longest first, for `agentrun inbox`.
+-- What waits for a person, in one run or in all, longest first.
 SELECT key, agent, step, waits_for, name, effect, attempt, args, idempotency_key, reason, since
-FROM agentrun.inbox ORDER BY since
+FROM agentrun.inbox
+WHERE %(key)s::text IS NULL OR key = %(key)s
+ORDER BY since
 
 -- name: audit
 -- Before a query of an auditor: names as in the documentation, and an end to it.

@@ -247,5 +247,7 @@ def test_a_decided_doubt_leaves_the_inbox(shop: Shop, sql: Any) -> None:
     agent = shop.crashed()
     with pytest.raises(agentrun.RunHeld):
         agent.run()
+    (waiting,) = agentrun.inbox("k")
+    assert (waiting.step, waiting.waits_for, waiting.effect) == (1, "doubt", "once")
     agentrun.resolve("k", 1, NotHappened())
     assert sql("SELECT * FROM agentrun.inbox") == []

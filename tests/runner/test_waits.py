@@ -133,6 +133,20 @@ def test_a_call_waits_for_its_approval(db: Any, world: World, sql: Any) -> None:
     assert "ada" in str(agentrun.as_text(agentrun.transcript("k")))
 
 
+def test_the_inbox_lists_what_waits_in_one_run_or_in_all(db: Any, world: World) -> None:
+    agents = {key: refunds(world).with_options(key=key) for key in ("a", "b")}
+    for agent in agents.values():
+        with pytest.raises(agentrun.RunHeld):
+            agent.run(500)
+    assert [one.key for one in agentrun.inbox()] == ["a", "b"]
+    (waiting,) = agentrun.inbox("b")
+    assert (waiting.agent, waiting.step, waiting.waits_for) == ("support", 1, "decision")
+    assert (waiting.name, waiting.args) == ("refund", {"order": "7", "cents": 500})
+    agentrun.approve(waiting.key, waiting.step)
+    assert agentrun.inbox("b") == []
+    assert [one.key for one in agentrun.inbox()] == ["a"]
+
+
 def test_a_call_below_the_predicate_needs_none(db: Any, world: World) -> None:
     assert refunds(world).run(50) == "50 refunded"
 
