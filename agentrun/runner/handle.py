@@ -82,7 +82,7 @@ class Handle(Generic[R]):
             run = yield blocking(partial(self._database.find, self.key))
             if run["status"] in ("done", "failed", "cancelled"):
                 return self._decode(ended(self.key, (yield blocking(self._events))[-1]))
-            if run["status"] == "held":
+            if run["status"] == "held" and not run["due"]:
                 raise run_held(self.key, run["reason"], run["open_doubt"])
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError((yield blocking(partial(self._why_not, run))))
@@ -92,7 +92,7 @@ class Handle(Generic[R]):
     def _why_not(self, run: dict[str, Any]) -> str:
         text = f"run {self.key!r} is {run['status']}"
         alive = self._database.query("servers", agent=run["agent"])[0]["alive"]
-        if run["status"] == "queued" and alive == 0:
+        if (run["status"] == "queued" or run["due"]) and alive == 0:
             text += (
                 f", and no live worker executes agent {run['agent']!r}: "
                 "start one with `agentrun worker FILE`"

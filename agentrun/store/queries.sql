@@ -115,9 +115,9 @@ WITH created AS (
 SELECT run_id FROM created
 
 -- name: run
--- One run by key, and what is known of the worker that owns it.
+-- One run by key; `due`: it is parked no longer, since its time or a letter came.
 SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason,
-       r.created_at, r.changed_at,
+       r.created_at, r.changed_at, coalesce(r.wake_at <= clock_timestamp(), false) AS due,
        (SELECT c.fingerprint FROM agentrun.journal c WHERE c.run_id = r.run_id AND c.seq = 1)
            AS fingerprint
 FROM agentrun.runs r WHERE r.key = %(key)s

@@ -118,6 +118,25 @@ def test_a_result_that_does_not_come_says_why(db: Any) -> None:
         double.submit(1).result(timeout=0.05)
 
 
+def test_a_result_waits_on_once_a_person_has_decided(db: Any) -> None:
+    @agentrun.tool(approve=True)
+    def pay(cents: int) -> int:
+        return cents
+
+    @agentrun.agent
+    def clerk(cents: int) -> int:
+        return pay(cents)
+
+    handle = clerk.with_options(key="k").submit(5)
+    with agentrun.Worker([clerk]), pytest.raises(agentrun.RunHeld):
+        handle.result(timeout=30)
+    agentrun.approve("k", 1)
+    with pytest.raises(TimeoutError):
+        handle.result(timeout=0.05)
+    with agentrun.Worker([clerk]):
+        assert handle.result(timeout=30) == 5
+
+
 def test_a_failed_run_raises_at_the_handle(db: Any) -> None:
     @agentrun.agent
     def broken() -> None:
