@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from model_doubles import MemoryRecorder, Server
+from model_doubles import MemoryRecorder
+from sayings import Server
 
 from agentrun.core.flow import Op
 from agentrun.models import call

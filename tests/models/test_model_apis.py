@@ -6,7 +6,8 @@ from typing import Any
 
 import anthropic
 import openai
-from model_doubles import MemoryRecorder, Saying, Server, completion
+from model_doubles import MemoryRecorder
+from sayings import Saying, Server, completion
 
 from agentrun.models import wrap
 

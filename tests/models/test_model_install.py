@@ -9,7 +9,8 @@ import httpx
 import httpx2
 import openai
 import pytest
-from model_doubles import MemoryRecorder, Saying, Server, chunk, completion
+from model_doubles import MemoryRecorder
+from sayings import Saying, Server, chunk, completion
 
 from agentrun.core.errors import ConfigError, NoRun
 from agentrun.models import install, wrap

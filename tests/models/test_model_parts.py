@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_doubles import chunk, completion
+from sayings import chunk, completion
 
 from agentrun.models.fold import StreamFold
 from agentrun.models.request import canonical

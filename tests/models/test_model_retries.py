@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from model_doubles import MemoryRecorder, Saying, Server, completion
+from model_doubles import MemoryRecorder
+from sayings import Saying, Server, completion
 
 from agentrun.core.errors import Parking
 from agentrun.core.recorder import ModelReply

@@ -9,7 +9,8 @@ from typing import Any
 
 import openai
 import pytest
-from model_doubles import MemoryRecorder, Saying, Server, chunk
+from model_doubles import MemoryRecorder
+from sayings import Saying, Server, chunk
 
 from agentrun.models import wrap
 from agentrun.testing import Fault, Provider, Reply

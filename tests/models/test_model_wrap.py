@@ -12,7 +12,8 @@ import httpx
 import httpx2
 import openai
 import pytest
-from model_doubles import MemoryRecorder, Saying, Server, completion
+from model_doubles import MemoryRecorder
+from sayings import Saying, Server, completion
 
 from agentrun.core.errors import ConfigError, NoRun
 from agentrun.core.recorder import current
