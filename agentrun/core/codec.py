@@ -30,8 +30,10 @@ from agentrun.core.events import Json
 from agentrun.core.secrets import Redactor, redact
 
 __all__ = [
+    "ENVELOPE",
     "LIMIT",
     "MAX_DEPTH",
+    "MAX_DIGITS",
     "Codec",
     "Encoded",
     "Payload",
@@ -55,7 +57,8 @@ __all__ = [
 
 LIMIT = 64 * 1024  # bytes of JSON text that a row holds itself
 MAX_DEPTH = 200  # Python's json shares the interpreter's 1000 frames with whoever calls it
-MAX_INT_BITS = 14_284  # 4300 digits: Python refuses to read or print a longer int
+ENVELOPE = 8  # further levels that our own records put around a value
+MAX_DIGITS = 4300  # of an int: Python refuses to read or print a longer one
 PREVIEW = 200  # characters
 
 Fetch = Callable[[str], bytes]  # digest -> the zstd bytes of that payload
@@ -142,7 +145,7 @@ def encode(
     ``pack`` replaces what the run already holds by references: `sharing.Shared.pack`.
     Raises Unserialisable, and then has changed nothing.
     """
-    check(value, at)
+    check(value, at, MAX_DEPTH + ENVELOPE)
     clean, redacted = redact(value)
     text, escaped = _write(clean if pack is None else pack(clean))
     text, payload = check_in(text, limit)
@@ -263,25 +266,26 @@ def plain(text: str) -> str:
 # -- what JSON can hold --------------------------------------------------------------------------
 
 _ALWAYS_PLAIN = frozenset({str, bool, type(None)})
+_TOO_LARGE = 10**MAX_DIGITS
 
 
-def check(value: Json, at: str = "value") -> None:
+def check(value: Json, at: str = "value", depth: int = MAX_DEPTH) -> None:
     """Raise Unserialisable, naming the path below ``at``, unless ``value`` is plain finite JSON."""
-    pending: list[tuple[Json, Trail, int]] = [(value, (None, at), 0)]
+    pending: list[tuple[Json, Trail, int]] = [(value, (None, at), depth)]
     while pending:
-        item, trail, depth = pending.pop()
+        item, trail, left = pending.pop()
         if not isinstance(item, (dict, list, tuple)):
             if flaw := _flaw(item):
                 raise Unserialisable(_path(trail), flaw)
             continue
-        if depth == MAX_DEPTH:
+        if left == 0:
             raise Unserialisable(
                 _path(trail),
-                f"is more than {MAX_DEPTH} levels deep (or contains itself): store it as a string",
+                f"is more than {depth} levels deep (or contains itself): store it as a string",
             )
         for key, child in _children(item, trail):
             if type(child) not in _ALWAYS_PLAIN:
-                pending.append((child, (trail, key), depth + 1))
+                pending.append((child, (trail, key), left - 1))
 
 
 def _children(item: Json, trail: Trail) -> Iterable[tuple[str | int, Json]]:
@@ -304,9 +308,9 @@ def _flaw(item: Json) -> str | None:
         name = "NaN" if math.isnan(item) else "Infinity" if item > 0 else "-Infinity"
         return f"is {name}, which JSON cannot hold: use None or a string"
     if isinstance(item, int):
-        if item.bit_length() <= MAX_INT_BITS:
+        if -_TOO_LARGE < item < _TOO_LARGE:
             return None
-        return "is an integer of more than 4300 digits: store it as a string"
+        return f"is an integer of more than {MAX_DIGITS} digits: store it as a string"
     return (
         f"is of type {type(item).__name__}, which JSON cannot hold: "
         "use dict, list, str, int, float, bool or None"

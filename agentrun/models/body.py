@@ -150,9 +150,13 @@ class Live:
         yield self._source.close()
 
     def _read(self) -> Flow[bytes | None]:
-        """Bytes for the consumer, taken note of; after the marker nothing can fail any more."""
+        """Bytes for the consumer, taken note of; after the marker nothing can fail any more.
+
+        Nor is anything handed on that follows it: the outcome is recorded, and a resume would
+        not have it.
+        """
         wire: bytes | None = b""
-        while wire == b"":
+        while wire == b"" or (self._settled and wire is not None):
             try:
                 points.reach("chunk", "before")
                 wire = yield self._source.next()

@@ -6,10 +6,11 @@ for reading and accounting; what is handed out again on a resume are the bytes.
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from typing import Any
 
 from agentrun.core.events import Json
+from agentrun.models.parse import parsed
 from agentrun.models.sse import ServerEvent
 
 __all__ = ["StreamFold"]
@@ -18,8 +19,11 @@ __all__ = ["StreamFold"]
 WHOLE_FIELDS = frozenset({"id", "type", "role", "name", "index"})
 
 
-class _Text(list[str]):
+@dataclass(frozen=True, slots=True)
+class _Text:
     """A text under way, kept as its pieces: joining at each would be quadratic."""
+
+    pieces: list[str]
 
 
 class StreamFold:
@@ -135,14 +139,14 @@ def _merged(into: dict[str, Json], delta: dict[str, Json]) -> dict[str, Json]:
 
 def _text(old: Json, piece: str) -> _Text:
     text = old if isinstance(old, _Text) else _Text([old] if isinstance(old, str) else [])
-    text.append(piece)
+    text.pieces.append(piece)
     return text
 
 
 def _joined(value: Json) -> Json:
     """The value with its texts under way written out; the index of tool calls goes with them."""
     if isinstance(value, _Text):
-        return "".join(value)
+        return "".join(value.pieces)
     if isinstance(value, list):
         return [_joined(item) for item in value]
     if isinstance(value, dict):
@@ -156,12 +160,9 @@ def _joined(value: Json) -> Json:
 def _finished_block(block: dict[str, Json]) -> dict[str, Json]:
     """An Anthropic content block as the plain API gives it: the JSON of its input parsed."""
     block = {name: value for name, value in block.items() if name != "index"}
-    if "partial_json" in block:
-        text = block.pop("partial_json")
-        try:
-            block["input"] = json.loads(text) if text else block.get("input", {})
-        except (ValueError, TypeError, RecursionError):
-            block["input"] = text  # a stream that stopped in the middle, or nonsense
+    if text := block.pop("partial_json", ""):
+        given = parsed(text) if isinstance(text, str) else None
+        block["input"] = text if given is None else given  # a stream that stopped in the middle
     return block
 
 

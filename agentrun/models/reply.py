@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from agentrun.core.events import Json
 from agentrun.core.recorder import Ending, ModelReply, ModelRequest
 from agentrun.models.fold import StreamFold
-from agentrun.models.sse import ServerEvent, SseParser, is_terminal
+from agentrun.models.parse import parsed
+from agentrun.models.sse import ServerEvent, SseParser, is_error, is_terminal
 from agentrun.models.usage import usage_of
 
 __all__ = [
@@ -34,11 +33,12 @@ GZIP = frozenset({"gzip", "x-gzip"})
 class Tape:
     """Everything of one response that is kept: its status, headers and content-decoded bytes.
 
-    ``stream`` tells server-sent events; ``ended`` becomes true with their terminal marker.
+    ``stream`` tells server-sent events; ``ended`` becomes true with their terminal marker, or at
+    the end of the bytes where their last word was an error.
     """
 
     def __init__(self, request: ModelRequest, response: Any, *, stream: bool) -> None:
-        self.ended = False
+        self.ended = self._failed = False
         self._request = request
         self._status: int = response.status_code
         self._headers = _kept_headers(response.headers)
@@ -56,13 +56,14 @@ class Tape:
         """The bytes are at their end."""
         if self.stream:
             self._read(self._parser.end())
+            self.ended = self.ended or self._failed
 
     def reply(
         self, ending: Ending = "complete", error: tuple[str, str] | None = None
     ) -> ModelReply:
         """The reply as it is recorded."""
         raw = b"".join(self._pieces)
-        body = self._fold.result() if self.stream else _json(raw)
+        body = self._fold.result() if self.stream else parsed(raw)
         named = body.get("model") if isinstance(body, dict) else None
         asked = self._request
         return ModelReply(
@@ -81,7 +82,7 @@ class Tape:
         for event in events:
             if not self.ended:
                 self._fold.add(event)
-                self.ended = is_terminal(event)
+                self.ended, self._failed = is_terminal(event), is_error(event)
 
 
 def tape_all(request: ModelRequest, response: Any, raw: bytes) -> Tape:
@@ -171,15 +172,3 @@ def _encoding(response: Any) -> str:
 def _is_event_stream(response: Any) -> bool:
     kind: str = response.headers.get("content-type", "")
     return kind.startswith("text/event-stream")
-
-
-def _json(raw: bytes) -> Json:
-    """The parsed body; None if it is no JSON (``NaN`` is not)."""
-    try:
-        return json.loads(raw, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

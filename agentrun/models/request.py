@@ -6,13 +6,13 @@ path: gateways choose their own paths, and other protocols use ours (MCP has a `
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from agentrun.core.events import Json
 from agentrun.core.recorder import ModelRequest
+from agentrun.models.parse import parsed
 
 __all__ = ["canonical", "read_request"]
 
@@ -46,10 +46,7 @@ def read_request(hx: Any, request: Any) -> ModelRequest | None:
         return None
     if "json" not in request.headers.get("content-type", ""):
         return None
-    try:
-        body = json.loads(request.content)
-    except (ValueError, RecursionError):
-        return None
+    body = parsed(request.content)
     if not isinstance(body, dict) or not isinstance(body.get("model"), str):
         return None
     if "messages" not in body and "input" not in body:

@@ -7,17 +7,15 @@ because the end of the bytes is no proof of anything: a sync chat stream is clos
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from agentrun.core.events import Json
+from agentrun.models.parse import parsed
 
 __all__ = ["ServerEvent", "SseParser", "is_terminal"]
 
-# The last event of a stream: Responses, Anthropic; an error ends any (SDKs raise it at once).
-TERMINAL_TYPES = frozenset(
-    {"response.completed", "response.failed", "response.incomplete", "message_stop", "error"}
-)
+# The last event of a stream: Responses, Anthropic.
+TERMINAL_TYPES = ("response.completed", "response.failed", "response.incomplete", "message_stop")
 DONE = "[DONE]"  # chat completions
 
 
@@ -36,7 +34,14 @@ def is_terminal(event: ServerEvent) -> bool:
         return True
     if not isinstance(event.json, dict):
         return False
+    # An error that stands in a field is raised by the SDKs at once.
     return event.json.get("type") in TERMINAL_TYPES or bool(event.json.get("error"))
+
+
+def is_error(event: ServerEvent) -> bool:
+    """Whether this event may be the last: it tells of an error, and sometimes more follows."""
+    said = event.json.get("type") if isinstance(event.json, dict) else None
+    return "error" in (event.name, said)
 
 
 class SseParser:
@@ -78,11 +83,4 @@ class SseParser:
         name, data = self._name, "\n".join(self._data)
         had_data = bool(self._data)
         self._name, self._data = "", []
-        return ServerEvent(name, data, _parsed(data)) if had_data else None
-
-
-def _parsed(data: str) -> Json:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
+        return ServerEvent(name, data, parsed(data)) if had_data else None

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from agentrun.core import codec
 from agentrun.core.codec import (
+    ENVELOPE,
     LIMIT,
     MAX_DEPTH,
     Codec,
     Payload,
     Undecodable,
     Unserialisable,
+    check,
     check_in,
     check_out,
     decode,
@@ -133,7 +135,7 @@ def test_a_pair_of_surrogates_and_the_character_it_spells_stay_two_values() -> N
 
 
 def test_numbers_keep_their_type_and_digits() -> None:
-    value = [1e2, 100, -0.0, 0.0, 1, 1.0, True, None, 2**14_000, 5e-324, 0.1]
+    value = [1e2, 100, -0.0, 0.0, 1, 1.0, True, None, 10**4_300 - 1, 5e-324, 0.1]
     assert exactly(loads(*dumps(value))) == exactly(value)
     assert dumps([1e2, -0.0]) == ("[100.0,-0.0]", False)
 
@@ -156,7 +158,7 @@ def test_tuples_are_stored_as_lists() -> None:
         ([-math.inf], r"result\[0\] is -Infinity"),
         ({"a": {1: 2}}, r"result\.a has the key 1 \(int\)"),
         ({"odd key": b""}, r'result\["odd key"\] is of type bytes'),
-        ([10**5000], r"result\[0\] is an integer of more than 4300 digits"),
+        ([-(10**4300)], r"result\[0\] is an integer of more than 4300 digits"),
         ({"x": {1, 2}}, r"result\.x is of type set"),
     ],
 )
@@ -174,6 +176,9 @@ def test_values_are_nested_up_to_the_limit_and_no_deeper(
     wrap: Callable[[Any], Any], levels: int
 ) -> None:
     deepest = nested(MAX_DEPTH // levels, wrap)
+    check(deepest)
+    for _ in range(ENVELOPE):
+        deepest = {"record": deepest}
     writer, reader = Shared(), Shared()
     stored = encode(deepest, pack=writer.pack)
     assert decode(stored.text, stored.escaped, unpack=reader.unpack) == deepest

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sayings import chunk, completion
 
+from agentrun.core.codec import check
 from agentrun.models.fold import StreamFold
+from agentrun.models.parse import parsed
 from agentrun.models.request import canonical
 from agentrun.models.sse import ServerEvent, SseParser, is_terminal
 from agentrun.models.tokens import _counter, estimate
@@ -131,6 +133,46 @@ TYPES = [
     "response.output_item.done",
     "error",
 ]
+
+
+def test_the_pieces_of_a_text_may_be_no_texts() -> None:
+    body = folded(chunk("one"), chunk(content=[1, None]), chunk(content=7), chunk("two"))
+    assert body["choices"][0]["message"]["content"] == "two"
+
+
+@pytest.mark.parametrize("type_", [{}, [], [[]], None, 7, "message_stop ", True])
+def test_an_event_of_an_odd_type_is_not_the_last(type_: Any) -> None:
+    assert not is_terminal(ServerEvent("", "…", {"type": type_}))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("NaN", "NaN"),
+        ('{"a": [-Infinity, 1e999, -1e999, 1.5]}', {"a": ["-Infinity", "1e999", "-1e999", 1.5]}),
+        ("9" * 4_300, 10**4_300 - 1),
+        ("-" + "9" * 4_301, "-" + "9" * 4_301),
+        ('{"a": "\\ud800\\u0000"}', {"a": "\ud800\0"}),
+        ("{half", None),
+        (b"\xff", None),
+        ("[" * 100_000, None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_cannot_be_stored_of_a_body_is_kept_as_its_text(text: str | bytes, value: Any) -> None:
+    assert parsed(text) == value
+
+
+def test_what_is_too_deep_in_a_body_is_kept_as_its_text() -> None:
+    body = parsed('{"near": 1, "deep": %s, "far": 2}' % ("[" * 300 + "]" * 300))
+    check(body)
+    assert (body["near"], body["far"]) == (1, 2)
+    inside = body["deep"]
+    while isinstance(inside, list):
+        (inside,) = inside
+    assert inside == "[" * 101 + "]" * 101
+
+
 SCALARS = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from([*TYPES, "", "x"])
 VALUES = st.recursive(
     SCALARS,

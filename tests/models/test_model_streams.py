@@ -142,6 +142,45 @@ def test_an_error_event_is_the_last_word_of_a_stream(
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_nothing_is_handed_on_that_follows_the_end(
+    server: Server, recorder: MemoryRecorder, broken: bool
+) -> None:
+    """It would be missing from a resume: the outcome was recorded at the end."""
+    end = {"type": "response.completed", "response": {"id": "r", "output": []}}
+    late = {"type": "response.output_text.delta", "delta": "late"}
+    server.say(Saying.events(end, late, late, named=True, broken=broken))
+
+    def types(client: openai.OpenAI) -> list[str]:
+        return [e.type for e in client.responses.create(model="m", input="go", stream=True)]
+
+    with wrap(openai.OpenAI(base_url=server.url, api_key="test")) as client:
+        with recorder.active():
+            assert types(client) == ["response.completed"]
+        with recorder.again().active():
+            assert types(client) == ["response.completed"]
+    assert recorder.outcome.ending == "complete"
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_an_error_that_is_not_raised_may_have_something_after_it(
+    server: Server, recorder: MemoryRecorder, more: bool
+) -> None:
+    error = {"type": "error", "code": "busy", "message": "overloaded", "param": None}
+    failed = {"type": "response.failed", "response": {"id": "r", "output": []}}
+    server.say(Saying.events(error, *[failed] * more, named=True))
+
+    def types(client: openai.OpenAI) -> list[str]:
+        return [e.type for e in client.responses.create(model="m", input="go", stream=True)]
+
+    with wrap(openai.OpenAI(base_url=server.url, api_key="test")) as client:
+        with recorder.active():
+            assert types(client) == ["error", "response.failed"][: 1 + more]
+        with recorder.again().active():
+            assert types(client) == ["error", "response.failed"][: 1 + more]
+    assert recorder.outcome.ending == "complete"
+
+
 def test_a_gzipped_stream_is_recorded_as_it_reads(server: Server, recorder: MemoryRecorder) -> None:
     plain = Saying.events(chunk("one"), chunk(" two", finish="stop"), "[DONE]")
     squeeze = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
