@@ -78,7 +78,8 @@ def _results(
     """What the tools gave that the last reply asked for, where the loop had not sent it yet."""
     finished = {event.ident: event.step for event in events if event.event == "step_finished"}
     steps = {step.step: step for step in fold(events).steps}
-    calls = [call for reply in replies for call in reply.get("tool_calls") or ()]
+    lists = [reply.get("tool_calls") for reply in replies]
+    calls = [call for asked in lists if isinstance(asked, list) for call in asked]
     found = []
     for index, call in enumerate(calls):
         step = steps.get(finished.get(f"{ident}#{index}") or 0)

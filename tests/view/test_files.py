@@ -191,6 +191,13 @@ def test_openai_messages_end_with_the_results_that_were_not_sent_yet() -> None:
     assert json.loads(told["content"]) == {"refunded": True}
 
 
+@pytest.mark.parametrize("calls", [7, True, "text", {"a": 1}, [None, 7, {}]])
+def test_openai_messages_of_a_malformed_reply(calls: Any) -> None:
+    j = Journal().claimed("w-1").asks(1, [user("go")])
+    j.answers(1, {"role": "assistant", "tool_calls": calls})
+    assert as_openai(j.events)[-1]["tool_calls"] == calls
+
+
 def test_openai_messages_of_another_api_are_translated() -> None:
     use = {"type": "tool_use", "id": "t1", "name": "look", "input": {"n": 1}}
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "seen"}
