@@ -84,7 +84,7 @@ def reject(key: str, step: int, by: str, reason: str) -> None:
 @app.get("/runs/{key}/answer")
 async def answer(key: str, wait: float = 30) -> str:
     run = await asyncio.to_thread(agentrun.get, key)
-    return await run.aresult(timeout=wait)
+    return str(await run.aresult(timeout=wait))
 
 
 @app.exception_handler(agentrun.RunError)

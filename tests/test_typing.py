@@ -15,8 +15,10 @@ EXAMPLES = ROOT / "tests" / "typing" / "examples.py"
 
 
 def test_mypy_agrees_with_the_examples(tmp_path: Path) -> None:
+    """Those that are to be copied from, too."""
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"]
-    command += ["--config-file=", f"--cache-dir={tmp_path}", str(EXAMPLES)]
+    command += ["--config-file=", f"--cache-dir={tmp_path}"]
+    command += map(str, [EXAMPLES, *(ROOT / "notebooks").glob("*.py")])
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stdout + found.stderr
 

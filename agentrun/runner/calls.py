@@ -40,7 +40,7 @@ class _Call:
     problem: str = ""
 
 
-def call_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[dict[str, Json]]:
+def call_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[Json]:
     """Perform the tool calls of ``reply`` in order; return the input items that answer them.
 
     ``reply`` is a chat completion or its message, a response, an Anthropic message, or a dict of
@@ -59,7 +59,7 @@ def call_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[dict[str, Js
     return answers(read.api, [_told(call, *_try(line, call)) for call in calls])
 
 
-async def acall_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[dict[str, Json]]:
+async def acall_tools(reply: Any, tools: Iterable[Tool[..., Any]]) -> list[Json]:
     """`call_tools`, with all calls at once: async tools as tasks, sync ones in threads."""
     line, read = current_line(), read_reply(reply)
     calls = _prepare(line, read, tools)

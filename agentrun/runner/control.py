@@ -64,6 +64,11 @@ def transcript(key: str) -> Transcript:
     return get(key).transcript()
 
 
+async def atranscript(key: str) -> Transcript:
+    """`transcript`, awaited."""
+    return await asyncio.to_thread(transcript, key)
+
+
 def resume(key: str, *, by: str | None = None, reason: str | None = None) -> Any:
     """Go on with a run from its last recorded step, here; return its result.
 

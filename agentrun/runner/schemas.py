@@ -16,7 +16,7 @@ _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Exampl
 _PARAMETER = re.compile(r"^(\w+)(?:\s*\([^)]*\))?:\s*(.+)$")
 
 
-def schemas(*tools: Tool[..., Any], api: Api = "chat") -> list[dict[str, Json]]:
+def schemas(*tools: Tool[..., Any], api: Api = "chat") -> list[Json]:
     """The ``tools=`` argument for a model call, one entry a tool.
 
     ``api`` is "chat" (OpenAI's chat completions), "responses" or "anthropic". OpenAI's are strict

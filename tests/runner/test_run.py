@@ -207,6 +207,25 @@ def test_arun_of_a_sync_agent_uses_a_thread(db: Any) -> None:
     assert asyncio.run(blocking.arun(1)) == 2
 
 
+def test_a_run_is_read_the_same_from_async_code(db: Any) -> None:
+    @agentrun.agent
+    def quick() -> int:
+        return 7
+
+    async def read() -> list[Any]:
+        handle = agentrun.get("k")
+        return [
+            await handle.astatus(),
+            await handle.aresult(),
+            await handle.atranscript(),
+            await agentrun.atranscript("k"),
+        ]
+
+    quick.with_options(key="k").run()
+    transcript = agentrun.transcript("k")
+    assert asyncio.run(read()) == ["done", 7, transcript, transcript]
+
+
 def test_a_result_that_cannot_be_recorded_fails_the_run_and_loses_nothing(
     db: Any, events: Any
 ) -> None:

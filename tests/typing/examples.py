@@ -10,7 +10,7 @@ import random
 from typing import Any, assert_type
 from uuid import UUID
 
-from anthropic import Anthropic
+from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 
 import agentrun
@@ -49,6 +49,8 @@ aanswer.run("why", tries=2)  # type: ignore[call-arg]  # pyright: ignore[reportC
 
 keyed = answer.with_options(key="k", on_busy="raise", on_held="wait", on_divergence="accept")
 assert_type(keyed.run("why"), str)
+queued = keyed.with_options(queue="slow", priority=5, delay=60.0)
+assert_type(queued.submit("why", tries=2), agentrun.Handle[str])
 answer.with_options(
     on_busy="later",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 )
@@ -89,6 +91,19 @@ def post(order: str) -> dict[str, str]:
     return {"order": order}
 
 
+def large(order: str, cents: int) -> bool:
+    return cents > 5000
+
+
+@agentrun.tool(effect="once", approve=large)
+def pay(order: str, cents: int) -> int:
+    return cents
+
+
+@agentrun.tool(name="looked", effect="read", approve=True, on_doubt="fail")
+def named_tool() -> None: ...
+
+
 @agentrun.step(effect="transaction")
 def move(cents: int) -> None:
     agentrun.current_step().connection.execute("SELECT 1")
@@ -114,11 +129,13 @@ agentrun.tool(effect="twice")  # type: ignore[call-overload]  # pyright: ignore[
 async def awaited() -> None:
     assert_type(await fetch("u"), bytes)
     assert_type(await agentrun.step(aplain)(3), float)
-    assert_type(await agentrun.acall_tools({}, [fetch, look]), list[dict[str, Any]])
+    assert_type(await agentrun.acall_tools({}, [fetch, look]), list[Any])
 
 
-assert_type(agentrun.call_tools({}, [look, refund]), list[dict[str, Any]])
-assert_type(agentrun.schemas(look, refund, fetch), list[dict[str, Any]])
+assert_type(agentrun.call_tools({}, [look, refund]), list[Any])
+assert_type(agentrun.schemas(look, refund, fetch), list[Any])
+agentrun.schemas(look, api="soap")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+agentrun.schemas(plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(agentrun.current_step().key, str)
 assert_type(agentrun.current_step().attempt, int)
 
@@ -128,7 +145,32 @@ assert_type(agentrun.wrap(OpenAI()), OpenAI)
 assert_type(agentrun.wrap(AsyncOpenAI(), strict=True, retries=3), AsyncOpenAI)
 assert_type(agentrun.wrap(AzureOpenAI()), AzureOpenAI)
 assert_type(agentrun.wrap(Anthropic()), Anthropic)
-assert_type(agentrun.wrap(OpenAI()).chat.completions.create(model="m", messages=[]).id, str)
+assert_type(agentrun.wrap(AsyncAnthropic()), AsyncAnthropic)
+OpenAI(http_client=agentrun.http_client(strict=True, retries=3, timeout=30.0))
+AsyncOpenAI(http_client=agentrun.async_http_client(module="httpx2"))
+agentrun.install(strict=True, retries=None)
+
+
+def loops(openai: OpenAI, anthropic: Anthropic) -> None:
+    """Descriptions and answers of tools are what each API takes, in whatever it is given."""
+    completion = agentrun.wrap(openai).chat.completions.create(
+        model="m",
+        messages=[{"role": "user", "content": "why"}, *agentrun.call_tools({}, [look])],
+        tools=agentrun.schemas(look),
+    )
+    assert_type(completion.id, str)
+    openai.responses.create(
+        model="m",
+        input=agentrun.call_tools({}, [look]),
+        tools=agentrun.schemas(look, api="responses"),
+    )
+    anthropic.messages.create(
+        model="m",
+        max_tokens=9,
+        messages=agentrun.call_tools({}, [look]),
+        tools=agentrun.schemas(look, api="anthropic"),
+    )
+
 
 # -- runs from outside ---------------------------------------------------------------------------
 
@@ -152,14 +194,52 @@ agentrun.resolve(
     "happened",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 )
 
-with agentrun.connect("postgresql:///shop") as database:
-    assert_type(database, agentrun.Database)
+agentrun.approve("k", 3, by="ada", reason="a good customer")
+agentrun.approve("k", 3, arguments={"cents": 5}, expires=dt.datetime.now(dt.UTC))
+agentrun.reject("k", 3, by="ada", reason="too much")
+agentrun.cancel("k", by="ada", reason="no longer wanted")
+assert_type(agentrun.resume("k", by="ada", reason="the bug is fixed"), Any)
+assert_type(agentrun.inbox(), list[agentrun.Waiting])
+for waiting in agentrun.inbox("k"):
+    assert_type(waiting.step, int | None)
+    assert_type(waiting.since, dt.datetime)
 
-# -- recorded values -----------------------------------------------------------------------------
+
+async def from_async_code_outside() -> None:
+    assert_type(await handle.astatus() == "held", bool)
+    assert_type(await answer.submit("why").aresult(timeout=1.0), str)
+    assert_type(await handle.atranscript(), agentrun.Transcript)
+    assert_type(await agentrun.atranscript("k"), agentrun.Transcript)
+    assert_type(await agentrun.aresume("k"), Any)
+    assert_type(await agentrun.asend("k", "paid", {"cents": 5}), UUID)
+    async with agentrun.Worker([answer, aanswer], queues=["slow"]) as worker:
+        assert_type(worker, agentrun.Worker)
+
+
+with agentrun.connect("postgresql:///shop", lease=30.0, allow_unsafe=True) as database:
+    assert_type(database, agentrun.Database)
+    with agentrun.Worker([answer, aanswer], concurrency=50, database=database) as worker:
+        assert_type(worker, agentrun.Worker)
+agentrun.Worker([plain])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+# -- inside a run --------------------------------------------------------------------------------
 
 assert_type(agentrun.now(), dt.datetime)
 assert_type(agentrun.uuid(), UUID)
 assert_type(agentrun.rng(), random.Random)
+assert_type(agentrun.send("k", "paid", {"cents": 5}), UUID)
+assert_type(agentrun.receive("paid", timeout=60.0), Any)
+agentrun.sleep(3600)
+with agentrun.branch("lawyer"), agentrun.turn():
+    look("7")
+
+
+async def waits() -> None:
+    assert_type(await agentrun.areceive("paid", timeout=None), Any)
+    await agentrun.asleep(0.5)
+
+
+# -- errors --------------------------------------------------------------------------------------
 
 try:
     answer.run("why")
@@ -167,3 +247,34 @@ except agentrun.RunFailed as failed:
     assert_type(failed.key, str | None)
 except agentrun.RunHeld as held:
     assert_type(held.step, int | None)
+except agentrun.Diverged as diverged:
+    assert_type(diverged.diff, str)
+
+errors: list[type[agentrun.AgentrunError]] = [
+    agentrun.ConfigError,
+    agentrun.NoRun,
+    agentrun.Unserialisable,
+]
+run_errors: list[type[agentrun.RunError]] = [
+    agentrun.RunNotFound,
+    agentrun.RunConflict,
+    agentrun.LimitExceeded,
+]
+store_errors: list[type[agentrun.StoreError]] = [
+    agentrun.StoreUnavailable,
+    agentrun.OutcomeUnknown,
+    agentrun.SchemaMismatch,
+]
+tool_errors: list[type[agentrun.ToolError]] = [agentrun.ToolFailed, agentrun.ToolTimeout]
+errors += [*run_errors, *store_errors, *tool_errors]
+
+# `except Exception` of the agent's own code must not stop an interrupt.
+interrupts: list[type[agentrun.Interrupt]] = [
+    agentrun.LeaseLost,
+    agentrun.RunCancelled,
+    agentrun.Diverging,
+    agentrun.Parking,
+]
+exceptions: list[type[Exception]] = [
+    agentrun.Interrupt,  # type: ignore[list-item]  # pyright: ignore[reportAssignmentType]
+]
