@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from agentrun.core.transcript import Entry, Message, Note, Resume, Said, Step, Transcript
 from agentrun.view import words
-from agentrun.view.safe import Markup, clip, element, join, pretty
+from agentrun.view.safe import Markup, broken, clip, element, join, pretty
 
 __all__ = ["CSS", "WHOLE", "Look", "as_html", "rendered"]
 
@@ -39,15 +39,15 @@ font-family:var(--ar-mono);font-size:.92em;line-height:1.45;color:inherit;
 background:rgba(128,128,128,.09);border:0;border-radius:4px}
 .ar-root pre.ar-text{padding:0;font-family:inherit;font-size:inherit;line-height:inherit;
 background:none}
+.ar-root p.ar-text{white-space:pre-wrap;overflow-wrap:anywhere}
 .ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;background:none}
 .ar-root table{border-collapse:collapse;margin:.4em 0;font-size:.92em}
 .ar-root th,.ar-root td{text-align:left;vertical-align:top;padding:.15em 1.1em .15em 0;
 border-bottom:1px solid var(--ar-line);overflow-wrap:anywhere}
 .ar-root .ar-dim,.ar-root .ar-other>summary,.ar-root th,.ar-root em{opacity:.72;font-weight:normal}
 .ar-root .ar-index{overflow-x:auto}
-.ar-root .ar-index td,.ar-root .ar-index th{overflow-wrap:normal}
-.ar-root .ar-index td+td{min-width:3.5em}
-.ar-root .ar-index td:nth-child(2){min-width:13em;overflow-wrap:anywhere}
+.ar-root .ar-index td,.ar-root .ar-index th{white-space:nowrap}
+.ar-root .ar-index td:nth-child(2){min-width:13em;white-space:normal;overflow-wrap:anywhere}
 .ar-root .ar-user{border-left-color:#3b82c4}
 .ar-root .ar-assistant{border-left-color:#3a9d6a}
 .ar-root .ar-error{border-left-color:#cf4f4a}
@@ -70,6 +70,7 @@ class Look:
 _IN_NOTEBOOK, _UNLIMITED, WHOLE = Look(4_000), Look(20_000), Look(20_000, index=True)
 _ROWS = 40  # attempts of one step
 _SUMMARY = 160  # characters of a line that can be opened
+_LINE = 100  # characters that a line may have to be shown as it stands
 
 
 def as_html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
@@ -164,11 +165,18 @@ def _said(message: Message, shown: int) -> Markup:
         element("p", "asks for ", element("code", clip(asked, shown)), class_="ar-dim")
         for asked in (f"{call.name}({call.arguments})" for call in message.calls[:_ROWS])
     ]
-    text = [element("pre", clip(message.text, shown), class_="ar-text")] if message.text else []
+    text = [_prose(clip(message.text, shown))] if message.text else []
     role = message.role if message.role in ("user", "assistant") else "other"
     opened = {} if message.role in ("system", "developer", "tool") else {"open": "open"}
     summary = element("summary", element("strong", clip(label, _SUMMARY)))
     return element("details", summary, *text, *asked, class_=f"ar-{role}", **opened)
+
+
+def _prose(text: str) -> Markup:
+    """A text as it was written, its long lines wrapped, which a ``pre`` needs a style for."""
+    if max(map(len, text.split("\n"))) <= _LINE:
+        return element("pre", text, class_="ar-text")
+    return element("p", broken(text), class_="ar-text")
 
 
 def _step(step: Step, look: Look) -> Markup:
@@ -217,7 +225,12 @@ def _ending(transcript: Transcript, shown: int) -> Markup:
     if transcript.error is not None:
         return _value("error", words.failure(transcript.error), shown, open_=True)
     if transcript.status == "done":
-        return _value("result", pretty(transcript.result, indent=2), shown, open_=True)
+        result = transcript.result
+        if isinstance(result, str):
+            return element(
+                "details", element("summary", "result"), _prose(clip(result, shown)), open="open"
+            )
+        return _value("result", pretty(result, indent=2), shown, open_=True)
     return Markup("")
 
 

@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["Markup", "clip", "element", "join", "pretty", "visible"]
+__all__ = ["Markup", "broken", "clip", "element", "join", "pretty", "visible"]
 
 # Joiners carry meaning in several scripts and in emoji, and reorder nothing.
 _HARMLESS_FORMATS = frozenset("\u200c\u200d")
@@ -78,7 +78,7 @@ def pretty(value: Any, *, indent: int | None = None) -> str:
 
 
 class Markup(str):
-    """HTML that is safe to emit, made by `element` and `join` only."""
+    """HTML that is safe to emit, made by `element`, `join` and `broken` only."""
 
     __slots__ = ()
 
@@ -97,6 +97,11 @@ def join(children: Iterable[object]) -> Markup:
     return Markup(
         "".join(child if isinstance(child, Markup) else _escape(str(child)) for child in children)
     )
+
+
+def broken(text: str) -> Markup:
+    """``text`` made inert, with each line break as a ``br``, which needs no style to hold."""
+    return Markup(_escape(text).replace("\n", "<br/>"))
 
 
 def _escape(text: str) -> str:

@@ -34,10 +34,11 @@ STEP_COLUMNS = ("step", "what", "outcome", "began at", "took", "tokens", "cost",
 
 
 def headline(transcript: Transcript) -> str:
-    """``support · done · 3 turns · 4.2 s`` (the key is shown beside it)."""
-    turns = _counted(transcript.turns, "turn")
+    """``support · done · 3 turns · 4.2 s`` (the key is shown beside it); without a model, steps."""
+    turns, steps = transcript.turns, len(transcript.steps)
+    size = _counted(turns, "turn") if turns or not steps else _counted(steps, "step")
     took = seconds(transcript.started_at, transcript.finished_at)
-    return _facts(transcript.agent, transcript.status, turns, took)
+    return _facts(transcript.agent, transcript.status, size, took)
 
 
 def totals(transcript: Transcript) -> str:

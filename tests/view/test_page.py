@@ -52,6 +52,11 @@ def written(folder: Path, journal: Journal) -> Path:
     return file
 
 
+def bare(page: str) -> str:
+    """The page with scripts and styles stripped."""
+    return re.sub(r"(?s)<(style|script).*?</\1>| (class|id)=\"[^\"]*\"", "", page)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with Browser() as browser:
@@ -77,7 +82,7 @@ def test_hostile_text_is_inert_and_the_page_asks_for_nothing(
     assert set(tags) <= {
         "html", "head", "meta", "title", "style", "body", "main", "div", "h3", "h4", "p",
         "details", "summary", "pre", "code", "span", "table", "tbody", "tr", "th", "td", "a",
-        "strong", "em", "script",
+        "strong", "em", "script", "br",
     }  # fmt: skip
     kinds = page.evaluate("[...document.scripts].map(s => s.type)")
     assert kinds == ["application/json"]
@@ -131,9 +136,8 @@ def test_a_link_opens_its_step(browser: Browser, tmp_path: Path) -> None:
 def test_it_reads_well_with_scripts_and_styles_stripped(browser: Browser, tmp_path: Path) -> None:
     """As a mail program or an issue tracker shows it: in order, nothing hidden, nothing merged."""
     source = as_page(fold(crashed_and_resumed().events), crashed_and_resumed().events)
-    bare = re.sub(r"(?s)<(style|script).*?</\1>| (class|id)=\"[^\"]*\"", "", source)
     file = tmp_path / "bare.html"
-    file.write_text(bare, "utf-8")
+    file.write_text(bare(source), "utf-8")
     page = browser.open(file.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     text = page.evaluate("document.body.innerText")
@@ -145,6 +149,18 @@ def test_it_reads_well_with_scripts_and_styles_stripped(browser: Browser, tmp_pa
                      "HTTP 500: overloaded", "resumed by w-4", "Refunded.")
     ]  # fmt: skip
     assert places == sorted(places)
+
+
+@in_browser
+def test_long_lines_of_what_was_said_wrap_without_styles(browser: Browser, tmp_path: Path) -> None:
+    said = "I looked at the order, and it seems that the parcel was lost. " * 9
+    j = Journal(args={}).claimed("w-1").asks(1, [user(f"Please:\n\n  * {said}")])
+    j.answers(1, assistant(said)).add("run_finished", output=f"{said}\nend", has_output=True)
+    file = tmp_path / "bare.html"
+    file.write_text(bare(as_page(fold(j.events), j.events)), "utf-8")
+    page = browser.open(file.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert f"Please:\n\n* {said}".strip() in page.evaluate("document.body.innerText")
 
 
 @in_browser

@@ -27,7 +27,7 @@ from agentrun.view.terminal import inbox_table, print_transcript, runs_table, ta
 ACTIVE = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-TAGS = {"div", "style", "h3", "h4", "p", "details", "summary", "pre", "code", "table", "tr", "th",
+TAGS = {"br", "div", "style", "h3", "h4", "p", "details", "summary", "pre", "code", "table", "tr", "th",
         "td", "strong", "em", "span"}  # fmt: skip
 
 
@@ -229,6 +229,10 @@ def test_a_long_run_fits_and_says_what_is_left_out() -> None:
     assert text.count("look(n=") + int(told) == 399  # what is left out is steps alone
     assert "look(n=1)" in text
     assert "look(n=399)" in text
+
+
+def test_a_run_without_a_model_counts_steps() -> None:
+    assert as_text(long_run()).splitlines()[0].startswith("ticket-42  support · running · 399 steps")
 
 
 def test_everything_is_shown_without_a_limit() -> None:
