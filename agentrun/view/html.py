@@ -25,29 +25,30 @@ CSS = Markup(
 --ar-bg:var(--jp-layout-color1,var(--vscode-editor-background,var(--ar-page-bg,Canvas)));
 --ar-line:var(--jp-border-color2,var(--vscode-panel-border,rgba(128,128,128,.28)));
 --ar-mono:var(--jp-code-font-family,var(--vscode-editor-font-family,ui-monospace,monospace));
-color:var(--ar-fg);background:var(--ar-bg);font-size:13px;line-height:1.5;padding:.5em .8em}
+color:var(--ar-fg);background:var(--ar-bg);font-size:13px;line-height:1.5;padding:.5em .8em;
+overflow-wrap:anywhere}
 .ar-root h3{margin:.2em 0;font-size:1.25em}
 .ar-root h4{margin:1.6em 0 .5em;font-size:.85em;font-weight:600;letter-spacing:.06em;
 border-bottom:1px solid var(--ar-line)}
 .ar-root p{margin:.3em 0}
 .ar-root details{margin:.3em 0;padding:0 0 0 .75em;border-left:2px solid transparent;
 content-visibility:auto;contain-intrinsic-size:auto 1.6em}
-.ar-root summary{cursor:pointer;margin-left:-.2em;overflow-wrap:anywhere}
+.ar-root summary{cursor:pointer;margin-left:-.2em}
 .ar-root summary:focus-visible{outline:2px solid currentColor}
-.ar-root pre{margin:.35em 0;padding:.45em .7em;white-space:pre-wrap;overflow-wrap:anywhere;
+.ar-root pre{margin:.35em 0;padding:.45em .7em;white-space:pre-wrap;
 font-family:var(--ar-mono);font-size:.92em;line-height:1.45;color:inherit;
 background:rgba(128,128,128,.09);border:0;border-radius:4px}
 .ar-root pre.ar-text{padding:0;font-family:inherit;font-size:inherit;line-height:inherit;
 background:none}
-.ar-root p.ar-text{white-space:pre-wrap;overflow-wrap:anywhere}
+.ar-root p.ar-text{white-space:pre-wrap}
 .ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;background:none}
 .ar-root table{border-collapse:collapse;margin:.4em 0;font-size:.92em}
 .ar-root th,.ar-root td{text-align:left;vertical-align:top;padding:.15em 1.1em .15em 0;
-border-bottom:1px solid var(--ar-line);overflow-wrap:anywhere}
+border-bottom:1px solid var(--ar-line)}
 .ar-root .ar-dim,.ar-root .ar-other>summary,.ar-root th,.ar-root em{opacity:.72;font-weight:normal}
 .ar-root .ar-index{overflow-x:auto}
 .ar-root .ar-index td,.ar-root .ar-index th{white-space:nowrap}
-.ar-root .ar-index td:nth-child(2){min-width:13em;white-space:normal;overflow-wrap:anywhere}
+.ar-root .ar-index td:nth-child(2){min-width:13em;white-space:normal}
 .ar-root .ar-user{border-left-color:#3b82c4}
 .ar-root .ar-assistant{border-left-color:#3a9d6a}
 .ar-root .ar-error{border-left-color:#cf4f4a}
