@@ -31,8 +31,7 @@ overflow-wrap:anywhere}
 .ar-root h4{margin:1.6em 0 .5em;font-size:.85em;font-weight:600;letter-spacing:.06em;
 border-bottom:1px solid var(--ar-line)}
 .ar-root p{margin:.3em 0}
-.ar-root details{margin:.3em 0;padding:0 0 0 .75em;border-left:2px solid transparent;
-content-visibility:auto;contain-intrinsic-size:auto 1.6em}
+.ar-root details{margin:.3em 0;padding:0 0 0 .75em;border-left:2px solid transparent}
 .ar-root summary{cursor:pointer;margin-left:-.2em}
 .ar-root summary:focus-visible{outline:2px solid currentColor}
 .ar-root pre{margin:.35em 0;padding:.45em .7em;white-space:pre-wrap;
@@ -41,9 +40,9 @@ background:rgba(128,128,128,.09);border:0;border-radius:4px}
 .ar-root pre.ar-text{padding:0;font-family:inherit;font-size:inherit;line-height:inherit;
 background:none}
 .ar-root p.ar-text{white-space:pre-wrap}
-.ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;background:none}
+.ar-root.ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;background:none}
 .ar-root table{border-collapse:collapse;margin:.4em 0;font-size:.92em}
-.ar-root th,.ar-root td{text-align:left;vertical-align:top;padding:.15em 1.1em .15em 0;
+.ar-root.ar-root th,.ar-root.ar-root td{text-align:left;vertical-align:top;padding:.15em 1.1em .15em 0;
 border-bottom:1px solid var(--ar-line)}
 .ar-root .ar-dim,.ar-root .ar-other>summary,.ar-root th,.ar-root em{opacity:.72;font-weight:normal}
 .ar-root .ar-index{overflow-x:auto}
