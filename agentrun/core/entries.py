@@ -61,12 +61,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who settled a doubt (or reopened a step), how and why."""
+    """Who settled a doubt, approved or rejected a call, or reopened a step; how and why."""
 
     resolution: str  # events.Resolution
     by: str | None
     reason: str | None
     at: datetime | None
+    arguments: Json = None  # those that an approval put in place of what was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Step:
     error: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    approvals: tuple[Decision, ...] = ()
     reopened: tuple[Decision, ...] = ()
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -51,6 +51,7 @@ class _Step:
     status: StepStatus = "open"
     attempts: dict[int, Attempt] = field(default_factory=dict)
     doubts: list[Doubt] = field(default_factory=list)
+    approvals: list[Decision] = field(default_factory=list)
     reopened: list[Decision] = field(default_factory=list)
     input: Json = None
     output: Json = None
@@ -102,6 +103,7 @@ class _Step:
             error=self.error,
             attempts=tuple(self.attempts[number] for number in sorted(self.attempts)),
             doubts=tuple(self.doubts),
+            approvals=tuple(self.approvals),
             reopened=tuple(self.reopened),
             started_at=self.started_at,
             finished_at=self.finished_at,
@@ -231,6 +233,9 @@ class Fold:
         if step.first.kind == "model":
             self._say(step.first, reply_messages(_get(event.output, "body")), event.at)
 
+    def _approval_requested(self, event: Event) -> None:
+        self._step(event)
+
     def _in_doubt(self, event: Event) -> None:
         step = self._step(event)
         step.status = "in_doubt"
@@ -238,7 +243,11 @@ class Fold:
 
     def _resolved(self, event: Event) -> None:
         step = self._step(event)
-        decision = Decision(event.status or "", event.by, event.reason, event.at)
+        edited = _get(event.output, "approved") if event.status == "approved" else None
+        decision = Decision(event.status or "", event.by, event.reason, event.at, edited)
+        if event.status in ("approved", "rejected"):
+            step.approvals.append(decision)
+            return
         if event.status == "reopened":
             step.reopened.append(decision)
             step.status, step.error = "open", None
@@ -299,6 +308,7 @@ class Fold:
         "attempt_started": _attempt_started,
         "attempt_failed": _attempt_failed,
         "step_finished": _step_finished,
+        "approval_requested": _approval_requested,
         "in_doubt": _in_doubt,
         "resolved": _resolved,
         "diverged": _diverged,

@@ -40,10 +40,11 @@ background:rgba(128,128,128,.09);border:0;border-radius:4px}
 .ar-root pre.ar-text{padding:0;font-family:inherit;font-size:inherit;line-height:inherit;
 background:none}
 .ar-root p.ar-text{white-space:pre-wrap}
-.ar-root.ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;background:none}
+.ar-root.ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;
+background:none}
 .ar-root table{border-collapse:collapse;margin:.4em 0;font-size:.92em}
-.ar-root.ar-root th,.ar-root.ar-root td{text-align:left;vertical-align:top;padding:.15em 1.1em .15em 0;
-border-bottom:1px solid var(--ar-line)}
+.ar-root.ar-root th,.ar-root.ar-root td{text-align:left;vertical-align:top;
+padding:.15em 1.1em .15em 0;border-bottom:1px solid var(--ar-line)}
 .ar-root .ar-dim,.ar-root .ar-other>summary,.ar-root th,.ar-root em{opacity:.72;font-weight:normal}
 .ar-root .ar-index{overflow-x:auto}
 .ar-root .ar-index td,.ar-root .ar-index th{white-space:nowrap}
@@ -188,7 +189,7 @@ def _step(step: Step, look: Look) -> Markup:
         parts.append(_value("error", words.failure(step.error), shown))
     elif step.finished_at is not None and step.kind != "model":
         parts.append(_value("result", _json(step.output), shown))
-    parts += [element("p", clip(line, 1_000)) for line in words.doubt_lines(step)]
+    parts += [element("p", clip(line, 1_000)) for line in words.decision_lines(step)]
     if step.idempotency_key:
         parts.append(element("p", "idempotency key ", element("code", step.idempotency_key)))
     if words.eventful(step):

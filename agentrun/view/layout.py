@@ -159,8 +159,8 @@ def _step(step: Step, width: int, full: bool) -> Iterator[Line]:
         for attempt in step.attempts:
             line = words.attempt_line(attempt)
             yield from _wrapped(line if full else clip(line, 300), width, "dim", indent=_DEEP)
-    for doubt in words.doubt_lines(step):
-        yield from _wrapped(doubt, width, "in_doubt", indent=_DEEP)
+    for told in words.decision_lines(step):
+        yield from _wrapped(told, width, "in_doubt", indent=_DEEP)
     if step.doubts and step.idempotency_key:
         yield Line().add(f"{_DEEP}idempotency key ", "dim").add(step.idempotency_key)
 

@@ -79,7 +79,7 @@ def _step(step: Step) -> Iterator[str]:
         parts.append(_fence(words.failure(step.error)))
     elif step.finished_at is not None and step.kind != "model":
         parts.append(_fence(pretty(step.output, indent=2)))
-    parts += map(_span, words.doubt_lines(step))
+    parts += map(_span, words.decision_lines(step))
     if step.idempotency_key:
         parts.append(f"idempotency key {_span(step.idempotency_key)}")
     if words.eventful(step):

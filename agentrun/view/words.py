@@ -16,7 +16,7 @@ __all__ = [
     "attempt_line",
     "band",
     "call",
-    "doubt_lines",
+    "decision_lines",
     "eventful",
     "facts",
     "failure",
@@ -132,8 +132,12 @@ def attempt_line(attempt: Attempt) -> str:
     return _facts(*told, took)
 
 
-def doubt_lines(step: Step) -> Iterator[str]:
-    """What was in doubt and who settled it; and who reopened the step."""
+def decision_lines(step: Step) -> Iterator[str]:
+    """Who approved the call; what was in doubt and who settled it; and who reopened the step."""
+    for decision in step.approvals:
+        edited = f" with {pretty(decision.arguments)}" if decision.arguments is not None else ""
+        told = f"{decision.resolution} by {decision.by or 'somebody'}{edited}"
+        yield _facts(told, decision.reason)
     for doubt in step.doubts:
         yield _doubt(doubt)
     for decision in step.reopened:

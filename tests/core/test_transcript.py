@@ -12,6 +12,7 @@ from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 from agentrun.core.entries import Note, Resume, Said, Step
 from agentrun.core.messages import reply_messages, request_messages
 from agentrun.core.transcript import Transcript, fold, renderers
+from agentrun.view import as_text
 
 
 def said(transcript: Transcript) -> list[tuple[str, str]]:
@@ -101,6 +102,26 @@ def test_a_decision_to_retry_leads_to_a_further_attempt() -> None:
     step = fold(j.ends(1, "pay", {}, {"result": 1}, attempt=2).events).steps[0]
     assert [a.status for a in step.attempts] == ["settled", "ok"]
     assert step.status == "ok"
+
+
+def test_an_approval_is_a_decision_and_no_doubt() -> None:
+    j = Journal().claimed("w-1").add("approval_requested", step=1, kind="tool", name="pay",
+                                     input={"args": {"cents": 9}})  # fmt: skip
+    j.add("parked", step=1, status="held", reason="approval").claimed("w-2", "was held")
+    j.add("resolved", step=1, status="approved", by="ann", reason="a good customer",
+          output={"original": {"cents": 9}, "approved": {"cents": 5}})  # fmt: skip
+    j.begins(1, "pay", {"cents": 5}).ends(1, "pay", {"cents": 5}, {"result": 5})
+    transcript = fold(j.events)
+    (step,) = transcript.steps
+    assert (step.status, step.input, step.doubts) == ("ok", {"cents": 9}, ())
+    assert [a.status for a in step.attempts] == ["ok"]
+    (decision,) = step.approvals
+    assert (decision.resolution, decision.by) == ("approved", "ann")
+    assert decision.arguments == {"cents": 5}
+    (band,) = bands(transcript)
+    assert band.in_doubt == 0
+    assert transcript.entries.index(step) < transcript.entries.index(band)
+    assert 'approved by ann with {"cents": 5} · a good customer' in as_text(transcript)
 
 
 def test_attempts_tell_their_worker_error_and_delay() -> None:

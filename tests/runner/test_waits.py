@@ -130,7 +130,10 @@ def test_a_call_waits_for_its_approval(db: Any, world: World, sql: Any) -> None:
     assert sql("SELECT * FROM agentrun.inbox") == []
     assert agent.run(500) == "500 refunded"
     assert world.effects == ["7 500"]
-    assert "ada" in str(agentrun.as_text(agentrun.transcript("k")))
+    told = agentrun.as_text(agentrun.transcript("k"))
+    assert "approved by ada · a good customer" in told
+    assert "in doubt:" not in told
+    assert sql("SELECT in_doubt FROM agentrun.resumes") == [(0,)] * told.count("resumed by")
 
 
 def test_the_inbox_lists_what_waits_in_one_run_or_in_all(db: Any, world: World) -> None:

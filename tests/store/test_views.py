@@ -76,7 +76,9 @@ def test_resumes_agree_with_the_transcript(db: Connection) -> None:
     reconciled = Journal(key="reconciled").claimed("w-1").begins(1, "pay", {}).claimed("w-2")
     reconciled.add("resolved", step=1, attempt=1, status="not_happened", by="reconcile")
     reconciled.begins(1, "pay", {}, attempt=2).claimed("w-3").begins(1, "pay", {}, attempt=3)
-    for journal in (crashed_and_resumed(), diverged, reconciled):
+    approved = Journal(key="approved").claimed("w-1").add("parked", step=1, status="held")
+    approved.claimed("w-2").add("resolved", step=1, status="approved", by="ann")
+    for journal in (crashed_and_resumed(), diverged, reconciled, approved):
         insert(db, journal.events)
         bands = [e for e in fold(journal.events).entries if isinstance(e, Resume)]
         found = db.execute(

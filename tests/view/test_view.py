@@ -27,8 +27,8 @@ from agentrun.view.terminal import inbox_table, print_transcript, runs_table, ta
 ACTIVE = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-TAGS = {"br", "div", "style", "h3", "h4", "p", "details", "summary", "pre", "code", "table", "tr", "th",
-        "td", "strong", "em", "span"}  # fmt: skip
+TAGS = {"br", "div", "style", "h3", "h4", "p", "details", "summary", "pre", "code", "table", "tr",
+        "th", "td", "strong", "em", "span"}  # fmt: skip
 
 
 def hostile_run() -> Transcript:
