@@ -18,6 +18,7 @@ from agentrun.core.events import Json
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.identity import Asked, find_call
 from agentrun.core.messages import ToolRequest
+from agentrun.runner import failures
 from agentrun.runner.context import Line, current_line, on_line
 from agentrun.runner.perform import Body, perform
 from agentrun.runner.replies import Reply, Told, answers, read_reply
@@ -115,9 +116,11 @@ def _read(
     if not isinstance(given, dict):
         return _Call(sent, asked, problem="the arguments must be a JSON object")
     try:
-        return _Call(sent, asked, tool, tool.validated(given))
+        values = tool.validated(given)
+        tool.recorded(values)  # NaN and the like: Python's json and a type let them pass
     except ToolFailed as error:
         return _Call(sent, asked, problem=str(error))
+    return _Call(sent, asked, tool, values)
 
 
 # -- performing ------------------------------------------------------------------------------------
@@ -178,8 +181,7 @@ def _trouble(error: Exception) -> str:
     """What the model is told; trouble of our own is not for the model."""
     if isinstance(error, AgentrunError) and not isinstance(error, ToolError):
         raise error
-    text = str(error)
-    return text if isinstance(error, ToolError) else f"{type(error).__name__}: {text}"
+    return failures.text_of(error) if isinstance(error, ToolError) else failures.summary(error)
 
 
 def _told(call: _Call, ok: bool, value: Any) -> Told:

@@ -17,7 +17,9 @@ from agentrun.core.errors import Parking
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
 from agentrun.core.identity import Known
+from agentrun.runner import failures
 from agentrun.runner.context import blocking
+from agentrun.runner.values import outcome_of
 from agentrun.runner.waiting import pause
 
 if TYPE_CHECKING:
@@ -144,18 +146,12 @@ def _reconciled(step: Step) -> Flow[str]:
         outcome = yield Op(ask, ask_async)
         points.reach("reconcile", "after")
     except Exception as error:
-        return f"reconcile raised {type(error).__name__}: {error}"
+        return f"reconcile raised {failures.summary(error)}"
     name = getattr(call, "__name__", "reconcile")
     match outcome:
         case Happened(result):
-            _close(
-                step,
-                "happened",
-                f"reconcile ({name})",
-                None,
-                "ok",
-                {"result": policy.encode(result)},
-            )
+            told = outcome_of(step.wanted.name, result, policy.encode)
+            _close(step, "happened", f"reconcile ({name})", None, *told)
         case NotHappened():
             _close(step, "not_happened", f"reconcile ({name})", None, "", None)
         case _:

@@ -76,7 +76,7 @@ def settle(
         yield run.end(failed)
         yield from _tell_parent(run, failed)
         raise RunFailed(
-            failed_text(run.key, f"{type(error).__name__}: {error}"), key=run.key
+            failed_text(run.key, failures.summary(error)), key=run.key
         ) from error
     finished = Event(event="run_finished", output=stored, has_output=True)
     yield run.end(finished)
@@ -88,7 +88,7 @@ def _failed(error: BaseException, step: int | None) -> Event:
     return Event(
         event="run_failed",
         step=step,
-        reason=f"{type(error).__name__}: {error}",
+        reason=failures.summary(error),
         output=failures.describe(error, trace=True),
         has_output=True,
     )

@@ -17,14 +17,13 @@ from functools import partial
 from typing import Any
 
 from agentrun.core import points
-from agentrun.core.codec import Unserialisable, check
 from agentrun.core.errors import ToolFailed, ToolTimeout
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
 from agentrun.runner import approvals, doubt, failures, transaction
 from agentrun.runner.context import Line, StepInfo, on_line
 from agentrun.runner.step import Step, Wanted, open_step
-from agentrun.runner.values import Result
+from agentrun.runner.values import Result, outcome_of
 from agentrun.runner.waiting import pause
 
 _BACKOFF = 0.5  # seconds before the first retry; doubles, with jitter
@@ -80,7 +79,7 @@ def _attempt(line: Line, step: Step, body: Body) -> Flow[None]:
     except Exception as error:
         yield from _failed(step, body, error)
     else:
-        step.finish(*outcome_of(step, value, body.result))
+        step.finish(*outcome_of(step.wanted.name, value, body.result.encode))
 
 
 def _timed_out(step: Step, body: Body, error: ToolTimeout) -> Flow[None]:
@@ -102,27 +101,13 @@ def _failed(step: Step, body: Body, error: Exception) -> Flow[None]:
         step.finish("error", {"error": failures.describe(error)})
         raise error
     retry_in = _backoff(failed)
-    step.failed(failures.describe(error), retry_in, f"{type(error).__name__}: {error}")
+    step.failed(failures.describe(error), retry_in, failures.summary(error))
     yield pause(retry_in)
 
 
 def _backoff(failed: int) -> float:
     """Seconds until the next attempt, after so many that failed before this one."""
     return min(_BACKOFF_MAX, _BACKOFF * 2.0 ** min(failed, 30)) * random.uniform(0.75, 1.0)
-
-
-def outcome_of(step: Step, value: Any, result: Result) -> tuple[str, Json]:
-    """Status and output for a returned value. What cannot be stored is an error, recorded:
-    the effect took place and must not be repeated for that."""
-    try:
-        output = {"result": result.encode(value)}
-        check(output["result"], "result")
-    except (Unserialisable, TypeError, ValueError) as error:
-        failed = ToolFailed(
-            f"{step.wanted.name} took effect, but its result cannot be recorded: {error}"
-        )
-        return "error", {"error": failures.describe(failed)}
-    return "ok", output
 
 
 def _handed(outcome: Event, result: Result) -> Any:

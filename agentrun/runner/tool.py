@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from pydantic import ValidationError
 
-from agentrun.core.codec import canonical
+from agentrun.core.codec import canonical, check
 from agentrun.core.errors import ConfigError, ToolFailed
 from agentrun.core.events import Effect, Json, Kind
 from agentrun.core.flow import Flow, run_async, run_sync
@@ -90,7 +90,7 @@ class Tool(Generic[P, R]):
 
     def perform(self, line: Line, values: dict[str, Any], call: Asked | None = None) -> Flow[Any]:
         """Perform the tool with validated arguments, as the step that answers ``call``."""
-        asked = self.arguments.dump(values)
+        asked = self.recorded(values)
         if call is None and self.kind == "tool":
             with line.run.lock:
                 call = find_call(
@@ -124,6 +124,16 @@ class Tool(Generic[P, R]):
                 for problem in error.errors()
             )
             raise ToolFailed(f"{self.name}: the arguments are not valid: {problems}") from None
+
+    def recorded(self, values: dict[str, Any]) -> dict[str, Json]:
+        """Validated arguments as the journal holds them. Raises ToolFailed for what it cannot."""
+        try:
+            asked = self.arguments.dump(values)
+            check(asked, "the arguments")
+        except ValueError as error:
+            text = f"{self.name}: the arguments cannot be recorded: {error}"
+            raise ToolFailed(text) from error
+        return asked
 
     def _invoke(self, values: dict[str, Any], info: StepInfo) -> Any:
         positional, named = self.arguments.call_with(values, info.key)

@@ -27,6 +27,7 @@ from agentrun.core.flow import Flow, Op, run_async, run_sync
 from agentrun.runner import failures
 from agentrun.runner.context import RunContext, blocking, on_line
 from agentrun.runner.step import Step
+from agentrun.runner.values import outcome_of
 from agentrun.runner.waiting import pause
 from agentrun.store.connection import (
     RETRY_AT_ONCE,
@@ -100,7 +101,7 @@ def _failed(step: Step, error: Exception, again: _Again | None) -> Flow[None]:
     if again is None:
         step.finish("error", {"error": failures.describe(error)})
         raise error
-    step.run.append(_failed_event(step, error, again, f"{type(error).__name__}: {error}"))
+    step.run.append(_failed_event(step, error, again, failures.summary(error)))
     yield pause(again.retry_in)
 
 
@@ -126,10 +127,8 @@ def _commit(step: Step, conn: Any, value: Any, body: Body) -> Flow[float]:
 
     No seq is taken without being used: an event after the gap could never be appended.
     """
-    from agentrun.runner.perform import outcome_of
-
     run, writer = step.run, step.run.database.writer
-    status, output = outcome_of(step, value, body.result)
+    status, output = outcome_of(step.wanted.name, value, body.result.encode)
     outcome = step.outcome_event(status, output)
     reserved: tuple[int, list[Durable]] | None = None
     try:

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapte
 from pydantic import create_model as make_model
 from pydantic.errors import PydanticSchemaGenerationError
 
-from agentrun.core.errors import ConfigError
+from agentrun.core.codec import check
+from agentrun.core.errors import ConfigError, ToolFailed
 from agentrun.core.events import Json
+from agentrun.runner import failures
 
 KEY_PARAMETER = "idempotency_key"
 # Without it pydantic would make null of NaN, in silence; so the codec refuses it by name.
@@ -43,6 +45,18 @@ class Result:
             return self._adapter.validate_python(stored)
         except ValidationError:
             return stored
+
+
+def outcome_of(name: str, value: Any, encode: Callable[[Any], Json]) -> tuple[str, Json]:
+    """Status and output for what the tool ``name`` returned. What cannot be stored is an error,
+    recorded: the effect took place and must not be repeated for that."""
+    try:
+        result = encode(value)
+        check(result, "result")
+    except (TypeError, ValueError) as error:
+        failed = ToolFailed(f"{name} took effect, but its result cannot be recorded: {error}")
+        return "error", {"error": failures.describe(failed)}
+    return "ok", {"result": result}
 
 
 class Arguments:

@@ -31,6 +31,11 @@ def fail() -> None:
     raise ValueError("out of stock")
 
 
+@agentrun.tool
+def weigh(x: Any) -> Any:
+    return x
+
+
 @agentrun.agent
 def loop(client_url: str) -> list[Any]:
     client = agentrun.wrap(OpenAI(base_url=client_url, api_key="k"))
@@ -43,7 +48,7 @@ def loop(client_url: str) -> list[Any]:
         messages.append(reply.model_dump(exclude_none=True))
         if not reply.tool_calls:
             return messages
-        messages += agentrun.call_tools(completion, [add, fail])
+        messages += agentrun.call_tools(completion, [add, fail, weigh])
 
 
 def answers(messages: list[Any]) -> list[str]:
@@ -63,12 +68,16 @@ def test_calls_are_validated_performed_and_answered(db: Any, provider: Provider)
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (Call("nobody", {}), "there is no tool 'nobody'; tools: add, fail"),
+        (Call("nobody", {}), "there is no tool 'nobody'; tools: add, fail, weigh"),
         (Call("add", "{not json"), "not valid JSON"),
         (Call("add", "[1]"), "must be a JSON object"),
         (Call("add", {"a": "many"}), "a: Input should be a valid integer"),
         (Call("add", {"a": 1, "c": 2}), "c: Extra inputs are not permitted"),
         (Call("\x00bad", {}), "there is no tool"),
+        (Call("weigh", '{"x": NaN}'), "weigh: the arguments cannot be recorded: "),
+        (Call("weigh", '{"x": -1e999}'), "is -Infinity, which JSON cannot hold"),
+        (Call("weigh", '{"x": %s}' % ("[" * 250 + "]" * 250)), "more than 200 levels deep"),
+        (Call("weigh", '{"x": %s}' % ("[" * 300 + "]" * 300)), "the arguments cannot be recorded"),
     ],
 )
 def test_a_call_that_cannot_be_made_is_recorded_and_told(

@@ -149,6 +149,16 @@ def test_a_reconcile_that_cannot_tell_leaves_it_to_on_doubt(shop: Shop, reconcil
     assert shop.world.effects == ["hat"]
 
 
+@pytest.mark.parametrize("found", [float("nan"), object()])
+def test_what_reconcile_found_and_cannot_be_recorded_is_told(
+    shop: Shop, found: Any, events: Events
+) -> None:
+    agent = shop.crashed(reconcile=lambda key, item: Happened(found))
+    assert agent.run().startswith("told: act took effect, but its result cannot be recorded: ")
+    assert shop.world.effects == ["hat"]
+    assert decisions(events) == [("happened", "reconcile (<lambda>)")]
+
+
 def test_a_resume_asks_reconcile_once_more(shop: Shop) -> None:
     answers: list[Any] = [Unknown(), Happened("found late")]
     agent = shop.crashed(reconcile=lambda key, item: answers.pop(0))

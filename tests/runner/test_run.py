@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 import agentrun
+from agentrun.core.codec import MAX_DEPTH
 
 
 def test_a_done_run_is_answered_from_the_journal(db: Any) -> None:
@@ -286,6 +288,46 @@ def test_hostile_values_come_back_as_they_were(db: Any, sql: Any) -> None:
     for view in views:
         sql(f"SELECT * FROM agentrun.{view}")  # noqa: S608
     assert str(agentrun.transcript("k"))
+
+
+def nested(levels: int) -> Any:
+    return json.loads("[" * levels + "]" * levels)
+
+
+def test_values_may_be_as_deep_as_the_limit_wherever_they_pass(db: Any) -> None:
+    crash = True
+    acted: list[bool] = []
+
+    @agentrun.tool
+    def give(deep: Any, fail: bool) -> Any:
+        acted.append(fail)
+        if fail:
+            raise ValueError(nested(MAX_DEPTH))
+        return nested(MAX_DEPTH)
+
+    @agentrun.agent
+    def child() -> Any:
+        return nested(MAX_DEPTH)
+
+    @agentrun.agent
+    def passes(deep: Any) -> Any:
+        assert give(deep, False) == child() == nested(MAX_DEPTH)
+        assert agentrun.receive("deep") == deep
+        with pytest.raises(ValueError, match=r"\[\[") as raised:
+            give(deep, True)
+        assert raised.value.args == (nested(MAX_DEPTH),)
+        if crash:
+            raise SystemExit
+        return nested(MAX_DEPTH)
+
+    keyed, deep = passes.with_options(key="k"), nested(MAX_DEPTH - 1)  # under its name
+    keyed.submit(deep)
+    agentrun.send("k", "deep", deep)
+    with pytest.raises(SystemExit):
+        keyed.run(deep)
+    crash = False
+    assert keyed.run(deep) == nested(MAX_DEPTH)
+    assert acted == [False, True]
 
 
 @pytest.mark.parametrize("key", ["", "a\x00b", "\ud800"])
