@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from agentrun.core import errors
+from agentrun.core.secrets import redact
 from agentrun.view.safe import pretty, visible
 
 if TYPE_CHECKING:
@@ -50,17 +51,17 @@ _PIPED_WIDTH = 4096  # columns: where no terminal folds lines, neither do we, fo
 
 def note(text: str) -> None:
     """A line for people, on stderr."""
-    typer.echo(visible(text, multiline=True), err=True)
+    typer.echo(_shown(text), err=True)
 
 
 def emit(text: str) -> None:
     """Text as data, on stdout."""
-    typer.echo(visible(text, multiline=True))
+    typer.echo(_shown(text))
 
 
 def emit_json(value: Any) -> None:
     """One JSON value, on one line of stdout."""
-    typer.echo(_json(value))
+    typer.echo(_json(redact(value)[0]))
 
 
 def emit_rows(rows: Iterable[dict[str, Any]]) -> None:
@@ -147,4 +148,9 @@ def complain(error: BaseException) -> None:
     text = f"error: {pretty(str(error) or type(error).__name__)}"
     if diff and diff not in text:
         text = f"{text}\n{diff}"
-    typer.secho(visible(text, multiline=True), fg="red", err=True)
+    typer.secho(_shown(text), fg="red", err=True)
+
+
+def _shown(text: str) -> str:
+    """What comes straight from an agent, not from the journal, may still hold a secret."""
+    return visible(redact.text(text), multiline=True)

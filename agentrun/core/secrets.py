@@ -10,6 +10,7 @@ that only look random (``call_…``, ``resp_…``, digests, UUIDs, base64) are l
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable
@@ -135,7 +136,8 @@ _RULES = (
 class Redactor:
     """Removes secrets from values. ``known`` are texts that are secret wherever they occur.
 
-    A known value shorter than `MIN_KNOWN` characters is passed over.
+    They are found as JSON spells them, too. A value shorter than `MIN_KNOWN` characters is passed
+    over.
     """
 
     def __init__(self, known: Iterable[str] = ()) -> None:
@@ -147,7 +149,15 @@ class Redactor:
 
     def know(self, secrets: Iterable[str]) -> None:
         """Remove these texts too, from now on."""
-        usable = {s for s in secrets if len(s) >= MIN_KNOWN and s not in self._marker}
+        usable = {
+            spelt
+            for secret in secrets
+            if len(secret) >= MIN_KNOWN and secret not in self._marker
+            for spelt in (
+                secret,
+                *(json.dumps(secret, ensure_ascii=a)[1:-1] for a in (True, False)),
+            )
+        }
         self._known = sorted(usable.union(self._known), key=lambda secret: (-len(secret), secret))
         self._clean, self._size = set(), 0
 

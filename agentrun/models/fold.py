@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrun.core.events import Json
-from agentrun.models.parse import parsed
+from agentrun.core.parse import parsed
 from agentrun.models.sse import ServerEvent
 
 __all__ = ["StreamFold"]

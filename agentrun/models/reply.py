@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+from agentrun.core.parse import parsed
 from agentrun.core.recorder import Ending, ModelReply, ModelRequest
 from agentrun.models.fold import StreamFold
-from agentrun.models.parse import parsed
 from agentrun.models.sse import ServerEvent, SseParser, is_error, is_terminal
 from agentrun.models.usage import usage_of
 

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from agentrun.core.events import Json
+from agentrun.core.parse import parsed
 from agentrun.core.recorder import ModelRequest
-from agentrun.models.parse import parsed
 
 __all__ = ["canonical", "read_request"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentrun.core.events import Json
-from agentrun.models.parse import parsed
+from agentrun.core.parse import parsed
 
 __all__ = ["ServerEvent", "SseParser", "is_terminal"]
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
+from agentrun.core.secrets import Redactor
 from agentrun.runner import children, execute, propagate
 from agentrun.runner.context import Line, blocking, current_line
 from agentrun.runner.eventloop import run_in_loop
@@ -30,6 +31,9 @@ from agentrun.store.opening import default
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Not what is secret in this environment alone: a key is the same in every process.
+_CREDENTIALS = Redactor()
 
 _agents: dict[str, DurableAgent[..., Any]] = {}
 
@@ -79,7 +83,7 @@ class DurableAgent(Generic[P, R]):
                 submission. Then it fails with LimitExceeded; `resume` gives it as long again.
 
         Raises:
-            ConfigError: an option has a value it does not know.
+            ConfigError: an option has a value it does not know, or the key holds a credential.
         """
         given = {
             "key": key,
@@ -206,6 +210,12 @@ def _check(options: Options) -> None:
             raise ConfigError(
                 f"{option.name}={value!r}; choose one of {', '.join(allowed[option.name])}"
             )
+    shown = _CREDENTIALS.text(options.key or "")
+    if shown != (options.key or ""):
+        raise ConfigError(
+            f"the run key {shown!r} holds a credential, and keys are stored and shown as they are: "
+            "choose another"
+        )
 
 
 class _Decorator:

@@ -75,9 +75,7 @@ def settle(
         failed = _failed(error, failing)
         yield run.end(failed)
         yield from _tell_parent(run, failed)
-        raise RunFailed(
-            failed_text(run.key, failures.summary(error)), key=run.key
-        ) from error
+        raise RunFailed(failed_text(run.key, failures.summary(error)), key=run.key) from error
     finished = Event(event="run_finished", output=stored, has_output=True)
     yield run.end(finished)
     yield from _tell_parent(run, finished)

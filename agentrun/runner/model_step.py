@@ -9,9 +9,9 @@ from typing import Any
 
 from agentrun.core.codec import detach, digest
 from agentrun.core.events import Event, Json
+from agentrun.core.exact import without_secrets
 from agentrun.core.flow import Flow
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest
-from agentrun.core.secrets import redact
 from agentrun.runner.context import Line, blocking
 from agentrun.runner.step import Step, Wanted, open_step
 
@@ -112,7 +112,7 @@ def _written(reply: ModelReply) -> tuple[Json, bytes | None]:
     if layout is not None:
         output["layout"] = layout
         return output, None
-    raw = _without_secrets(reply.raw)
+    raw = without_secrets(reply.raw, stream=reply.stream)
     output["raw"] = {"payload": digest(raw), "size": len(raw)}
     return output, raw
 
@@ -145,10 +145,3 @@ def _layout(body: Json, raw: bytes) -> str | None:
 
 def _dump(body: Json, layout: str) -> bytes:
     return json.dumps(body, **_LAYOUTS[layout]).encode("utf-8", "surrogatepass")
-
-
-def _without_secrets(raw: bytes) -> bytes:
-    """Exact bytes, unless a secret is in them."""
-    text = raw.decode("utf-8", "surrogateescape")
-    clean, removed = redact(text)
-    return clean.encode("utf-8", "surrogateescape") if removed else raw

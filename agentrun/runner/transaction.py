@@ -11,7 +11,6 @@ lost).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from agentrun.core import points
 from agentrun.core.errors import LeaseLost, StoreError, ToolFailed
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow, Op, run_async, run_sync
+from agentrun.core.log import logger
 from agentrun.runner import failures
 from agentrun.runner.context import RunContext, blocking, on_line
 from agentrun.runner.step import Step
@@ -42,7 +42,6 @@ from agentrun.store.sql import QUERIES
 if TYPE_CHECKING:
     from agentrun.runner.perform import Body
 
-logger = logging.getLogger("agentrun")
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,13 +22,12 @@ import psycopg
 from agentrun.core.errors import AgentrunError, ConfigError, Interrupt
 from agentrun.core.events import Event
 from agentrun.core.flow import run_async, run_sync
+from agentrun.core.log import logger
 from agentrun.runner import execute
 from agentrun.runner.agent import DurableAgent
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
 from agentrun.store.opening import default
-
-logger = logging.getLogger("agentrun")
 
 POLL = 0.25  # seconds between looks for work when nothing wakes the worker
 SWEEP = 2.0  # seconds between looks for runs of dead workers and for overlooked mail

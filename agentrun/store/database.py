@@ -7,7 +7,6 @@ Threads and connections are started when first needed, so that reading a transcr
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import threading
@@ -22,7 +21,7 @@ from uuid import UUID, uuid4, uuid5
 import psycopg
 
 from agentrun.core import points
-from agentrun.core.codec import Codec, decode, encode
+from agentrun.core.codec import Codec, decode, encode, plain
 from agentrun.core.errors import (
     ConfigError,
     LeaseLost,
@@ -31,6 +30,7 @@ from agentrun.core.errors import (
     StoreUnavailable,
 )
 from agentrun.core.events import Event, Json
+from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
 from agentrun.store.arrays import UUIDS
@@ -46,7 +46,6 @@ from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.rows import Row, payload_columns, to_event, to_row
 from agentrun.store.sql import QUERIES
 
-logger = logging.getLogger("agentrun")
 T = TypeVar("T")
 
 # run_id derives from the key, so that two processes that submit one key mean one run.
@@ -343,8 +342,8 @@ class Database:
             id=mail_id,
             kind=kind,
             step=step,
-            by=by,
-            reason=reason,
+            by=None if by is None else plain(by),
+            reason=None if reason is None else plain(reason),
             codec=int(encoded.as_output()),
             payload=encoded.text,
         )

@@ -17,7 +17,6 @@ Future, an Event) enters and leaves in Python code, and would stay locked for go
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import threading
 import time
@@ -35,6 +34,7 @@ from psycopg.rows import scalar_row
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost, StoreError
 from agentrun.core.events import Event
+from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.store.arrays import INT8S, UUIDS
 from agentrun.store.connection import (
@@ -45,8 +45,6 @@ from agentrun.store.connection import (
 )
 from agentrun.store.rows import Row, columns, payload_columns, to_row
 from agentrun.store.sql import QUERIES, numbered
-
-logger = logging.getLogger("agentrun")
 
 LINGER = 0.002  # seconds an event that nobody waits for may wait for company
 BATCH_ROWS = 2_000  # rows in one statement at the most

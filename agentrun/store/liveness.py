@@ -20,7 +20,6 @@ its lease (`Heart.fence`).
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import socket
@@ -37,10 +36,9 @@ import psycopg
 
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
+from agentrun.core.log import logger
 from agentrun.store.connection import DeadlineConnection, connect, is_transient
 from agentrun.store.sql import QUERIES
-
-logger = logging.getLogger("agentrun")
 
 LEASE = 10.0  # seconds
 _BEAT = 0.1  # share of the lease between two beats

@@ -9,7 +9,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import threading
+from collections.abc import Iterator
+from urllib.parse import unquote
 
 import psycopg
 
@@ -24,6 +27,9 @@ from agentrun.store.sql import QUERIES
 
 _default: Database | None = None
 _choosing = threading.RLock()
+
+_SECRET_NAMES = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD", "_PASSWD", "_PASS")
+_URL_PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
 
 
 def connect(
@@ -43,8 +49,8 @@ def connect(
         SchemaMismatch: the schema is older or newer than this version.
     """
     global _default
-    redact.know(_environment_secrets())
     dsn = dsn or os.environ.get("AGENTRUN_DATABASE_URL") or None
+    redact.know([*_environment_secrets(), *_passwords(dsn or "")])
     target = dsn or embedded.start()
     describe(target)  # refuses what is no DSN
     try:
@@ -68,10 +74,18 @@ def default() -> Database:
         return connect() if _default is None or _default.closed else _default
 
 
-def _environment_secrets() -> list[str]:
-    """Values of the environment that are secret by their name."""
-    endings = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-    return [value for name, value in os.environ.items() if name.upper().endswith(endings)]
+def _environment_secrets() -> Iterator[str]:
+    """Values of the environment that are secret by their name, and passwords in its URLs."""
+    for name, value in os.environ.items():
+        if name.upper().endswith(_SECRET_NAMES):
+            yield value
+        yield from _passwords(value)
+
+
+def _passwords(text: str) -> Iterator[str]:
+    for password in _URL_PASSWORD.findall(text):
+        yield password
+        yield unquote(password)
 
 
 def _check_settings(conn: DeadlineConnection, dsn: str, allow_unsafe: bool) -> None:

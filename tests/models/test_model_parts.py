@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sayings import chunk, completion
 
 from agentrun.core.codec import check
+from agentrun.core.parse import parsed
 from agentrun.models.fold import StreamFold
-from agentrun.models.parse import parsed
 from agentrun.models.request import canonical
 from agentrun.models.sse import ServerEvent, SseParser, is_terminal
 from agentrun.models.tokens import _counter, estimate

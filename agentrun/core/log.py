@@ -1,0 +1,22 @@
+"""agentrun's log, from which secrets are removed like from everything else."""
+
+from __future__ import annotations
+
+import logging
+
+from agentrun.core.secrets import redact
+
+__all__ = ["logger"]
+
+logger = logging.getLogger("agentrun")
+
+
+def _clean(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact.text(record.getMessage()), None
+    if record.exc_info:  # as text only: whoever formats it again would not remove them
+        text = logging.Formatter().formatException(record.exc_info)
+        record.exc_text, record.exc_info = redact.text(text), None
+    return True
+
+
+logger.addFilter(_clean)
