@@ -123,6 +123,11 @@ _RULES = (
         _basic,
     ),
     _after("api key", "api-key", r"\bapi-key['\"]?\s*:\s*['\"]?(?P<secret>[\w.~+/=-]{16,})"),
+    _after(
+        "cookie",
+        "cookie",
+        r"cookie['\"]?\s*:\s*['\"]?(?P<secret>[\w.-]+=[^\s;'\"]{8,}(?:;\s*[\w.-]+=[^\s;'\"]*)*)",
+    ),
     _after("password", "://", rf"://[^\s/:@?#'\"]*:(?P<secret>{_BLANK}[^\s/?#'\"]+)@"),
     _after(
         "password",
@@ -136,8 +141,8 @@ _RULES = (
 class Redactor:
     """Removes secrets from values. ``known`` are texts that are secret wherever they occur.
 
-    They are found as JSON spells them, too. A value shorter than `MIN_KNOWN` characters is passed
-    over.
+    They are found as JSON and Python spell them, too. A value shorter than `MIN_KNOWN` characters
+    is passed over.
     """
 
     def __init__(self, known: Iterable[str] = ()) -> None:
@@ -153,10 +158,7 @@ class Redactor:
             spelt
             for secret in secrets
             if len(secret) >= MIN_KNOWN and secret not in self._marker
-            for spelt in (
-                secret,
-                *(json.dumps(secret, ensure_ascii=a)[1:-1] for a in (True, False)),
-            )
+            for spelt in _spellings(secret)
         }
         self._known = sorted(usable.union(self._known), key=lambda secret: (-len(secret), secret))
         self._clean, self._size = set(), 0
@@ -246,6 +248,15 @@ class Redactor:
             clean = [self._hidden(name, part) for part in item]
             return item if _all_same(clean, item) else clean
         return self._value(item)
+
+
+def _spellings(secret: str) -> set[str]:
+    """``secret`` as it stands in a text, in JSON, in a ``repr``, and in one of these in another."""
+    spelt = {secret}
+    for _ in range(3):
+        quoted = ((json.dumps(s), json.dumps(s, ensure_ascii=False), repr(s)) for s in spelt)
+        spelt |= {text[1:-1] for each in quoted for text in each}
+    return spelt
 
 
 def _is_pair(item: Json) -> bool:

@@ -43,6 +43,30 @@ def test_run_as_json_names_the_run(cli: Cli, write: Write) -> None:
     assert cli("show", told["key"]).exit_code == 0
 
 
+LEAKING = """
+import agentrun
+
+@agentrun.agent
+def leak(fail: bool) -> dict:
+    secret = "sk-proj-" + "a1B2" * 12
+    if fail:
+        raise ValueError(f"refused: {secret}")
+    return {"told": secret}
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_an_agent_returns_or_raises_is_shown_without_secrets(
+    cli: Cli, write: Write, options: list[str]
+) -> None:
+    for fail, told in (("false", '"told"'), ("true", "refused: ")):
+        result = cli("--debug", "run", write(LEAKING), fail, *options)
+        shown = result.stdout + result.stderr
+        assert told in shown
+        assert "[removed: openai key]" in shown
+        assert "a1B2a1B2" not in shown
+
+
 def test_the_same_key_is_the_same_run(cli: Cli, write: Write) -> None:
     file = write()
     first = cli("run", file, 12, "--key", "one")

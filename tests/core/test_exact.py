@@ -135,10 +135,10 @@ def test_a_secret_in_a_body_is_found_under_its_escapes(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "secret", ['a "quoted" pass\\word', "pässwörd of many", "line one\nline two"]
 )
-def test_a_known_secret_is_found_as_json_spells_it(secret: str) -> None:
+def test_a_known_secret_is_found_as_json_and_python_spell_it(secret: str) -> None:
     redact.know([secret])
     inside = json.dumps({"arguments": json.dumps({"key": secret})})
-    for text in (inside, json.dumps([secret], ensure_ascii=False), secret):
+    for text in (inside, json.dumps([secret], ensure_ascii=False), secret, repr([secret])):
         clean = without_secrets(text.encode(), stream=False).decode()
         assert "removed: known secret" in clean
         assert redact.text(clean) == clean

@@ -47,6 +47,8 @@ SECRETS = [
     ("Server=db;Password=hunter2;Timeout=3", "hunter2", "password"),
     (f"curl -H 'x-api-key: {R}'", R, "api key"),
     (f"sk_live_{R}", R, "stripe key"),
+    (f"curl -b x -H 'Cookie: theme=dark-mode; session={R}; v=2'", R, "cookie"),
+    (f"Set-Cookie: id={R}; Path=/; HttpOnly", R, "cookie"),
 ]
 
 ORDINARY = [
@@ -67,6 +69,7 @@ ORDINARY = [
     "git+ssh://git@github.com/org/repo.git",
     f"postgresql://{'{user}:{password}'}@host/db",
     "eyJ0b29sIjoiYSJ9",
+    "a cookie: flour=200g and sugar; cookies: off, Cookie: a=b",
     "gAAAAABn-sk-" + R * 20,  # URL-safe base64, as in encrypted reasoning
     "iVBORw0KGgo/AKIAIOSFODNN7EXAMPLE" + R * 20,
     "xoxo, hf_ and gho_ are no keys",

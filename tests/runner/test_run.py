@@ -340,6 +340,16 @@ def test_a_key_that_cannot_be_stored_is_refused(db: Any, key: str) -> None:
             any_agent.with_options(key=key).run()
 
 
+def test_a_key_that_holds_a_credential_is_refused() -> None:
+    @agentrun.agent
+    def any_agent() -> None: ...
+
+    secret = "sk-proj-" + "a1B2" * 12
+    with pytest.raises(agentrun.ConfigError, match=r"'for \[removed: openai key\]'") as refused:
+        any_agent.with_options(key=f"for {secret}")
+    assert "a1B2a1B2" not in str(refused.value)
+
+
 def test_an_unknown_option_value_is_refused() -> None:
     @agentrun.agent
     def any_agent() -> None: ...

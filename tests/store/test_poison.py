@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import agentrun
+from agentrun.core.codec import plain
 from agentrun.core.events import Event, Usage
+from agentrun.core.log import logger
 
 
 def test_a_key_too_long_for_the_database_is_refused(dsn: str) -> None:
@@ -53,3 +55,33 @@ def test_a_reason_holds_no_secret(dsn: str) -> None:
             rows += conn.execute("SELECT r::text AS row FROM agentrun.runs r").fetchall()
     assert any("refused" in row["row"] for row in rows)
     assert not [row for row in rows if secret in row["row"]]
+
+
+@pytest.mark.parametrize("text", ["nul \0", "lone \ud800", "sk-proj-" + "a1B2" * 12])
+def test_who_sent_a_letter_and_why_may_be_any_text(dsn: str, text: str) -> None:
+    @agentrun.agent
+    def run() -> None:
+        agentrun.receive("never")
+
+    with agentrun.connect(dsn) as database:
+        run.with_options(key="k").submit()
+        agentrun.cancel("k", by=f"by {text}", reason=f"because {text}")
+        (letter,) = database.mail(database.find("k")["run_id"])
+        assert agentrun.get("k").status() == "cancelled"
+    assert letter["by"] == f"by {plain(text)}"
+    assert letter["reason"] == f"because {plain(text)}"
+    assert "a1B2a1B2" not in repr(letter)
+
+
+def test_the_log_holds_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "sk-proj-" + "a1B2" * 12
+    logger.warning("waiting for %s", secret)
+    try:
+        raise ValueError(secret)
+    except ValueError:
+        logger.exception("an error")
+    assert [record.name for record in caplog.records] == ["agentrun", "agentrun"]
+    assert caplog.text.count("[removed: openai key]") == 2
+    assert "ValueError" in caplog.text
+    assert "a1B2a1B2" not in caplog.text
+    assert caplog.records[1].exc_info is None, "others would write it out again"
