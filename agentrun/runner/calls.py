@@ -21,7 +21,7 @@ from agentrun.core.messages import ToolRequest
 from agentrun.runner import failures
 from agentrun.runner.context import Line, current_line, on_line
 from agentrun.runner.perform import Body, perform
-from agentrun.runner.replies import Reply, Told, answers, read_reply
+from agentrun.runner.replies import Reply, Told, answers, read_reply, sendable
 from agentrun.runner.schemas import by_name
 from agentrun.runner.step import Wanted
 from agentrun.runner.tool import Tool
@@ -192,6 +192,4 @@ def _told(call: _Call, ok: bool, value: Any) -> Told:
     else:
         stored = call.tool.arguments.result.encode(value) if call.tool else value
         content = json.dumps(stored, ensure_ascii=False)
-    # A request is UTF-8, which has no lone surrogates: they travel as their escapes.
-    content = content.encode("utf-8", "backslashreplace").decode()
-    return Told(call.sent.id, content, ok)
+    return Told(sendable(call.sent.id), sendable(content), ok)

@@ -15,15 +15,19 @@ from typing import Any, get_args
 from agentrun.core.errors import ConfigError, LimitExceeded
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
+from agentrun.core.messages import text_of
 from agentrun.models import wrap
 from agentrun.runner.agent import DurableAgent, defined_in, register
-from agentrun.runner.calls import acall_tools, call_tools
-from agentrun.runner.replies import Api, read_reply
+from agentrun.runner.calls import MALFORMED_IN_A_ROW, acall_tools, call_tools
+from agentrun.runner.replies import Api, read_reply, sendable
 from agentrun.runner.schemas import by_name, schemas
 from agentrun.runner.tool import Tool
 
 MAX_TURNS = 50
+_TEXTS = ("text", "output_text")
 MAX_TOKENS = 4096  # of a reply: Anthropic's API wants to be told
+
+Said = list[dict[str, Json]]  # items of a conversation
 
 
 class Agent(DurableAgent[[str], str]):
@@ -79,15 +83,22 @@ class Agent(DurableAgent[[str], str]):
     def _loop(self, question: str) -> Flow[str]:
         dialect = _DIALECTS[self._api]
         conversation: list[Json] = [{"role": "user", "content": question}]
+        unreadable = 0  # replies in a row
         for _ in range(self.max_turns):
             fields = dialect.fields(self.prompt, conversation)
             if self.tools:
                 fields["tools"] = schemas(*self.tools, api=self._api)
             ask = partial(dialect.create(self.client), model=self.model, **fields, **self._settings)
             reply = yield Op(ask, ask)
-            conversation += dialect.said(reply)
+            said = dialect.said(_body(reply))
+            if said is None:
+                unreadable += 1
+                conversation.append(self._told(unreadable))
+                continue
+            unreadable = 0
+            conversation += sendable(said)
             if not read_reply(reply).requests:
-                return dialect.text(reply)
+                return dialect.text(said)
             conversation += yield Op(
                 partial(call_tools, reply, self.tools), partial(acall_tools, reply, self.tools)
             )
@@ -95,6 +106,21 @@ class Agent(DurableAgent[[str], str]):
             f"agent {self.name!r} asked its model {self.max_turns} times and came to no answer; "
             "give it a larger max_turns="
         )
+
+    def _told(self, unreadable: int) -> Json:
+        """The correction of a reply that says nothing; only so often, as each is paid for."""
+        if unreadable > MALFORMED_IN_A_ROW:
+            raise LimitExceeded(
+                f"agent {self.name!r}: {unreadable} replies in a row held no message; "
+                f"is model {self.model!r} there, and does it speak this API?"
+            )
+        return {"role": "user", "content": "Your reply held no message. Please answer again."}
+
+
+def _body(reply: Any) -> dict[str, Json]:
+    """A reply as JSON; what was sent as no JSON an SDK gives as plain text."""
+    dump = getattr(reply, "model_dump", None)
+    return dump(exclude_none=True, warnings=False) if callable(dump) else {}
 
 
 def _text(prompt: str | Path) -> str:
@@ -122,8 +148,8 @@ class _Dialect:
 
     create: Callable[[Any], Callable[..., Any]]  # the method of a client
     fields: Callable[[str, list[Json]], dict[str, Json]]  # of a request: prompt, conversation
-    said: Callable[[Any], list[Json]]  # a reply as items of the conversation
-    text: Callable[[Any], str]
+    said: Callable[[dict[str, Json]], Said | None]  # a reply as items of the conversation
+    text: Callable[[Said], str]  # of these
 
 
 def _chat_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
@@ -131,9 +157,15 @@ def _chat_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
     return {"messages": [*system, *conversation]}
 
 
-def _chat_text(reply: Any) -> str:
-    message = reply.choices[0].message
-    return message.content or message.refusal or ""
+def _chat_said(body: dict[str, Json]) -> Said | None:
+    match body:
+        case {"choices": [{"message": dict(message)}, *_]}:
+            return [message]
+    return None
+
+
+def _chat_text(said: Said) -> str:
+    return text_of(said[0].get("content")) or text_of(said[0].get("refusal"))
 
 
 def _responses_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
@@ -145,28 +177,52 @@ def _anthropic_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
     return {"messages": conversation, **system}
 
 
-def _plain(part: Any) -> Json:
-    return part.model_dump(exclude_none=True)
+def _responses_said(body: dict[str, Json]) -> Said | None:
+    return _items(body.get("output"))
+
+
+def _responses_text(said: Said) -> str:
+    return "".join(_texts(part) for item in said for part in [item.get("content")])
+
+
+def _anthropic_said(body: dict[str, Json]) -> Said | None:
+    blocks = _items(body.get("content"))
+    return None if blocks is None else [{"role": "assistant", "content": blocks}]
+
+
+def _anthropic_text(said: Said) -> str:
+    return _texts(said[0]["content"])
+
+
+def _items(value: Json) -> Said | None:
+    """The items of a list, less what cannot be one; None if it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else None
+
+
+def _texts(parts: Json) -> str:
+    """What the text parts say, one after another."""
+    said = (part.get("text") for part in _items(parts) or () if part.get("type") in _TEXTS)
+    return "".join(text for text in said if isinstance(text, str))
 
 
 _DIALECTS: dict[Api, _Dialect] = {
     "chat": _Dialect(
         create=lambda client: client.chat.completions.create,
         fields=_chat_fields,
-        said=lambda reply: [_plain(reply.choices[0].message)],
+        said=_chat_said,
         text=_chat_text,
     ),
     "responses": _Dialect(
         create=lambda client: client.responses.create,
         fields=_responses_fields,
-        said=lambda reply: [_plain(item) for item in reply.output],
-        text=lambda reply: reply.output_text,
+        said=_responses_said,
+        text=_responses_text,
     ),
     "anthropic": _Dialect(
         create=lambda client: partial(client.messages.create, max_tokens=MAX_TOKENS),
         fields=_anthropic_fields,
-        said=lambda reply: [{"role": "assistant", "content": [_plain(b) for b in reply.content]}],
-        text=lambda reply: "".join(block.text for block in reply.content if block.type == "text"),
+        said=_anthropic_said,
+        text=_anthropic_text,
     ),
 }
 

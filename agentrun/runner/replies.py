@@ -94,6 +94,15 @@ def _tool_result(told: Told) -> dict[str, Json]:
     }
 
 
+def sendable(value: Any) -> Any:
+    """``value`` for a request, which is UTF-8: lone surrogates travel as their escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {sendable(name): sendable(item) for name, item in value.items()}
+    return [sendable(item) for item in value] if isinstance(value, list) else value
+
+
 def _plain(value: Any) -> Any:
     """SDK objects as JSON, those inside a list or dict too."""
     dump = getattr(value, "model_dump", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from crashing import World, die_recorded, killed
 from openai import AsyncOpenAI, OpenAI
+from sayings import Saying, Server, completion
 
 import agentrun
 from agentrun.runner.eventloop import run_in_loop
@@ -35,10 +37,10 @@ def add(a: int, b: int) -> int:
 def client_of(provider: Provider) -> Iterator[Callable[[str], Any]]:
     opened = []
 
-    def client(shape: str) -> Any:
+    def client(shape: str, base_url: str = provider.base_url) -> Any:
         kind, api = CLIENTS[shape]
         # Anthropic's client adds /v1 by itself.
-        url = provider.base_url.removesuffix("/v1") if api == "anthropic" else provider.base_url
+        url = base_url.removesuffix("/v1") if api == "anthropic" else base_url
         opened.append(kind(base_url=url, api_key="k"))
         return opened[-1]
 
@@ -123,6 +125,88 @@ def test_a_model_that_never_answers_fails_the_run(db: Any, provider: Provider, m
     with pytest.raises(agentrun.RunFailed, match="asked its model 2 times") as failed:
         made("chat", max_turns=2).run("go")
     assert isinstance(failed.value.__cause__, agentrun.LimitExceeded)
+
+
+FINE: dict[str, dict[str, Any]] = {
+    "chat": completion("fine"),
+    "responses": {"output": [
+        {"type": "reasoning", "summary": []},
+        {"type": "message", "role": "assistant",
+         "content": [{"type": "output_text", "text": "fi"}, {"type": "output_text", "text": "ne"}]},
+    ]},
+    "anthropic": {"type": "message", "role": "assistant",
+                  "content": [{"type": "text", "text": "fi"}, {"type": "text", "text": "ne"}]},
+}  # fmt: skip
+NONSENSE: list[Any] = [{}, [], 7, "text", None,
+    *({field: value} for field in ("choices", "output", "content") for value in (None, 7, {}, "x")),
+    {"choices": []}, {"choices": [None]}, {"choices": [[]]}, {"choices": [{"message": None}]},
+    {"choices": [{"message": "text"}]},
+]  # fmt: skip
+
+
+@pytest.fixture
+def words() -> Iterator[Server]:
+    with Server() as words:
+        yield words
+
+
+@pytest.fixture
+def listener(client_of: Any, words: Server) -> Callable[[str], agentrun.Agent]:
+    def make(shape: str) -> agentrun.Agent:
+        client, api = client_of(shape, words.url), CLIENTS[shape][1]
+        return agentrun.Agent(name="listener", client=client, model="m", api=api, tools=[add])
+
+    return make
+
+
+@pytest.mark.parametrize("shape", CLIENTS)
+def test_a_reply_without_a_message_is_asked_for_again(
+    db: Any, words: Server, listener: Any, shape: str
+) -> None:
+    agent, fine = listener(shape), FINE[CLIENTS[shape][1]]
+    for number, body in enumerate(NONSENSE):
+        plain = Saying((b"busy",), headers=(("content-type", "text/plain"),))
+        words.say(Saying.json(body), plain, Saying.json(fine))
+        keyed = agent.with_options(key=f"k{number}")
+        assert [keyed.run("hi"), keyed.run("hi")] == ["fine", "fine"]
+        assert words.sayings == []
+    asked = json.loads(words.requests[-1][2])
+    assert json.dumps(asked).count("Your reply held no message") == 2
+
+
+@pytest.mark.parametrize("shape", ["chat", "async responses", "anthropic"])
+def test_a_model_that_says_nothing_fails_the_run(
+    db: Any, words: Server, listener: Any, shape: str
+) -> None:
+    words.say(*[Saying.json({})] * 9)
+    with pytest.raises(agentrun.RunFailed, match="4 replies in a row held no message"):
+        listener(shape).run("hi")
+    assert len(words.requests) == 4
+
+
+@pytest.mark.parametrize("shape", ["chat", "responses", "anthropic"])
+def test_what_is_no_utf8_can_be_said_to_the_model_again(
+    db: Any, words: Server, listener: Any, shape: str
+) -> None:
+    arguments = {"a": "\ud800", "b": "\0"}
+    text = json.dumps(arguments)
+    call = {
+        "id": "\udfff",
+        "type": "function",
+        "function": {"name": "add\ud800", "arguments": text},
+    }
+    asks: dict[str, dict[str, Any]] = {
+        "chat": {"choices": [{"message": {"role": "assistant", "content": "\ud83d",
+                                          "tool_calls": [call]}}]},
+        "responses": {"output": [{"type": "function_call", "call_id": "\udfff",
+                                  "name": "add\ud800", "arguments": text}]},
+        "anthropic": {"content": [{"type": "tool_use", "id": "\udfff", "name": "add\ud800",
+                                   "input": arguments}]},
+    }  # fmt: skip
+    words.say(Saying.json(asks[shape]), Saying.json(FINE[shape]))
+    keyed = listener(shape).with_options(key="k")
+    assert [keyed.run("hi"), keyed.run("hi")] == ["fine", "fine"]
+    assert "there is no tool" in words.requests[-1][2].decode()
 
 
 def test_it_is_an_agent_like_any_other(db: Any, provider: Provider, made: Any) -> None:
