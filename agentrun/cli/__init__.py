@@ -25,6 +25,7 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, get_args
 
 import typer
@@ -268,7 +269,7 @@ def resolve(
         mail = agentrun.resolve(key, step, outcome, by=by, reason=reason)
     if as_json:
         output.emit_json({"key": key, "step": step, "mail": mail})
-    output.note(f"noted; `agentrun resume {key} FILE` goes on with the run")
+    output.note(f"noted; `agentrun resume {quote(key)} FILE` goes on with the run")
 
 
 Step = Annotated[int, typer.Argument(help="The number that `show` and `inbox` print.")]

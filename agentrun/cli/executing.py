@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import ValidationError
@@ -93,7 +94,7 @@ def _known(key: str, agent_name: str) -> None:
     except ConfigError:
         raise ConfigError(
             f"run {key!r} belongs to agent {agent_name!r}: name the file that defines it, as in "
-            f"agentrun resume {key} FILE"
+            f"agentrun resume {quote(key)} FILE"
         ) from None
 
 

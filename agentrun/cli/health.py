@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 from agentrun import __version__
@@ -42,7 +43,7 @@ def way_on(run: dict[str, Any]) -> str:
         case "held":
             return f"waits for a person ({run['reason'] or 'held'}): `agentrun inbox`"
         case "owner dead":
-            return f"its worker {run['owner']} is dead: `agentrun resume {key} FILE` goes on"
+            return f"its worker {run['owner']} is dead: `agentrun resume {quote(key)} FILE` goes on"
         case _:
             return f"no live worker serves the agent {agent!r}: `agentrun worker FILE` starts one"
 

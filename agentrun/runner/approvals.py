@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from agentrun.core.errors import Parking, ToolFailed
@@ -40,8 +41,8 @@ def settle(step: Step) -> Flow[Json]:
             return _decided(step, letter)
     reason = (
         f"step {step.number}, {step.wanted.name}, waits for an approval: "
-        f"agentrun approve {step.run.key} {step.number} | "
-        f"agentrun reject {step.run.key} {step.number} --reason WHY"
+        f"agentrun approve {quote(step.run.key)} {step.number} | "
+        f"agentrun reject {quote(step.run.key)} {step.number} --reason WHY"
     )
     step.run.append(step.asks_approval(reason))
     raise step.run.stop(Parking(reason, step=step.number))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core import points
@@ -176,7 +177,7 @@ def _hold(step: Step, known: Known, why: str) -> None:
     reason = (
         f"step {step.number}, {step.wanted.name}: it was sent and its outcome is unknown"
         f"{f' ({why})' if why else ''}. "
-        f"Say what happened: agentrun resolve {step.run.key} {step.number} "
+        f"Say what happened: agentrun resolve {quote(step.run.key)} {step.number} "
         "--happened RESULT | --not-happened | --unknown"
     )
     if not known.doubted:

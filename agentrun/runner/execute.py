@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core.codec import check, fingerprint
@@ -115,7 +116,7 @@ def create(
     if run["fingerprint"] != mark:
         raise RunConflict(
             f"run {key!r} was started with other arguments; the same key means the same run: "
-            f"choose another key, or `agentrun show {key}` to see them",
+            f"choose another key, or `agentrun show {quote(key)}` to see them",
             key=key,
         )
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from shlex import quote
 from typing import Any, Generic, TypeVar
 
 from agentrun.core.errors import RunError, RunFailed, RunHeld
@@ -119,6 +120,6 @@ def run_held(key: str, reason: str | None, step: int | None) -> RunHeld:
 def failed_text(key: str, cause: str) -> str:
     """What a failed run says, and what to do about it."""
     return (
-        f"run {key!r} failed: {cause.rstrip('.')}. `agentrun show {key}` shows where; "
+        f"run {key!r} failed: {cause.rstrip('.')}. `agentrun show {quote(key)}` shows where; "
         f"agentrun.resume({key!r}) goes on from the last recorded step"
     )

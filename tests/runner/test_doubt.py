@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Shop:
         self.world = world
         self.crash: str | None = "after"
 
-    def agent(self, **options: Any) -> Any:
+    def agent(self, key: str = "k", **options: Any) -> Any:
         @agentrun.tool(**options)
         def act(item: str) -> str:
             if self.crash == "before":
@@ -38,7 +39,7 @@ class Shop:
             except agentrun.ToolFailed as error:
                 return f"told: {error}"
 
-        return run.with_options(key="k")
+        return run.with_options(key=key)
 
     def crashed(self, when: str = "after", **options: Any) -> Any:
         """The agent, after its process was killed before or after the effect."""
@@ -75,6 +76,16 @@ def test_the_default_holds_the_run_for_a_person(shop: Shop, sql: Any) -> None:
     assert shop.world.effects == ["hat"]
     assert sql("SELECT key, step, name FROM agentrun.in_doubt") == [("k", 1, "act")]
     assert len(sql("SELECT * FROM agentrun.inbox")) == 1
+
+
+@pytest.mark.parametrize("key", ["a b", "x; touch owned", "$(touch owned)", "'`touch owned`", "*"])
+def test_a_command_that_is_named_takes_any_key_as_one(shop: Shop, key: str) -> None:
+    """It is there to be copied into a shell, and a key may come from anywhere."""
+    crashed = shop.crashed("before", key=key)
+    with pytest.raises(agentrun.RunHeld) as held:
+        crashed.run()
+    command = str(held.value).partition("Say what happened: ")[2]
+    assert shlex.split(command)[:4] == ["agentrun", "resolve", key, "1"]
 
 
 def test_a_person_says_that_it_happened(shop: Shop, events: Events) -> None:
