@@ -19,7 +19,7 @@ from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
 from agentrun.core.identity import Known
 from agentrun.runner import failures
-from agentrun.runner.context import blocking
+from agentrun.runner.context import blocking, on_line
 from agentrun.runner.values import outcome_of
 from agentrun.runner.waiting import pause
 
@@ -134,12 +134,16 @@ def _reconciled(step: Step) -> Flow[str]:
     call = policy.reconcile
     arguments = {k: v for k, v in (policy.arguments or {}).items() if k != "key"}
 
+    # On no line of the run: what is asked here is asked by this resume alone, so a step of it would
+    # be in the way of those that follow.
     def ask() -> Any:
-        return call(step.key, **arguments)
+        with on_line(None):
+            return call(step.key, **arguments)
 
     async def ask_async() -> Any:
-        answer = ask()
-        return await answer if inspect.isawaitable(answer) else answer
+        with on_line(None):
+            answer = call(step.key, **arguments)
+            return await answer if inspect.isawaitable(answer) else answer
 
     try:
         yield from step.run.fence()

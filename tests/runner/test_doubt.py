@@ -127,6 +127,21 @@ def test_resolving_what_is_not_in_doubt_is_refused(shop: Shop) -> None:
         agentrun.resolve("nope", 1, NotHappened())
 
 
+def test_what_reconcile_asks_is_no_step_of_the_run(shop: Shop, events: Events) -> None:
+    """No later resume asks again, so a step there would be in the way of those that follow."""
+
+    @agentrun.tool(effect="read")
+    def look_up(item: str) -> bool:
+        return item in shop.world.effects
+
+    def find(key: str, item: str) -> Happened | NotHappened:
+        return Happened(item) if look_up(item) else NotHappened()
+
+    agent = shop.crashed(reconcile=find)
+    assert agent.run() == "hat"
+    assert {e.name for e in events("k") if e.kind == "tool"} == {"act"}
+
+
 def test_reconcile_finds_that_it_happened(shop: Shop, events: Events) -> None:
     asked: list[tuple[str, str]] = []
 
