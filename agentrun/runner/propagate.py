@@ -17,7 +17,7 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from agentrun.core import recorder
-from agentrun.runner.context import current_line, on_line
+from agentrun.runner.context import current_line, current_step, on_line
 
 _installed = threading.Lock()
 _done = False
@@ -61,13 +61,7 @@ def _patch_threads() -> None:
     def started(self: threading.Thread) -> None:
         line = current_line()
         if line is not None and not _is_of_library(self):
-            child, run = line.child(), self.run
-
-            def run_on_line() -> None:
-                with on_line(child):
-                    run()
-
-            self.run = run_on_line  # type: ignore[method-assign]
+            self.run = _on_line(line.child(), self.run)  # type: ignore[method-assign]
         start(self)
 
     threading.Thread.start = started  # type: ignore[method-assign]
@@ -107,8 +101,10 @@ def _carries_context(fn: Callable[..., Any]) -> bool:
 
 
 def _on_line(line: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
+    step = current_step()  # in a tool's body: its threads are a part of it
+
     def call(*args: Any, **kwargs: Any) -> Any:
-        with on_line(line):
+        with on_line(line, step):
             return fn(*args, **kwargs)
 
     return call

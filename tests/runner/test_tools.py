@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -351,3 +352,28 @@ def test_no_step_waits_for_a_commit_of_its_outcome_alone(db: Any, sql: Any) -> N
     assert time.monotonic() > started
     ((batches,),) = sql("SELECT count(DISTINCT batch) FROM agentrun.journal WHERE step IS NOT NULL")
     assert batches < 100
+
+
+def test_threads_of_a_body_know_its_step(db: Any) -> None:
+    keys: list[str] = []
+
+    def note() -> None:
+        keys.append(agentrun.current_step().key)
+
+    @agentrun.tool(effect="idempotent")
+    def act() -> None:
+        note()
+        thread = threading.Thread(target=note)
+        thread.start()
+        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(note).result()
+
+    @agentrun.agent
+    def run() -> None:
+        act()
+
+    run.run()
+    (key,) = set(keys)
+    assert key
+    assert len(keys) == 3
