@@ -104,3 +104,7 @@ class Recorder(Protocol):
 
 # The recorder of the calling code; None outside a run and while an effect is being performed.
 current: ContextVar[Recorder | None] = ContextVar("agentrun_recorder", default=None)
+
+# Where model calls of a run go in place of the provider they are addressed to: a double's base URL,
+# as a crash test sets it in the processes it kills. None: as addressed.
+stand_in: str | None = None

@@ -14,7 +14,7 @@ from agentrun.core.events import Json
 from agentrun.core.parse import parsed
 from agentrun.core.recorder import ModelRequest
 
-__all__ = ["canonical", "read_request"]
+__all__ = ["canonical", "read_request", "redirect"]
 
 # Body fields that say nothing about what is asked, so the fingerprint leaves them out:
 VOLATILE = frozenset(
@@ -61,6 +61,18 @@ def read_request(hx: Any, request: Any) -> ModelRequest | None:
         stream=body.get("stream") is True,
         model=body["model"],
     )
+
+
+def redirect(hx: Any, request: Any, base_url: str) -> None:
+    """Address a model call to a double instead, below whose ``base_url`` paths are the usual ones.
+
+    Credentials are left out. Doing it twice changes nothing.
+    """
+    api = _api(request.url.path, parsed(request.content))
+    request.url = hx.URL(f"{base_url}/{api.replace('.', '/')}")
+    request.headers["Host"] = request.url.netloc.decode("ascii")
+    for name in ("authorization", "api-key", "x-api-key"):
+        request.headers.pop(name, None)
 
 
 def canonical(body: dict[str, Json]) -> dict[str, Json]:

@@ -13,12 +13,12 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from agentrun.core import recorder
 from agentrun.core.errors import NoRun
 from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.core.recorder import current
 from agentrun.models.body import Body, apart
 from agentrun.models.call import Call, repeated_error
-from agentrun.models.request import read_request
+from agentrun.models.request import read_request, redirect
 from agentrun.models.retry import RetryPolicy
 
 __all__ = ["Settings", "Transports", "transports"]
@@ -45,20 +45,22 @@ class Recording:
 
     hx: Any
     stream: Any  # the class that makes a byte stream of a `Body`
+    direct: Any  # the class of a plain transport, to a double on this machine
 
     def __init__(self, inner: Any, settings: Settings) -> None:
         self.inner = inner
         self.settings = settings
+        self._to_double: Any = None
 
     def call(self, request: Any, send: Op[Any]) -> Flow[Any] | None:
         """The flow that answers ``request``; None if it is none of ours."""
-        recorder = current.get()
-        if recorder is None and not self.settings.strict:
+        line = recorder.current.get()
+        if line is None and not self.settings.strict:
             return None
         asked = read_request(self.hx, request)
         if asked is None:
             return None
-        if recorder is None:
+        if line is None:
             raise NoRun(
                 f"a call to model {asked.model!r} outside a run, by a client wrapped with "
                 "strict=True: call it from an @agentrun.agent, or wrap without strict (in a new "
@@ -67,7 +69,19 @@ class Recording:
         if error := repeated_error(self.hx, request):
             raise error
         call = Call(self.hx, asked, request, send, self.stream, self.settings.policy)
-        return call.run(recorder)
+        return call.run(line)
+
+    def carrier(self, request: Any) -> Any:
+        """What carries a model call: the client's own transport, unless a double stands in."""
+        if recorder.stand_in is None:
+            return self.inner
+        redirect(self.hx, request, recorder.stand_in)
+        self._to_double = self._to_double or self.direct(verify=False, trust_env=False)
+        return self._to_double
+
+    def carriers(self) -> list[Any]:
+        """What is to be closed with the client."""
+        return [self.inner] if self._to_double is None else [self.inner, self._to_double]
 
 
 @cache
@@ -96,12 +110,14 @@ def _sync(hx: Any) -> type[Any]:
 
         def _send(self, request: Any) -> Any:
             with apart():
-                return self.inner.handle_request(request)
+                return self.carrier(request).handle_request(request)
 
         def close(self) -> None:
-            self.inner.close()
+            for carrier in self.carriers():
+                carrier.close()
 
     RecordingTransport.hx, RecordingTransport.stream = hx, Stream
+    RecordingTransport.direct = hx.HTTPTransport
     return RecordingTransport
 
 
@@ -126,12 +142,14 @@ def _async(hx: Any) -> type[Any]:
 
         async def _send(self, request: Any) -> Any:
             with apart():
-                return await self.inner.handle_async_request(request)
+                return await self.carrier(request).handle_async_request(request)
 
         async def aclose(self) -> None:
-            await self.inner.aclose()
+            for carrier in self.carriers():
+                await carrier.aclose()
 
     AsyncRecordingTransport.hx, AsyncRecordingTransport.stream = hx, Stream
+    AsyncRecordingTransport.direct = hx.AsyncHTTPTransport
     return AsyncRecordingTransport
 
 

@@ -126,18 +126,18 @@ def _invoke(line: Line, step: Step, body: Body, connection: Any) -> Op[Any]:
     inside = Line(line.run, line.scope.inside(step.ident))
 
     def call() -> Any:
-        points.reach("body", "before")
         with on_line(inside, info):
+            points.reach("body", "before")
             value = body.call(info)
-        points.reach("body", "after")
+            points.reach("body", "after")
         return value
 
     def call_sync() -> Any:
         return call() if body.timeout is None else _in_time(call, body.timeout, step.wanted.name)
 
     async def call_async() -> Any:
-        points.reach("body", "before")
         with on_line(inside, info):
+            points.reach("body", "before")
             try:
                 async with asyncio.timeout(body.timeout) as limit:
                     value = body.call(info)
@@ -146,7 +146,7 @@ def _invoke(line: Line, step: Step, body: Body, connection: Any) -> Op[Any]:
                 if not limit.expired():
                     raise  # the function's own
                 raise _too_long(step.wanted.name, body.timeout) from None
-        points.reach("body", "after")
+            points.reach("body", "after")
         return value
 
     return Op(call_sync, call_async)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import subprocess
 import sys
 from typing import Any
 
+import anthropic
 import httpx
 import httpx2
 import openai
@@ -206,3 +208,50 @@ def test_importing_the_room_loads_no_client_and_no_sdk() -> None:
     code = f"import sys, agentrun.models; print([m for m in {heavy} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+ELSEWHERE = "https://models.invalid/gateway"
+CLIENTS = {
+    "explicit": lambda: openai.OpenAI(base_url=f"{ELSEWHERE}/v9", api_key="real"),
+    "async": lambda: openai.AsyncOpenAI(base_url=f"{ELSEWHERE}/v9", api_key="real"),
+    "azure": lambda: openai.AzureOpenAI(
+        azure_endpoint=ELSEWHERE, api_version="2025-01-01", api_key="real"
+    ),
+    "proxied": lambda: openai.OpenAI(
+        api_key="real", http_client=openai.DefaultHttpxClient(proxy="http://proxy.invalid:1")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_double_stands_in_for_whatever_provider_a_client_names(
+    name: str, provider: Provider, recorder: MemoryRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentrun.core.recorder.stand_in", provider.base_url)
+    client: Any = wrap(CLIENTS[name]())
+
+    async def ask() -> Any:
+        with recorder.active():
+            answer = client.chat.completions.create(**ASK)
+            if name != "async":
+                client.close()
+                return answer
+            completion = await answer
+        await client.close()
+        return completion
+
+    assert asyncio.run(ask()).choices[0].message.content == "echo: go"
+    asked = provider.ledger()[-1]
+    assert (asked.path, asked.idempotency_key) == ("/v1/chat/completions", recorder.step.key)
+    assert recorder.step.request.url.startswith("https://")  # the journal has what was meant
+    assert "invalid" not in str(asked.headers)
+
+
+def test_a_double_stands_in_for_anthropic_too(
+    provider: Provider, recorder: MemoryRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentrun.core.recorder.stand_in", provider.base_url)
+    client = wrap(anthropic.Anthropic(base_url=ELSEWHERE, api_key="real"))
+    with client, recorder.active():
+        client.messages.create(model="claude", max_tokens=9, messages=ASK["messages"])
+    assert provider.ledger()[-1].path == "/v1/messages"
