@@ -12,6 +12,8 @@ paying again for a model call that was answered and without repeating a tool tha
     def support(question: str) -> str: ...
 
     support.with_options(key="ticket-42").run("refund order 7")
+
+(PYTEST_DONT_REWRITE: imported before pytest, this package must not make it warn.)
 """
 
 from __future__ import annotations

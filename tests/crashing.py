@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+
+from agentrun.testing.crash.child import ended, in_child, spawn
+
+__all__ = ["World", "die", "die_recorded", "ended", "in_child", "killed", "spawn", "until"]
 
 
 def die() -> None:
@@ -30,36 +31,6 @@ def die_recorded() -> None:
 def killed(action: Callable[[], object]) -> None:
     """Run ``action`` in a child of its own, which must end by SIGKILL."""
     assert in_child(action) == -signal.SIGKILL, "the child was to be killed"
-
-
-def in_child(action: Callable[[], object]) -> int:
-    """Run ``action`` in a forked child; its exit status, or minus the signal that ended it."""
-    return ended(spawn(action))
-
-
-def spawn(action: Callable[[], object]) -> int:
-    """Fork a child for ``action``; its pid."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: we do no more
-        pid = os.fork()
-    if pid == 0:
-        code = 70
-        try:
-            action()
-            code = 0
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return pid
-
-
-def ended(pid: int) -> int:
-    """Wait for a child; its exit status, or minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def until(condition: Callable[[], bool]) -> None:

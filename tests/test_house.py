@@ -21,7 +21,7 @@ MAY_ENTER = {
     "models": {"core", "models"},
     "view": {"core", "view"},
     "runner": {"core", "store", "models", "runner"},
-    "testing": {"core", "testing"},
+    "testing": {"agentrun", "core", "testing"},  # the doubles start without agentrun
     "bundled": {"bundled", "core"},
     "demo": {"agentrun", "demo", "testing", "bundled", "view"},
     "tools": {"agentrun"},
