@@ -8,7 +8,7 @@ Exit codes:
 
 ====  ==========================================================================
    0  ok
-   1  the run failed or was cancelled, a query failed, or `doctor` found problems
+   1  the run failed or was cancelled, a query failed, `doctor` or `crashtest` found something
    2  wrong command line, file or setting
    3  the run is held: a person must decide (`agentrun inbox`)
    4  no run has this key, or several begin with it
@@ -364,6 +364,47 @@ def worker(
 
     with ctx.obj.connect():
         executing.serve(files, concurrency, queue or ["default"])
+
+
+@app.command()
+def crashtest(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="FILE[:AGENT]")],
+    args: Annotated[list[str] | None, typer.Argument(metavar="ARG…")] = None,
+    replies: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The model says what it said in this run.")
+    ] = None,
+    script: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="What the model says, a list of replies."),
+    ] = None,
+    world: Annotated[
+        str | None, typer.Option(metavar="FILE:FUNCTION", help="Tells the state of the outside.")
+    ] = None,
+    network: Annotated[
+        bool, typer.Option("--network", help="Let tools reach other machines.")
+    ] = False,
+    every_chunk: Annotated[
+        bool,
+        typer.Option("--every-chunk", help="Kill at each chunk of a stream, not 1, 2, 4, 8 …."),
+    ] = False,
+    spawn: Annotated[
+        bool, typer.Option("--spawn", help="Fork no process; start each anew.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that a process may take.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Kill an agent at every point, resume it, and report what does not survive that.
+
+    It runs in a private database, against a double of the model's provider. Its tools are the
+    real ones, performed once or twice a kill: point them at doubles. Exits with 1 for findings.
+    """
+    from agentrun.cli import crashing
+
+    crashing.crashtest(
+        target, args or [], ctx.obj.connect, replies=replies, script=script, world=world,
+        spawn=spawn, as_json=as_json, network=network, every_chunk=every_chunk, timeout=timeout,
+    )  # fmt: skip
 
 
 @app.command()

@@ -21,18 +21,27 @@ from agentrun.runner.agent import DurableAgent, registered
 from agentrun.runner.loading import load, pick
 from agentrun.view.safe import pretty
 
-__all__ = ["from_json", "resume", "run", "serve", "submit"]
+__all__ = [
+    "from_json",
+    "only_data_on_stdout",
+    "parsed",
+    "resume",
+    "run",
+    "serve",
+    "split",
+    "submit",
+]
 
 
 def run(target: str, args: list[str], key: str | None, *, as_json: bool) -> None:
     """Run the agent that ``FILE:AGENT`` names with arguments from the command line."""
-    file, name = _split(target)
-    with _only_data_on_stdout():
+    file, name = split(target)
+    with only_data_on_stdout():
         agent = pick(load(file), name, file)
         if key is None:
             key = f"{agent.name}-{secrets.token_hex(6)}"
             note(f"run {key}")
-        values = _parsed(agent, args)
+        values = parsed(agent, args)
         given, named = agent.arguments.call_with(values, key)
         result = agent.with_options(key=key).run(*given, **named)
     _show(agent, key, result, as_json=as_json)
@@ -40,10 +49,10 @@ def run(target: str, args: list[str], key: str | None, *, as_json: bool) -> None
 
 def submit(target: str, args: list[str], *, as_json: bool, **options: Any) -> None:
     """Queue a run of the agent that ``FILE:AGENT`` names."""
-    file, name = _split(target)
-    with _only_data_on_stdout():
+    file, name = split(target)
+    with only_data_on_stdout():
         agent = pick(load(file), name, file).with_options(**options)
-        given, named = agent.arguments.call_with(_parsed(agent, args), "")
+        given, named = agent.arguments.call_with(parsed(agent, args), "")
         handle = agent.submit(*given, **named)
     emit_json({"key": handle.key, "status": "queued"}) if as_json else emit(handle.key)
 
@@ -54,9 +63,9 @@ def serve(targets: list[str], concurrency: int, queues: list[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     agents: dict[str, DurableAgent[..., Any]] = {}
-    with _only_data_on_stdout():
+    with only_data_on_stdout():
         for target in targets:
-            file, name = _split(target)
+            file, name = split(target)
             found = load(file)
             agents |= {name: pick(found, name, file)} if name else found
         with agentrun.Worker(agents.values(), concurrency=concurrency, queues=queues):
@@ -75,7 +84,7 @@ def resume(
     as_json: bool,
 ) -> None:
     """Go on with a run, by the agent that ``file`` defines."""
-    with _only_data_on_stdout():
+    with only_data_on_stdout():
         agents = load(file) if file else {}
         if file and agent_name not in agents:
             raise ConfigError(
@@ -99,7 +108,7 @@ def _known(key: str, agent_name: str) -> None:
 
 
 @contextlib.contextmanager
-def _only_data_on_stdout() -> Any:
+def only_data_on_stdout() -> Any:
     """What the agent's file prints is for people: stdout is for the result."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
@@ -113,7 +122,7 @@ def _show(agent: DurableAgent[..., Any], key: str, result: Any, *, as_json: bool
         emit(pretty(stored, indent=2))
 
 
-def _split(target: str) -> tuple[str, str | None]:
+def split(target: str) -> tuple[str, str | None]:
     """``FILE:AGENT``, or ``FILE`` alone; either may hold colons of its own."""
     parts = target.split(":")
     for count in range(len(parts), 0, -1):
@@ -127,7 +136,7 @@ def _split(target: str) -> tuple[str, str | None]:
 # -- arguments -------------------------------------------------------------------------------------
 
 
-def _parsed(agent: DurableAgent[..., Any], args: list[str]) -> dict[str, Any]:
+def parsed(agent: DurableAgent[..., Any], args: list[str]) -> dict[str, Any]:
     """Each argument as JSON where that gives what its parameter wants, else as the text it is."""
     names = agent.arguments.names
     usage = f"{agent.name}({', '.join(names)})"

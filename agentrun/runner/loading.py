@@ -19,7 +19,7 @@ from agentrun.core.errors import ConfigError
 if TYPE_CHECKING:
     from agentrun.runner.agent import DurableAgent
 
-__all__ = ["importing", "load", "pick"]
+__all__ = ["importing", "load", "load_module", "pick"]
 
 importing: ContextVar[str | None] = ContextVar("agentrun_importing", default=None)
 
@@ -33,12 +33,17 @@ def load(file: str | Path) -> dict[str, DurableAgent[..., Any]]:
     """
     from agentrun.runner.agent import DurableAgent, registered
 
+    module = load_module(file)
+    names = {value.name for value in vars(module).values() if isinstance(value, DurableAgent)}
+    return {name: registered(name) for name in sorted(names)}
+
+
+def load_module(file: str | Path) -> ModuleType:
+    """Import a Python file. Raises ConfigError as `load` does."""
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"there is no file {str(file)!r}")
-    module = _execute(path)
-    names = {value.name for value in vars(module).values() if isinstance(value, DurableAgent)}
-    return {name: registered(name) for name in sorted(names)}
+    return _execute(path)
 
 
 def pick(

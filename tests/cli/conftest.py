@@ -44,13 +44,13 @@ def write(tmp_path: Path) -> Write:
 def process(dsn: str) -> Cli:
     """`process("run", …, DIE="1")`: `python -m agentrun` as users start it."""
 
-    def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*args: object, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "agentrun", *map(str, args)],
             env={**os.environ, "AGENTRUN_DATABASE_URL": dsn, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout,
         )
 
     return run
