@@ -69,6 +69,7 @@ class Usage:
     reasoning_tokens: int | None = None
     cost: Decimal | None = None
     priced_by: str | None = None  # e.g. "genai-prices 0.2.3"
+    audio_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ class Totals:
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    audio_tokens: int = 0
     cost: Decimal = Decimal(0)
     unpriced: int = 0  # answered calls whose price is not known: never counted as zero
     possibly_billed: int = 0  # attempts in flight when a worker was lost
@@ -150,6 +151,7 @@ def _totals(steps: list[Step]) -> Totals:
         output_tokens=sum(usage.output_tokens or 0 for usage in used),
         cached_tokens=sum(usage.cached_tokens or 0 for usage in used),
         reasoning_tokens=sum(usage.reasoning_tokens or 0 for usage in used),
+        audio_tokens=sum(usage.audio_tokens or 0 for usage in used),
         cost=sum((usage.cost for usage in used if usage.cost is not None), Decimal(0)),
         unpriced=sum(step.unpriced for step in calls),
         possibly_billed=sum(step.possibly_billed for step in calls),

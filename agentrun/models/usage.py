@@ -36,7 +36,7 @@ def usage_of(api: str, url: str, model: str | None, body: Json) -> Usage | None:
 
 
 def _tokens(reported: dict[str, Json]) -> dict[str, int | None]:
-    """The four counts, from the usage object of any of the three APIs."""
+    """The five counts, from the usage object of any of the three APIs."""
     input_ = _first(reported, "prompt_tokens", "input_tokens")
     details = _first_dict(reported, "prompt_tokens_details", "input_tokens_details")
     cached = _count(details.get("cached_tokens"))
@@ -45,11 +45,13 @@ def _tokens(reported: dict[str, Json]) -> dict[str, int | None]:
         written = _count(reported.get("cache_creation_input_tokens"))
         input_ = (input_ or 0) + (cached or 0) + (written or 0)
     spent = _first_dict(reported, "completion_tokens_details", "output_tokens_details")
+    audio = [_count(part.get("audio_tokens")) for part in (details, spent)]
     return {
         "input_tokens": input_,
         "output_tokens": _first(reported, "completion_tokens", "output_tokens"),
         "cached_tokens": cached,
         "reasoning_tokens": _count(spent.get("reasoning_tokens")),
+        "audio_tokens": None if audio == [None, None] else sum(n or 0 for n in audio),
     }
 
 

@@ -104,6 +104,7 @@ def create(
             queue=options.queue,
             priority=options.priority,
             delay=options.delay,
+            parent=parent and parent[0].run_id,
         )
     )
     run: dict[str, Any] = yield blocking(lambda: database.find(key))

@@ -206,6 +206,7 @@ class Database:
         queue: str = "default",
         priority: int = 0,
         delay: float | None = None,
+        parent: UUID | None = None,
     ) -> bool:
         """Create the run if no run has its key; return whether it was created here."""
         encoded = encode(given, at="arguments")
@@ -217,6 +218,7 @@ class Database:
             queue=queue,
             priority=priority,
             delay=delay,
+            parent=parent,
             worker="submit",
             batch=uuid4(),
             fingerprint=fingerprint,

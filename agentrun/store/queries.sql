@@ -16,25 +16,25 @@ WITH b AS MATERIALIZED (
         %(effect)b::text[], %(key)b::text[], %(status)b::text[], %(started_at)b::timestamptz[],
         %(fingerprint)b::text[], %(overlapping)b::boolean[], %(model)b::text[],
         %(input_tokens)b::integer[], %(output_tokens)b::integer[], %(cached_tokens)b::integer[],
-        %(reasoning_tokens)b::integer[], %(cost)b::text[], %(priced_by)b::text[],
+        %(reasoning_tokens)b::integer[], %(audio_tokens)b::integer[], %(cost)b::text[], %(priced_by)b::text[],
         %(by)b::text[], %(reason)b::text[], %(wake_at)b::timestamptz[], %(codec)b::smallint[],
         %(input)b::text[], %(output)b::text[], %(run_status)b::text[]
     ) AS b(run_id, seq, head, epoch, worker, event, step, turn, kind, name, ident, attempt,
            effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-           output_tokens, cached_tokens, reasoning_tokens, cost, priced_by, by, reason,
-           wake_at, codec, input, output, run_status)
+           output_tokens, cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by,
+           reason, wake_at, codec, input, output, run_status)
 ),
 heads AS (
     INSERT INTO agentrun.journal (
         run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, wake_at, codec, input,
-        output)
+        cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by, reason, wake_at,
+        codec, input, output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason,
-        wake_at, codec, input::json, output::json
+        output_tokens, cached_tokens, reasoning_tokens, audio_tokens, cost::numeric, priced_by,
+        by, reason, wake_at, codec, input::json, output::json
     FROM b
     WHERE head AND EXISTS (
         SELECT FROM agentrun.journal p
@@ -48,13 +48,13 @@ rest AS (
     INSERT INTO agentrun.journal (
         run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, cost, priced_by, by, reason, wake_at, codec, input,
-        output)
+        cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by, reason, wake_at,
+        codec, input, output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, cost::numeric, priced_by, by, reason,
-        wake_at, codec, input::json, output::json
+        output_tokens, cached_tokens, reasoning_tokens, audio_tokens, cost::numeric, priced_by,
+        by, reason, wake_at, codec, input::json, output::json
     FROM b JOIN heads USING (run_id)
     WHERE NOT b.head
 ),
@@ -95,8 +95,8 @@ SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true)
 -- name: create
 -- A run and its first event, together; an existing run of that key is left alone.
 WITH created AS (
-    INSERT INTO agentrun.runs (run_id, key, agent, status, queue, priority, wake_at)
-    VALUES (%(run_id)s, %(key)s, %(agent)s, 'queued', %(queue)s, %(priority)s,
+    INSERT INTO agentrun.runs (run_id, key, agent, status, queue, priority, parent, wake_at)
+    VALUES (%(run_id)s, %(key)s, %(agent)s, 'queued', %(queue)s, %(priority)s, %(parent)s,
             clock_timestamp() + make_interval(secs => %(delay)s))
     ON CONFLICT DO NOTHING
     RETURNING run_id
@@ -139,7 +139,7 @@ ORDER BY r.created_at DESC LIMIT %(limit)s
 -- The journal of one run from a place on, in order: the one read path.
 SELECT run_id, seq, epoch, worker, event, at, step, turn, kind, name, ident, attempt, effect, key,
        status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-       cached_tokens, reasoning_tokens, cost, priced_by, by, reason, wake_at, codec,
+       cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by, reason, wake_at, codec,
        input::text AS input, output::text AS output
 FROM agentrun.journal WHERE run_id = %(run_id)s AND seq > %(after)s ORDER BY seq
 

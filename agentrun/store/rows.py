@@ -52,6 +52,7 @@ _USAGE: dict[str, type[Array]] = {
     "output_tokens": INT4S,
     "cached_tokens": INT4S,
     "reasoning_tokens": INT4S,
+    "audio_tokens": INT4S,
     "cost": DECIMALS,
     "priced_by": TEXTS,
 }

@@ -212,6 +212,18 @@ def test_an_unknown_model_is_unpriced_and_not_free() -> None:
     assert (usage.cost, usage.priced_by) == (None, None)
 
 
+def test_tokens_of_audio_are_kept_apart() -> None:
+    told = {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "prompt_tokens_details": {"audio_tokens": 30},
+        "completion_tokens_details": {"audio_tokens": 12},
+    }
+    usage = usage_of("chat.completions", URL, "gpt-audio", completion(usage=told))
+    assert usage is not None
+    assert usage.audio_tokens == 42
+
+
 @pytest.mark.parametrize("body", [None, [], {}, {"usage": None}, {"error": {}}])
 def test_a_reply_that_does_not_say_has_no_usage(body: Any) -> None:
     assert usage_of("chat.completions", URL, "gpt-5-mini", body) is None

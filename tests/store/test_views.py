@@ -12,11 +12,12 @@ from journals import START, Journal, assistant, crashed_and_resumed, insert, ins
 from psycopg.rows import dict_row
 
 from agentrun.core.entries import Resume
+from agentrun.core.events import Usage
 from agentrun.core.transcript import fold
 
 VIEWS = [
     "steps", "turns", "tool_calls", "model_calls", "attempts", "transcript", "in_doubt", "inbox",
-    "resumes", "spend",
+    "resumes", "spend", "spend_by_run",
 ]  # fmt: skip
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -109,6 +110,46 @@ def test_spend_agrees_with_the_transcript(db: Connection) -> None:
     totals = fold(journal.events).totals
     assert totals.possibly_billed == 1
     assert totals.cost == Decimal("0.0031")
+
+
+def test_spend_tells_what_is_under_way_lost_refused_or_never_sent(db: Connection) -> None:
+    j = Journal(key="open").claimed("w-1")
+    lost = {"ReadTimeout": None, "ConnectError": None, "HTTP 529": 529, "RemoteProtocolError": None}
+    reserved = Usage(400, 1000, cost=Decimal("0.02"), priced_by="genai-prices 1")
+    for n, (reason, status) in enumerate(lost.items(), 1):
+        j.asks(1, [user("?")], attempt=n, usage=reserved)
+        output = {"error": {"type": reason, "message": "", "status": status}, "retry_in": 1}
+        j.add("attempt_failed", step=1, kind="model", name="chat", attempt=n, output=output)
+    j.asks(1, [user("?")], attempt=5, usage=reserved)
+    insert(db, j.events, status="running")
+    found = rows(db, "SELECT attempt, billing, cost, reserved FROM agentrun.spend ORDER BY 1")
+    assert [(r["attempt"], r["billing"], r["cost"], r["reserved"]) for r in found] == [
+        (1, "possibly billed", None, Decimal("0.02")),
+        (4, "possibly billed", None, Decimal("0.02")),
+        (5, "reserved", None, Decimal("0.02")),
+    ]
+
+
+def test_spend_by_run_adds_up_the_tree(db: Connection) -> None:
+    above: Journal | None = None
+    for key, cost in (("top", "0.5"), ("top/2", "0.25"), ("top/2/1", None)):
+        j = Journal(key=key).claimed("w-1").asks(1, [user("?")])
+        insert(db, j.answers(1, assistant("!"), cost=cost).events)
+        db.execute(
+            "UPDATE agentrun.runs SET parent = %s WHERE run_id = %s",
+            [above and above.run_id, j.run_id],
+        )
+        above = j
+    found = rows(
+        db,
+        "SELECT key, parent_key, cost, unpriced, tree_cost, tree_calls, tree_unpriced, tree_runs"
+        " FROM agentrun.spend_by_run ORDER BY key",
+    )
+    assert [tuple(row.values()) for row in found] == [
+        ("top", None, Decimal("0.5"), 0, Decimal("0.75"), 3, 1, 3),
+        ("top/2", "top", Decimal("0.25"), 0, Decimal("0.25"), 2, 1, 2),
+        ("top/2/1", "top/2", 0, 1, 0, 1, 1, 1),
+    ]
 
 
 def test_a_late_answer_that_was_adopted_is_not_billed_twice(db: Connection) -> None:
