@@ -27,7 +27,9 @@ from agentrun.testing.speech import (
 )
 from agentrun.testing.wire import Answer
 
-__all__ = ["answer", "describe", "problem"]
+__all__ = ["LIMITS", "answer", "describe", "problem"]
+
+LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 def describe(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
         "system_fingerprint": "fp_double",
     }
     message = _message(reply)
-    usage = _usage(body, message)
+    usage = _usage(body, message, reply.output_tokens)
     reason = reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
     with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
     events = _events(head, message, reason, reply.chunks, usage if with_usage else None)
@@ -162,11 +164,13 @@ def _call(call: Call) -> dict[str, Any]:
     return {**known, "type": "function", "function": function}
 
 
-def _usage(body: Mapping[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+def _usage(
+    body: Mapping[str, Any], message: dict[str, Any], written: int | None
+) -> dict[str, Any]:
     """Figures that depend on the lengths of the texts alone, four characters a token."""
     prompt = sum(3 + tokens(_spoken(one)) for one in body["messages"])
     prompt += tokens(json.dumps(body["tools"])) if body.get("tools") else 0
-    completion = tokens(_spoken(message))
+    completion = tokens(_spoken(message)) if written is None else written
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

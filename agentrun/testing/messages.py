@@ -23,7 +23,9 @@ from agentrun.testing.speech import (
 )
 from agentrun.testing.wire import Answer, json_answer
 
-__all__ = ["answer", "describe", "problem", "refusal"]
+__all__ = ["LIMITS", "answer", "describe", "problem", "refusal"]
+
+LIMITS = ("max_tokens",)
 
 # `Reply.finish_reason` is in the words of chat completions.
 STOP_REASONS = {
@@ -98,7 +100,7 @@ def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
         "content": [block for block, _ in content],
         "stop_reason": STOP_REASONS.get(reason, reason),
         "stop_sequence": None,
-        "usage": _usage(body, content),
+        "usage": _usage(body, content, reply.output_tokens),
     }
     return say(reply, describe(body), whole, map(event, _events(whole, content, reply.chunks)))
 
@@ -162,17 +164,19 @@ def _block_events(
 
 
 def _usage(
-    body: Mapping[str, Any], content: Sequence[tuple[dict[str, Any], str]]
+    body: Mapping[str, Any], content: Sequence[tuple[dict[str, Any], str]], written: int | None
 ) -> dict[str, Any]:
     """Figures that depend on the lengths of the texts alone, four characters a token."""
     asked = sum(3 + tokens(_text(message)) for message in body["messages"])
     asked += tokens(text_of(body.get("system")))
     asked += tokens(json.dumps(body["tools"])) if body.get("tools") else 0
+    if written is None:
+        written = sum(tokens(block.get("name", "") + text) for block, text in content)
     return {
         "input_tokens": asked,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
-        "output_tokens": sum(tokens(block.get("name", "") + text) for block, text in content),
+        "output_tokens": written,
         "service_tier": "standard",
     }
 

@@ -15,7 +15,7 @@ from agentrun.testing import chat, embeddings, messages, responses
 from agentrun.testing.bench import Bench
 from agentrun.testing.replies import choose, rules_from
 from agentrun.testing.server import run
-from agentrun.testing.speech import mint
+from agentrun.testing.speech import cut, mint
 from agentrun.testing.wire import Answer, Request, json_answer
 
 __all__ = ["ProviderService"]
@@ -76,7 +76,9 @@ class ProviderService:
     def _converse(self, request: Request, dialect: ModuleType, body: dict[str, Any]) -> Answer:
         if wrong := dialect.problem(body):
             return _error(request, 400, wrong)
-        answer: Answer = dialect.answer(body, choose(self._rules, dialect.describe(body)))
+        limit = next((body[name] for name in dialect.LIMITS if body.get(name)), None)
+        reply = cut(choose(self._rules, dialect.describe(body)), limit)
+        answer: Answer = dialect.answer(body, reply)
         return answer
 
 

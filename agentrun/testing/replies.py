@@ -38,7 +38,8 @@ class Reply:
     ``finish_reason`` follows from the content unless given; it is in the words of chat
     completions, and said in those of the API that was asked. Streamed, the text and each call's
     arguments come in ``chunks`` pieces (by default one a word, and three), ``pace_s`` seconds
-    apart. ``delay_s`` passes before the answer is billed. ``raw`` replaces the whole body: a
+    apart. ``delay_s`` passes before the answer is billed. ``output_tokens`` are billed instead of
+    those of the text, but never more than the request allows. ``raw`` replaces the whole body: a
     string is sent as it is, anything else as JSON.
     """
 
@@ -49,6 +50,7 @@ class Reply:
     pace_s: float = 0.0
     delay_s: float = 0.0
     raw: Any = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

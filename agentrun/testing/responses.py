@@ -26,7 +26,9 @@ from agentrun.testing.speech import (
 )
 from agentrun.testing.wire import Answer
 
-__all__ = ["answer", "describe", "problem"]
+__all__ = ["LIMITS", "answer", "describe", "problem"]
+
+LIMITS = ("max_output_tokens",)
 
 # What a response repeats of its request, and what it says where the request is silent.
 ECHOED: dict[str, Any] = {
@@ -106,7 +108,7 @@ def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
         "incomplete_details": None,
         "model": body["model"],
         "output": output,
-        "usage": _usage(body, output),
+        "usage": _usage(body, output, reply.output_tokens),
         **{name: body.get(name, default) for name, default in ECHOED.items()},
     }
     if reply.finish_reason in ("length", "content_filter"):
@@ -180,18 +182,21 @@ def _numbered(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {**one, "sequence_number": number}
 
 
-def _usage(body: Mapping[str, Any], output: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _usage(
+    body: Mapping[str, Any], output: Sequence[dict[str, Any]], written: int | None
+) -> dict[str, Any]:
     """Figures that depend on the lengths of the texts alone, four characters a token."""
     asked = sum(3 + tokens(_text(item)) for item in _items(body))
     asked += tokens(text_of(body.get("instructions")))
     asked += tokens(json.dumps(body["tools"])) if body.get("tools") else 0
-    answered = sum(tokens(_text(item)) for item in output)
+    if written is None:
+        written = sum(tokens(_text(item)) for item in output)
     return {
         "input_tokens": asked,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": answered,
+        "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": asked + answered,
+        "total_tokens": asked + written,
     }
 
 

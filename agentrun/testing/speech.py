@@ -1,7 +1,8 @@
 """What the dialects of the model double share: ids, pieces of text, token counts, one way to send.
 
 A dialect is a module with three functions: ``describe`` the conversation in a request, name the
-``problem`` for which the real API would refuse it, and ``answer`` it with a `Reply`.
+``problem`` for which the real API would refuse it, and ``answer`` it with a `Reply`. Its ``LIMITS``
+are the fields of a request that say how many tokens the reply may have.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import secrets
 import string
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentrun.testing.replies import AUTO, Call, Reply
@@ -21,6 +23,7 @@ __all__ = [
     "ARGUMENT_CHUNKS",
     "call_arguments",
     "call_id",
+    "cut",
     "event",
     "mint",
     "pieces",
@@ -60,6 +63,15 @@ def pieces(text: str, count: int | None) -> list[str]:
 def tokens(text: str) -> int:
     """How many tokens a text counts for: four characters each."""
     return math.ceil(len(text) / 4)
+
+
+def cut(reply: Reply, limit: int | None) -> Reply:
+    """The reply, broken off where it is longer than the ``limit`` of the request, in tokens."""
+    size = tokens(reply.text or "") if reply.output_tokens is None else reply.output_tokens
+    if limit is None or size <= limit:
+        return reply
+    text = (reply.text or "")[: 4 * limit]
+    return replace(reply, text=text, tool_calls=(), finish_reason="length", output_tokens=limit)
 
 
 def text_of(content: Any) -> str:

@@ -190,3 +190,23 @@ def test_azure_has_its_own_paths(provider: Provider) -> None:
         "/openai/deployments/mine/chat/completions",
         "/openai/responses",
     ]
+
+
+# -- how long a reply may be ----------------------------------------------------------------------
+
+
+def test_a_reply_ends_at_the_limit_of_the_request(
+    provider: Provider, client: OpenAI, claude: Anthropic
+) -> None:
+    provider.say([Reply("one two three four", [Call("look")], output_tokens=5_000)])
+    chat = client.chat.completions.create(model=MODEL, messages=HELLO, max_completion_tokens=2)
+    assert (chat.choices[0].finish_reason, chat.choices[0].message.content) == ("length", "one two ")
+    response = client.responses.create(model=MODEL, input="hello", max_output_tokens=2)
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+    message = claude.messages.create(messages=HELLO, model="claude-double", max_tokens=2)
+    assert (message.stop_reason, message.usage.output_tokens) == ("max_tokens", 2)
+    whole = client.chat.completions.create(model=MODEL, messages=HELLO)
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 5_000
+    assert whole.choices[0].finish_reason == "tool_calls"
