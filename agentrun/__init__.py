@@ -18,6 +18,7 @@ paying again for a model call that was answered and without repeating a tool tha
 
 from __future__ import annotations
 
+from agentrun.core.budget import Budget
 from agentrun.core.codec import Unserialisable
 from agentrun.core.errors import (
     AgentrunError,
@@ -81,6 +82,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Agent",
     "AgentrunError",
+    "Budget",
     "ConfigError",
     "Database",
     "Diverged",

@@ -164,9 +164,7 @@ def _call(call: Call) -> dict[str, Any]:
     return {**known, "type": "function", "function": function}
 
 
-def _usage(
-    body: Mapping[str, Any], message: dict[str, Any], written: int | None
-) -> dict[str, Any]:
+def _usage(body: Mapping[str, Any], message: dict[str, Any], written: int | None) -> dict[str, Any]:
     """Figures that depend on the lengths of the texts alone, four characters a token."""
     prompt = sum(3 + tokens(_spoken(one)) for one in body["messages"])
     prompt += tokens(json.dumps(body["tools"])) if body.get("tools") else 0

@@ -200,7 +200,10 @@ def test_a_reply_ends_at_the_limit_of_the_request(
 ) -> None:
     provider.say([Reply("one two three four", [Call("look")], output_tokens=5_000)])
     chat = client.chat.completions.create(model=MODEL, messages=HELLO, max_completion_tokens=2)
-    assert (chat.choices[0].finish_reason, chat.choices[0].message.content) == ("length", "one two ")
+    assert (chat.choices[0].finish_reason, chat.choices[0].message.content) == (
+        "length",
+        "one two ",
+    )
     response = client.responses.create(model=MODEL, input="hello", max_output_tokens=2)
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"

@@ -1,0 +1,125 @@
+"""Budgets as arithmetic: what is granted, refused, capped and said."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrun import Budget, ConfigError
+from agentrun.core.budget import Grant, Quote, Refusal, Spent, grant, nearly_used
+
+PRICED: Any = {"input_cost": Decimal("0.01"), "output_price": Decimal("0.00001")}
+
+
+def granted(budget: Budget, spent: Spent, quote: Quote) -> Grant:
+    found = grant([(budget, spent)], quote)
+    assert isinstance(found, Grant)
+    return found
+
+
+def refused(budget: Budget, spent: Spent, quote: Quote) -> Refusal:
+    found = grant([(budget, spent)], quote)
+    assert isinstance(found, Refusal)
+    return found
+
+
+def test_what_fits_is_reserved_whole_and_not_capped() -> None:
+    found = granted(Budget(usd=1), Spent(), Quote(1000, 4000, **PRICED))
+    assert found == Grant(1000, 4000, Decimal("0.05"), None)
+
+
+def test_a_reply_is_capped_to_what_is_left() -> None:
+    found = granted(Budget(usd=1), Spent(usd=Decimal("0.98")), Quote(1000, 4000, **PRICED))
+    assert (found.cap, found.cost) == (1000, Decimal("0.02"))
+    found = granted(Budget(tokens=5000), Spent(tokens=1000), Quote(1000, 4000, replies=2))
+    assert (found.cap, found.output_tokens) == (1500, 3000)
+
+
+def test_a_request_that_nobody_else_holds_is_told_its_limit() -> None:
+    assert granted(Budget(usd=1), Spent(), Quote(1, 4000, bounded=False, **PRICED)).cap == 4000
+
+
+def test_nobody_is_asked_for_a_stump() -> None:
+    almost = Spent(usd=Decimal("0.9895"))
+    found = refused(Budget(usd=1), almost, Quote(1000, 4000, **PRICED))
+    assert found.reason == ("$0.9895 of $1.00 are spent, and the next call may cost $0.05")
+    assert granted(Budget(usd=1), almost, Quote(1000, 50, **PRICED)).cap is None
+
+
+def test_a_refusal_may_pass_while_calls_are_under_way() -> None:
+    spent = Spent(usd=Decimal(1), open_usd=Decimal("0.6"), in_flight=True)
+    found = refused(Budget(usd=1), spent, Quote(1, 4000, **PRICED))
+    assert found.wait
+    assert "$0.60 of it not confirmed" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "says"),
+    [
+        (Budget(turns=3), Spent(turns=3), "its 3 turns are used up"),
+        (Budget(model_calls=3), Spent(model_calls=3), "its 3 model calls are used up"),
+        (Budget(wall=60), Spent(wall=60.5), "its 60 s are over"),
+        (Budget(tokens=900), Spent(tokens=500), "500 of 900 tokens are used"),
+        (Budget(usd=1), Spent(), "price is not known"),
+    ],
+)
+def test_every_limit_refuses(budget: Budget, spent: Spent, says: str) -> None:
+    assert says in refused(budget, spent, Quote(1000, 4000)).reason
+
+
+def test_a_model_without_a_price_counts_in_tokens() -> None:
+    found = granted(Budget(usd=1, tokens=9000), Spent(), Quote(1000, 4000))
+    assert (found.cost, found.cap) == (None, None)
+
+
+def test_an_inner_budget_holds_as_well_as_an_outer_one() -> None:
+    quote = Quote(0, 4000, input_cost=Decimal(0), output_price=Decimal("0.00001"))
+    outer, inner = (Budget(usd=10), Spent()), (Budget(usd=1), Spent(usd=Decimal("0.97")))
+    found = grant([outer, inner], quote)
+    assert isinstance(found, Grant)
+    assert found.cap == 3000
+    found = grant([outer, (Budget(usd=1), Spent(usd=Decimal(1)))], quote)
+    assert isinstance(found, Refusal)
+    assert found.holder == 1
+
+
+@given(
+    limit=st.decimals("0.01", 100, places=4),
+    spent=st.decimals(0, 100, places=6),
+    input_cost=st.decimals(0, 1, places=6),
+    price=st.decimals(0, "0.001", places=8),
+    written=st.integers(0, 200_000),
+    replies=st.integers(1, 5),
+)
+def test_what_is_granted_never_passes_the_limit(
+    limit: Decimal, spent: Decimal, input_cost: Decimal, price: Decimal, written: int, replies: int
+) -> None:
+    quote = Quote(10, written, replies=replies, input_cost=input_cost, output_price=price)
+    found = grant([(Budget(usd=limit), Spent(usd=spent))], quote)
+    if isinstance(found, Grant):
+        assert found.cost is not None
+        assert spent + found.cost <= limit
+
+
+def test_what_is_nearly_used_is_told() -> None:
+    spent = Spent(usd=Decimal("0.8"), tokens=10)
+    assert nearly_used(Budget(usd=1, tokens=1000), spent) == ["usd: $0.80 of $1.00"]
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(usd=0.1, turns=3), Budget(wall=1.5, on_exhausted="fail")]
+)
+def test_a_budget_is_recorded_without_loss(budget: Budget) -> None:
+    assert Budget.from_json({**budget.to_json(), "of a newer version": 1}) == budget
+
+
+@pytest.mark.parametrize("wrong", [{}, {"usd": 0}, {"usd": -1}, {"tokens": float("nan")},
+                                   {"wall": float("inf")}, {"usd": "much"},
+                                   {"turns": 1, "on_exhausted": "shrug"}])  # fmt: skip
+def test_a_budget_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError):
+        Budget(**wrong)
