@@ -34,6 +34,7 @@ from typer.core import TyperGroup
 import agentrun
 from agentrun.cli import output, reading
 from agentrun.cli.reading import full_key as _full
+from agentrun.core.budget import LIMITS
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import RunStatus
 from agentrun.store.database import Database
@@ -283,15 +284,20 @@ def approve(
     arguments: Annotated[
         str | None, typer.Option(metavar="JSON", help="Call the tool with these instead.")
     ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIMIT=AMOUNT", help="Raise the budget to this, as usd=2 in all."),
+    ] = None,
     by: By = None,
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approve a tool call that waits for a person."""
+    """Approve a tool call that waits for a person, or raise a budget that is used up."""
     edited = None if arguments is None else _json(arguments, "--arguments")
+    limits = _budget(budget) if budget else None
     with ctx.obj.connect() as database:
         key = _full(database, key)
-        mail = agentrun.approve(key, step, by=by, reason=reason, arguments=edited)
+        mail = agentrun.approve(key, step, by=by, reason=reason, arguments=edited, budget=limits)
     if as_json:
         output.emit_json({"key": key, "step": step, "mail": mail})
     output.note("approved; a worker goes on with the run, or `agentrun resume`")
@@ -476,6 +482,17 @@ def _outcome(happened: str | None, not_happened: bool, unknown: bool) -> Any:
     if happened is None:
         return agentrun.Unknown() if unknown else agentrun.NotHappened()
     return agentrun.Happened(_json(happened, "--happened"))
+
+
+def _budget(given: list[str]) -> agentrun.Budget:
+    """The limits named by options such as ``usd=2`` and ``turns=50``."""
+    limits: dict[str, Any] = {}
+    for option in given:
+        name, _, amount = option.partition("=")
+        if name not in LIMITS:
+            raise ConfigError(f"--budget {option}: give one of {', '.join(LIMITS)}, as in usd=2")
+        limits[name] = _json(amount, f"--budget {name}=")
+    return agentrun.Budget(**limits)
 
 
 def _json(text: str, option: str) -> Any:

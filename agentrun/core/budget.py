@@ -13,7 +13,7 @@ from math import floor
 from typing import Literal
 
 from agentrun.core.errors import ConfigError
-from agentrun.core.events import Json
+from agentrun.core.events import Json, Usage
 
 __all__ = ["Budget", "Grant", "Quote", "Refusal", "Spent", "grant", "nearly_used"]
 
@@ -118,6 +118,12 @@ class Grant:
     output_tokens: int  # of all replies
     cost: Decimal | None
     cap: int | None  # of each reply, which the request must be told; None: it need not be
+    how: str = ""  # as of the quote
+
+    @property
+    def usage(self) -> Usage:
+        """As it is recorded with the intent."""
+        return Usage(self.input_tokens, self.output_tokens, cost=self.cost, priced_by=self.how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,32 +131,89 @@ class Refusal:
     """The call may not be made: ``holder`` is the index of the budget that does not allow it."""
 
     holder: int
-    reason: str
+    limit: str  # which one, by name
+    reason: str  # what is spent of it, and what the call may take
     wait: bool = False  # calls under way may leave room for it
 
 
 def grant(budgets: Sequence[tuple[Budget, Spent]], quote: Quote) -> Grant | Refusal:
     """What all of the budgets allow of a call."""
     written = quote.output_tokens
-    enough = max(quote.least, min(quote.output_tokens, WORTH_ASKING))
     for index, (budget, spent) in enumerate(budgets):
-        if reason := _counted(budget, spent) or _unpriced(budget, quote):
-            return Refusal(index, reason)
-        room = _room(budget, spent, quote)
-        if room < enough:
-            return Refusal(index, _short(budget, spent, quote), wait=spent.in_flight)
-        written = min(written, room)
+        if (limit := _reached(budget, spent, quote)) is not None:
+            wait = spent.in_flight and limit in ("usd", "tokens")
+            return Refusal(index, limit, _told(limit, budget, spent, quote), wait)
+        written = min([written, *_rooms(budget, spent, quote).values()])
     cap = None if written == quote.output_tokens and quote.bounded else written
-    return Grant(quote.input_tokens, written * quote.replies, quote.cost(written), cap)
+    used = quote.input_tokens, written * quote.replies
+    return Grant(*used, quote.cost(written), cap, quote.how)
 
 
 def nearly_used(budget: Budget, spent: Spent) -> list[str]:
     """Of the limits that are used to 80 % or more, how far: ``"tokens: 900 of 1,000"``."""
     return [
-        f"{name}: {_told(name, getattr(spent, name))} of {_told(name, limit)}"
+        _of(name, budget, spent)
         for name, limit in budget.limits().items()
         if getattr(spent, name) >= WARN_AT * Decimal(str(limit))
     ]
+
+
+def _reached(budget: Budget, spent: Spent, quote: Quote) -> str | None:
+    """The limit that does not allow the call, by name."""
+    if budget.turns is not None and spent.turns >= budget.turns:
+        return "turns"
+    if budget.model_calls is not None and spent.model_calls >= budget.model_calls:
+        return "model_calls"
+    if budget.wall is not None and spent.wall >= budget.wall:
+        return "wall"
+    if budget.usd is not None and budget.tokens is None and quote.cost(0) is None:
+        return "usd"
+    enough = max(quote.least, min(quote.output_tokens, WORTH_ASKING))
+    rooms = _rooms(budget, spent, quote)
+    return next((limit for limit, room in rooms.items() if room < enough), None)
+
+
+def _rooms(budget: Budget, spent: Spent, quote: Quote) -> dict[str, int]:
+    """The most tokens that each limit leaves each reply; below 0: not even the request."""
+    rooms = {}
+    least = quote.cost(0)
+    if budget.usd is not None and least is not None:
+        left = Decimal(budget.usd) - spent.usd - least
+        price = (quote.output_price or Decimal(0)) * quote.replies
+        affordable = floor(left / price) if price else quote.output_tokens
+        rooms["usd"] = affordable if left >= 0 else -1
+    if budget.tokens is not None:
+        left_tokens = budget.tokens - spent.tokens - quote.input_tokens
+        rooms["tokens"] = left_tokens // quote.replies
+    return rooms
+
+
+def _told(limit: str, budget: Budget, spent: Spent, quote: Quote) -> str:
+    """What is spent of a limit, and what the next call may take of it."""
+    used = _of(limit, budget, spent)
+    if limit not in ("usd", "tokens"):
+        return used
+    cost = quote.cost(quote.output_tokens)
+    if limit == "tokens":
+        wanted = f"{quote.input_tokens + quote.output_tokens * quote.replies:,}"
+    elif cost is None:
+        return f"{used}, and the price of the model is not known: only tokens can hold it"
+    else:
+        wanted = _amount("usd", cost)
+    open_ = f" ({_amount('usd', spent.open_usd)} of it not confirmed)" if spent.open_usd else ""
+    return f"{used}{open_}, and it may take {wanted}"
+
+
+def _of(limit: str, budget: Budget, spent: Spent) -> str:
+    used, most = getattr(spent, limit), getattr(budget, limit)
+    return f"{limit}: {_amount(limit, used)} of {_amount(limit, most)}"
+
+
+def _amount(limit: str, amount: Decimal | float) -> str:
+    if limit != "usd":
+        return f"{amount:,.0f}"
+    text = f"{amount:,.4f}"
+    return "$" + (text[:-2] if text.endswith("00") else text)
 
 
 def _positive(value: Json) -> bool:
@@ -158,60 +221,3 @@ def _positive(value: Json) -> bool:
         return 0 < Decimal(str(value)) < Decimal("Infinity")
     except ArithmeticError:  # no number, or NaN
         return False
-
-
-def _counted(budget: Budget, spent: Spent) -> str:
-    """Which of the limits that a call either keeps or breaks is reached; empty if none."""
-    if budget.turns is not None and spent.turns >= budget.turns:
-        return f"its {budget.turns:,} turns are used up"
-    if budget.model_calls is not None and spent.model_calls >= budget.model_calls:
-        return f"its {budget.model_calls:,} model calls are used up"
-    if budget.wall is not None and spent.wall >= budget.wall:
-        return f"its {budget.wall:g} s are over"
-    return ""
-
-
-def _unpriced(budget: Budget, quote: Quote) -> str:
-    if budget.usd is None or budget.tokens is not None or quote.cost(0) is not None:
-        return ""
-    return "the model's price is not known, so that only a limit in tokens can hold it"
-
-
-def _room(budget: Budget, spent: Spent, quote: Quote) -> int:
-    """The most tokens that each reply may have; below 0 if the request alone is too much."""
-    room = quote.output_tokens
-    if budget.tokens is not None:
-        room = min(room, (budget.tokens - spent.tokens - quote.input_tokens) // quote.replies)
-    least = quote.cost(0)
-    if budget.usd is not None and least is not None:
-        left = Decimal(budget.usd) - spent.usd - least
-        price = (quote.output_price or Decimal(0)) * quote.replies
-        affordable = floor(left / price) if price else quote.output_tokens
-        room = min(room, affordable if left >= 0 else -1)
-    return room
-
-
-def _short(budget: Budget, spent: Spent, quote: Quote) -> str:
-    """What is spent, and what the next call may take."""
-    said = []
-    cost = quote.cost(quote.output_tokens)
-    if budget.usd is not None and cost is not None:
-        open_ = f", {_told('usd', spent.open_usd)} of it not confirmed" if spent.open_usd else ""
-        said.append(
-            f"{_told('usd', spent.usd)} of {_told('usd', Decimal(budget.usd))} are spent{open_}, "
-            f"and the next call may cost {_told('usd', cost)}"
-        )
-    if budget.tokens is not None:
-        wanted = quote.input_tokens + quote.output_tokens * quote.replies
-        said.append(
-            f"{spent.tokens:,} of {budget.tokens:,} tokens are used, "
-            f"and the next call may take {wanted:,}"
-        )
-    return "; ".join(said)
-
-
-def _told(name: str, amount: Decimal | float) -> str:
-    if name != "usd":
-        return f"{amount:,.0f}"
-    text = f"{amount:,.4f}"
-    return "$" + (text[:-2] if text.endswith("00") else text)

@@ -115,7 +115,7 @@ class Diverged(RunError):
 
 
 class LimitExceeded(RunError):
-    """A limit of the run (turns, consecutive malformed replies, deadline) was reached."""
+    """A limit of the run (turns, malformed replies in a row, deadline, budget) was reached."""
 
 
 class ToolError(AgentrunError):
@@ -152,7 +152,7 @@ class RunCancelled(Interrupt):
 
 
 class RunExpired(Interrupt):
-    """The run's deadline has passed; outside it is a RunFailed, of a LimitExceeded."""
+    """The run's deadline or budget is used up; outside it is a RunFailed, of a LimitExceeded."""
 
 
 class Diverging(Interrupt):

@@ -255,7 +255,8 @@ class Fold:
         if not step.doubts or step.doubts[-1].decision:
             self._doubt(step, event)
         step.doubts[-1] = replace(step.doubts[-1], decision=decision)
-        step.mark(event, "settled")
+        if step.first.kind != "model":  # there it is a larger budget, and says nothing of attempts
+            step.mark(event, "settled")
         step.status = _SETTLED.get(event.status, "open")
         if step.finished:
             step.finished_at = event.at

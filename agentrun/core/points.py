@@ -28,6 +28,7 @@ COMMITS = frozenset(
         "keep_late",
         "overlooked",
         "register",
+        "reserve",
         "send_mail",
         "serving",
         "stop_worker",

@@ -78,6 +78,14 @@ class ModelStep(Protocol):
     def prior_failures(self) -> int:
         """How many attempts have failed already, before a crash too: they count as retries."""
 
+    @property
+    def cap(self) -> int | None:
+        """The limit that the request must set on its reply, in tokens; None: as it is.
+
+        A budget leaves no more. It is told to the provider only: what the step asks for, and is
+        compared by on a resume, is the request as the code made it.
+        """
+
     def attempt(self) -> Flow[ModelReply | None]:
         """Make the intent durable; afterwards the request may be sent.
 

@@ -30,6 +30,7 @@ from agentrun.core import points
 from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, ModelStep, Recorder
 from agentrun.models.body import NOT_WHOLE, Body, Live, Source, Stored
+from agentrun.models.quote import capped
 from agentrun.models.reply import (
     Inflater,
     Tape,
@@ -66,7 +67,7 @@ class Call:
     hx: Any
     asked: ModelRequest
     request: Any
-    send: Op[Any]  # performs one attempt
+    send: Callable[[Any], Op[Any]]  # performs one attempt with a request
     stream: Callable[[Body], Any]  # a body as the byte stream of this transport
     policy: RetryPolicy
 
@@ -104,7 +105,7 @@ class Call:
     def _attempt(self, step: ModelStep) -> Flow[_Answer]:
         try:
             points.reach("send", "before")
-            response = yield self.send
+            response = yield self.send(self._outgoing(step.cap))
             points.reach("send", "after")
         except self.hx.RequestError as error:
             return self._lost(error, billed=False)
@@ -119,6 +120,20 @@ class Call:
         except BaseException:
             yield source.close()
             raise
+
+    def _outgoing(self, cap: int | None) -> Any:
+        """The request as it is sent: with the limit on its reply that a budget leaves it."""
+        if cap is None:
+            return self.request
+        request = self.request
+        headers = [(k, v) for k, v in request.headers.raw if k.lower() != b"content-length"]
+        return self.hx.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=capped(self.asked, request.content, cap),
+            extensions=request.extensions,
+        )
 
     def _live(self, step: ModelStep, response: Any, source: Source) -> Flow[_Answer]:
         tape = Tape(self.asked, response, stream=True)

@@ -7,7 +7,7 @@ the module of the client at hand: neither is imported here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -52,7 +52,7 @@ class Recording:
         self.settings = settings
         self._to_double: Any = None
 
-    def call(self, request: Any, send: Op[Any]) -> Flow[Any] | None:
+    def call(self, request: Any, send: Callable[[Any], Op[Any]]) -> Flow[Any] | None:
         """The flow that answers ``request``; None if it is none of ours."""
         line = recorder.current.get()
         if line is None and not self.settings.strict:
@@ -105,7 +105,7 @@ def _sync(hx: Any) -> type[Any]:
 
     class RecordingTransport(Recording, hx.BaseTransport):  # type: ignore[misc]
         def handle_request(self, request: Any) -> Any:
-            flow = self.call(request, Op(lambda: self._send(request), _unused))
+            flow = self.call(request, lambda sent: Op(lambda: self._send(sent), _unused))
             return self.inner.handle_request(request) if flow is None else run_sync(flow)
 
         def _send(self, request: Any) -> Any:
@@ -135,7 +135,7 @@ def _async(hx: Any) -> type[Any]:
 
     class AsyncRecordingTransport(Recording, hx.AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
-            flow = self.call(request, Op(_unused, lambda: self._send(request)))
+            flow = self.call(request, lambda sent: Op(_unused, lambda: self._send(sent)))
             if flow is None:
                 return await self.inner.handle_async_request(request)
             return await run_async(flow)

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentrun.core.events import Json, Usage
 
-__all__ = ["usage_of"]
+__all__ = ["list_price", "usage_of"]
 
 # How genai-prices names the three ways to report usage: provider, flavour of its API.
 REPORTED_BY = {
@@ -68,15 +68,30 @@ def _price(
         used = genai_prices.extract_usage(body, provider_id=provider, api_flavor=flavor).usage
     except Exception:  # a strange usage object must not cost the reply that was paid for
         return None, None
+    return _first_price(genai_prices, url, models, used)
+
+
+def list_price(url: str, models: list[str], **tokens: int) -> tuple[Decimal | None, str | None]:
+    """The price in US dollars of so many tokens (``input_tokens=…``), and who says so."""
+    try:
+        import genai_prices
+    except ImportError:
+        return None, None
+    return _first_price(genai_prices, url, models, genai_prices.Usage(**tokens))
+
+
+def _first_price(
+    prices: Any, url: str, models: list[str], used: Any
+) -> tuple[Decimal | None, str | None]:
     for model in models:
         for where in ({"provider_api_url": url}, {}):  # at this provider, else at its maker
-            cost = _quote(genai_prices, used, model, where)
+            cost = _price_at(prices, used, model, where)
             if cost is not None:
-                return cost, f"genai-prices {genai_prices.__version__}"
+                return cost, f"genai-prices {prices.__version__}"
     return None, None
 
 
-def _quote(prices: Any, used: Any, model: str, where: dict[str, str]) -> Decimal | None:
+def _price_at(prices: Any, used: Any, model: str, where: dict[str, str]) -> Decimal | None:
     try:
         return Decimal(prices.calc_price(used, model, **where).total_price)
     except Exception:  # LookupError: in no list; others as above

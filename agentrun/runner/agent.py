@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from pydantic import ValidationError
 
+from agentrun.core.budget import Budget
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
@@ -64,6 +65,7 @@ class DurableAgent(Generic[P, R]):
         priority: int | None = None,
         delay: float | None = None,
         deadline: float | None = None,
+        budget: Budget | None = None,
     ) -> DurableAgent[P, R]:
         """A copy of the agent with these options.
 
@@ -81,6 +83,7 @@ class DurableAgent(Generic[P, R]):
             delay: seconds before a submitted run is due.
             deadline: seconds that the run may take in all, waiting included, counted from its
                 submission. Then it fails with LimitExceeded; `resume` gives it as long again.
+            budget: what the run may spend, its children included; recorded when it is created.
 
         Raises:
             ConfigError: an option has a value it does not know, or the key holds a credential.
@@ -94,6 +97,7 @@ class DurableAgent(Generic[P, R]):
             "priority": priority,
             "delay": delay,
             "deadline": deadline,
+            "budget": budget,
         }
         chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         options = replace(self.options, **chosen)
@@ -226,33 +230,41 @@ class _Decorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> DurableAgent[P, R]: ...
     @overload
-    def __call__(self, function: None = None, /, *, name: str | None = None) -> _Named: ...
     def __call__(
-        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None
+        self, function: None = None, /, *, name: str | None = None, budget: Budget | None = None
+    ) -> _Named: ...
+    def __call__(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        budget: Budget | None = None,
     ) -> Any:
         """Make a function's execution a durable run.
 
         ``name`` is the agent's identity, in code and journal (default: the function's name);
-        running a notebook cell again replaces it.
+        running a notebook cell again replaces it. ``budget`` is what each of its runs may
+        spend, its children included.
 
         Raises:
             ConfigError: an agent of this name was defined by another file.
         """
-        if function is None:
-            return _Named(name)
-        return register(DurableAgent(function, name or function.__name__))
+        named = _Named(name, Options(budget=budget))
+        return named if function is None else named(function)
 
 
 class _Named:
-    def __init__(self, name: str | None) -> None:
-        self._name = name
+    def __init__(self, name: str | None, options: Options) -> None:
+        self._name, self._options = name, options
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> DurableAgent[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> DurableAgent[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
-        return register(DurableAgent(function, self._name or function.__name__))
+        name = self._name or function.__name__
+        return register(DurableAgent(function, name, self._options))
 
 
 agent = _Decorator()

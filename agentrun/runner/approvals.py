@@ -37,7 +37,7 @@ def settle(step: Step) -> Flow[Json]:
     if known is not None and known.granted:
         return known.approved
     for letter in (yield from step.run.letters(step.ident)):
-        if _answers(step, letter):
+        if letter["step"] == step.number and decides(letter):
             return _decided(step, letter)
     reason = (
         f"step {step.number}, {step.wanted.name}, waits for an approval: "
@@ -48,12 +48,11 @@ def settle(step: Step) -> Flow[Json]:
     raise step.run.stop(Parking(reason, step=step.number))
 
 
-def _answers(step: Step, letter: Letter) -> bool:
+def decides(letter: Letter) -> bool:
+    """Whether a letter is a decision that still counts."""
     expires = letter["payload"].get("expires")
-    return (
-        letter["kind"] in ("approve", "reject")
-        and letter["step"] == step.number
-        and (expires is None or datetime.fromisoformat(expires) > datetime.now(UTC))
+    return letter["kind"] in ("approve", "reject") and (
+        expires is None or datetime.fromisoformat(expires) > datetime.now(UTC)
     )
 
 

@@ -77,6 +77,7 @@ class RunContext:
         self.task: asyncio.Task[Any] | None = None  # in which an async agent executes
         self.parent: dict[str, Any] | None = None  # key and step of the run that waits for this one
         self.expires_at: datetime | None = None  # the run's deadline
+        self.budgeted = False  # a budget holds the run: its own, or that of a run above
         self.lock = threading.RLock()
         self.history = History()
         for event in events:

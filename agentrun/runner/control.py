@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from agentrun.core.budget import Budget
 from agentrun.core.codec import check
 from agentrun.core.errors import ConfigError, RunError
 from agentrun.core.events import Effect, Event, Json
@@ -147,9 +148,12 @@ def approve(
     by: str | None = None,
     reason: str | None = None,
     arguments: dict[str, Any] | None = None,
+    budget: Budget | None = None,
     expires: datetime | None = None,
 ) -> UUID:
-    """Approve a tool call that waits for a person; the run goes on when it is next taken up.
+    """Approve a tool call that waits for a person, or raise the budget that a run waits for.
+
+    The run goes on when it is next taken up.
 
     Args:
         key: the run's key.
@@ -157,6 +161,8 @@ def approve(
         by: who approves; default: the name of the user of this process.
         reason: why, for the record.
         arguments: edited arguments, to call the tool with instead of those asked for.
+        budget: the limits that the run, or the one above it whose budget is used up, may reach
+            in all; those it leaves out stay as they are, and none is lowered.
         expires: after this time the approval counts no more.
 
     Raises:
@@ -164,6 +170,8 @@ def approve(
         RunError: the run does not wait at this step.
     """
     payload: dict[str, Any] = {"arguments": arguments} if arguments is not None else {}
+    if budget is not None:
+        payload["budget"] = budget.to_json()
     if expires is not None:
         payload["expires"] = expires.isoformat()
     return _decide(key, "approve", step, by, reason, payload)

@@ -17,6 +17,7 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
+from agentrun.core.budget import Budget
 from agentrun.core.codec import check, fingerprint
 from agentrun.core.errors import (
     Interrupt,
@@ -56,6 +57,7 @@ class Options:
     priority: int = 0
     delay: float | None = None  # seconds before a submitted run is due
     deadline: float | None = None  # seconds that a run may take, waiting included
+    budget: Budget | None = None  # what a run may spend, its children included
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def create(
     mark = fingerprint(redact(arguments)[0])
     given: dict[str, Json] = {"args": arguments}
     if parent is not None:
-        given["parent"] = {"key": parent[0].key, "step": parent[1]}
+        given["parent"] = _above(*parent)
+    if options.budget is not None:
+        given["budget"] = options.budget.to_json()
     if options.deadline is not None:
         given["deadline"] = options.deadline
     yield blocking(
@@ -105,6 +109,7 @@ def create(
             priority=options.priority,
             delay=options.delay,
             parent=parent and parent[0].run_id,
+            budget=options.budget,
         )
     )
     run: dict[str, Any] = yield blocking(lambda: database.find(key))
@@ -120,6 +125,16 @@ def create(
             f"choose another key, or `agentrun show {quote(key)}` to see them",
             key=key,
         )
+
+
+def _above(parent: RunContext, step: int) -> dict[str, Json]:
+    """What a child run's first event says of its parent."""
+    above: dict[str, Json] = {"key": parent.key, "step": step}
+    return {**above, "budgeted": True} if parent.budgeted else above
+
+
+def _budgeted(given: dict[str, Json]) -> bool:
+    return "budget" in given or bool(given.get("parent", {}).get("budgeted"))
 
 
 def proceed(
@@ -234,6 +249,7 @@ def execute(
         database, key, agent.name, tail, events, options.on_divergence, options.in_place
     )
     run.expires_at = _expires_at(events, person)
+    run.budgeted = _budgeted(events[0].input)
     yield from _entered(run)
     if parent is not None:
         parent.children.append(run)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from agentrun.core.budget import Budget
 from agentrun.core.errors import ConfigError, LimitExceeded
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
@@ -19,6 +20,7 @@ from agentrun.core.messages import text_of
 from agentrun.models import wrap
 from agentrun.runner.agent import DurableAgent, defined_in, register
 from agentrun.runner.calls import MALFORMED_IN_A_ROW, acall_tools, call_tools
+from agentrun.runner.execute import Options
 from agentrun.runner.replies import Api, read_reply, sendable
 from agentrun.runner.schemas import by_name, schemas
 from agentrun.runner.tool import Tool
@@ -42,6 +44,7 @@ class Agent(DurableAgent[[str], str]):
         api: "chat" (OpenAI's chat completions), "responses" or "anthropic"; default: chat, or
             what the client speaks.
         max_turns: how often the model is asked, at most; then the run fails with LimitExceeded.
+        budget: what each run may spend, its children included.
         settings: further fields of each request, such as ``temperature=0``.
 
     Raises:
@@ -59,6 +62,7 @@ class Agent(DurableAgent[[str], str]):
         tools: Sequence[Tool[..., Any]] = (),
         api: Api | None = None,
         max_turns: int = MAX_TURNS,
+        budget: Budget | None = None,
         **settings: Any,
     ) -> None:
         self.client = wrap(client)
@@ -70,7 +74,8 @@ class Agent(DurableAgent[[str], str]):
         self._settings = settings
         awaited = hasattr(client, "__aenter__")
         _check_tools(name, self.tools, awaited)
-        super().__init__(self._awaited if awaited else self._called, name)
+        called = self._awaited if awaited else self._called
+        super().__init__(called, name, Options(budget=budget))
         self.place = defined_in(sys._getframe(1).f_code)
         register(self)
 

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from agentrun.core.codec import detach, digest
-from agentrun.core.events import Event, Json
+from agentrun.core.events import Event, Json, Usage
 from agentrun.core.exact import without_secrets
 from agentrun.core.flow import Flow
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest
+from agentrun.runner import budgets
 from agentrun.runner.context import Line, blocking
 from agentrun.runner.step import Step, Wanted, open_step
 
@@ -37,7 +38,7 @@ def open_model_step(line: Line, request: ModelRequest) -> Flow[RecordedCall]:
         compared=[request.api, request.canonical],
     )
     step = yield from open_step(line, wanted)
-    call = RecordedCall(line, step)
+    call = RecordedCall(line, step, request)
     if step.outcome is not None:
         call.reply = yield blocking(partial(_read, line, step.outcome.output, step.outcome))
         line.run.learn_reply(line.scope, step.ident, step.turn, call.reply.body)
@@ -52,7 +53,9 @@ class RecordedCall:
 
     line: Line
     step: Step
+    request: ModelRequest
     reply: ModelReply | None = None
+    cap: int | None = None
 
     @property
     def recorded(self) -> ModelReply | None:
@@ -69,8 +72,9 @@ class RecordedCall:
 
     def attempt(self) -> Flow[ModelReply | None]:
         try:
+            reserved = yield from self._reserved()
             reply: ModelReply | None = yield from self.step.attempt(
-                lambda output, status: _read(self.line, output, None)
+                lambda output, status: _read(self.line, output, None), reserved
             )
         except BaseException:
             self.step.done()
@@ -79,6 +83,13 @@ class RecordedCall:
 
     def left(self) -> None:
         self.step.done()
+
+    def _reserved(self) -> Flow[Usage | None]:
+        if not self.step.run.budgeted:
+            return None
+        granted = yield from budgets.reserve(self.step, self.request)
+        self.cap = granted.cap
+        return granted.usage
 
     def failed(self, failure: CallFailed, retry_in: float) -> None:
         error = {

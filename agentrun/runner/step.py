@@ -83,8 +83,12 @@ class Step:
 
     # -- attempts ------------------------------------------------------------------------------
 
-    def attempt(self, adopt: Callable[[Json, str], Any] | None = None) -> Flow[Any]:
+    def attempt(
+        self, adopt: Callable[[Json, str], Any] | None = None, reserved: Usage | None = None
+    ) -> Flow[Any]:
         """Begin an attempt: its intent is durable, and the lease good, when this returns.
+
+        ``reserved`` is what a budget has set aside for it, and is recorded with the intent.
 
         Returns what ``adopt`` makes of an earlier attempt's late answer, if one is there: then
         nothing may be sent. Raises Interrupt when the run may not go on here.
@@ -93,7 +97,7 @@ class Step:
         self.attempts += 1
         self.started_at = datetime.now(UTC)
         if self.wanted.effect != "read":
-            yield self.run.durable(self.run.append(self._event("attempt_started")))
+            yield self.run.durable(self.run.append(self._event("attempt_started", usage=reserved)))
             if self.attempts > 1 and adopt is not None:
                 late = yield from self._late(self.attempts - 1)
                 if late is not None:

@@ -7,6 +7,7 @@ Threads and connections are started when first needed, so that reading a transcr
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import threading
@@ -21,6 +22,7 @@ from uuid import UUID, uuid4, uuid5
 import psycopg
 
 from agentrun.core import points
+from agentrun.core.budget import Budget
 from agentrun.core.codec import Codec, decode, encode, plain
 from agentrun.core.errors import (
     ConfigError,
@@ -70,6 +72,7 @@ class Database:
         self._idle: list[DeadlineConnection] = []
         self._guard = threading.Lock()
         self._claiming = threading.Lock()
+        self.reserving = threading.Lock()  # one transaction at a time: they wait for each other
         # Runs executing in this process; the runner enters and leaves them.
         self.active: dict[UUID, Any] = {}
         self._left = threading.Condition(self._guard)
@@ -207,6 +210,7 @@ class Database:
         priority: int = 0,
         delay: float | None = None,
         parent: UUID | None = None,
+        budget: Budget | None = None,
     ) -> bool:
         """Create the run if no run has its key; return whether it was created here."""
         encoded = encode(given, at="arguments")
@@ -219,6 +223,7 @@ class Database:
             priority=priority,
             delay=delay,
             parent=parent,
+            budget=budget and json.dumps(budget.to_json()),
             worker="submit",
             batch=uuid4(),
             fingerprint=fingerprint,

@@ -111,6 +111,12 @@ WITH created AS (
     SELECT created.run_id, p.digest, p.size, p.zstd
     FROM created, unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
                          %(payload_zstd)b::bytea[]) AS p(digest, size, zstd)
+), budgeted AS (
+    INSERT INTO agentrun.budgets (
+        run_id, usd, tokens, turns, model_calls, wall, on_exhausted)
+    SELECT created.run_id, l.usd, l.tokens, l.turns, l.model_calls, l.wall, l.on_exhausted
+    FROM created, json_populate_record(NULL::agentrun.budgets, %(budget)s::text::json) l
+    WHERE %(budget)s::text IS NOT NULL
 )
 SELECT run_id FROM created
 
@@ -377,3 +383,93 @@ WHERE %(agent)s = ANY(agents) AND dead_at IS NULL AND beat_at + lease > clock_ti
 
 -- name: notify
 SELECT pg_notify('agentrun', '')
+
+-- name: lock_tree
+-- One reservation at a time in a tree of runs; until the end of the transaction.
+SELECT pg_advisory_xact_lock(hashtextextended('agentrun budget ' || agentrun.top(%(run_id)s), 0))
+
+-- name: settle_tree
+-- What the journal knows by now of the calls that were reserved in this tree.
+UPDATE agentrun.reservations v
+SET billing = o.billing,
+    usd = CASE o.billing WHEN 'confirmed' THEN o.cost WHEN 'not billed' THEN 0 ELSE v.usd END,
+    tokens = CASE WHEN o.billing = 'not billed' THEN 0
+                  ELSE coalesce(o.input_tokens + coalesce(o.output_tokens, 0), v.tokens) END
+FROM agentrun.tree(agentrun.top(%(run_id)s)) t
+JOIN agentrun.reservations u ON u.run_id = t.run_id AND u.billing = 'reserved'
+CROSS JOIN LATERAL (
+    -- an earlier attempt's answer may come late and be adopted: then this one was not sent
+    SELECT CASE WHEN j.attempt < u.attempt THEN 'not billed' ELSE agentrun.billing(
+               j.event, j.status, j.codec, j.output, j.cost, j.input_tokens) END AS billing,
+           j.cost, j.input_tokens, j.output_tokens
+    FROM agentrun.journal j
+    WHERE j.run_id = u.run_id AND j.step = u.step AND j.kind = 'model'
+      AND j.event IN ('attempt_failed', 'step_finished')
+      AND (j.attempt = u.attempt
+           OR j.attempt < u.attempt AND j.event = 'step_finished' AND j.seq > (
+               SELECT max(i.seq) FROM agentrun.journal i
+               WHERE i.run_id = u.run_id AND i.step = u.step AND i.attempt = u.attempt
+                 AND i.event = 'attempt_started'))
+    ORDER BY j.seq DESC LIMIT 1
+) o
+WHERE v.run_id = u.run_id AND v.step = u.step AND v.attempt = u.attempt
+
+-- name: budgets
+-- The budgets that hold a run, the outermost first, and what is used of each: all of its tree but
+-- the attempt that asks. Of calls that are counted, and not added up, it is no part at all.
+WITH RECURSIVE above AS (
+    SELECT r.run_id, r.parent, 0 AS height FROM agentrun.runs r WHERE r.run_id = %(run_id)s
+    UNION ALL
+    SELECT r.run_id, r.parent, a.height + 1
+    FROM above a JOIN agentrun.runs r ON r.run_id = a.parent
+)
+SELECT a.run_id, r.key, b.usd, b.tokens, b.turns, b.model_calls, b.wall, b.on_exhausted, s.*,
+       extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS used_wall
+FROM above a JOIN agentrun.budgets b USING (run_id) JOIN agentrun.runs r USING (run_id)
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(v.usd) FILTER (WHERE v.other), 0) AS used_usd,
+           coalesce(sum(v.tokens) FILTER (WHERE v.other), 0)::bigint AS used_tokens,
+           coalesce(sum(v.usd) FILTER (WHERE v.other AND v.billing <> 'confirmed'), 0) AS open_usd,
+           count(DISTINCT (v.run_id, v.turn)) FILTER (
+               WHERE (v.run_id, v.turn) IS DISTINCT FROM (%(run_id)s::uuid, %(turn)s::int)) AS used_turns,
+           count(DISTINCT (v.run_id, v.step)) FILTER (
+               WHERE (v.run_id, v.step) <> (%(run_id)s::uuid, %(step)s::int)) AS used_model_calls,
+           coalesce(bool_or(
+               v.billing = 'reserved' AND v.owner IS NOT NULL AND v.epoch = v.epoch_now
+               AND (v.run_id, v.step) <> (%(run_id)s::uuid, %(step)s::int)), false) AS in_flight
+    FROM (
+        SELECT w.*, c.owner, c.epoch AS epoch_now,
+               (w.run_id, w.step, w.attempt)
+                   <> (%(run_id)s::uuid, %(step)s::int, %(attempt)s::int) AS other
+        FROM agentrun.tree(a.run_id) t JOIN agentrun.reservations w USING (run_id)
+        JOIN agentrun.runs c USING (run_id)
+    ) v
+) s
+ORDER BY a.height DESC
+
+-- name: reserve
+-- Again after a lost answer, and by the next owner of a run that was lost before its intent.
+INSERT INTO agentrun.reservations (run_id, step, attempt, turn, epoch, usd, tokens)
+VALUES (%(run_id)s, %(step)s, %(attempt)s, %(turn)s, %(epoch)s, %(usd)s, %(used)s)
+ON CONFLICT (run_id, step, attempt) DO UPDATE
+SET epoch = excluded.epoch, usd = excluded.usd, tokens = excluded.tokens
+WHERE reservations.epoch <= excluded.epoch AND reservations.billing = 'reserved'
+
+-- name: raise_budget
+-- Raise a budget to these limits, and tell the other runs of its tree that ask for that.
+WITH raised AS (
+    UPDATE agentrun.budgets b
+    SET usd = greatest(b.usd, l.usd), tokens = greatest(b.tokens, l.tokens),
+        turns = greatest(b.turns, l.turns), wall = greatest(b.wall, l.wall),
+        model_calls = greatest(b.model_calls, l.model_calls)
+    FROM json_populate_record(NULL::agentrun.budgets, %(budget)s::text::json) l
+    WHERE b.run_id = %(holder)s
+    RETURNING b.run_id
+)
+SELECT agentrun.send(r.key, 'approve', q.step, '{}', %(by)s, %(reason)s)
+FROM raised, agentrun.tree(%(holder)s) t JOIN agentrun.runs r USING (run_id)
+CROSS JOIN LATERAL (
+    SELECT j.step, (array_agg(j.event ORDER BY j.seq DESC))[1] AS last
+    FROM agentrun.journal j WHERE j.run_id = r.run_id AND j.kind = 'model' GROUP BY j.step
+) q
+WHERE r.status IN ('running', 'held') AND r.run_id <> %(run_id)s AND q.last = 'approval_requested'

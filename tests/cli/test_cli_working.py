@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Cli
+from command_line import Cli, Write
+
+from agentrun.testing import Provider
 
 AGENT = """
 import agentrun
@@ -83,6 +85,37 @@ def test_a_queued_run_is_cancelled(cli: Cli, agent_file: str) -> None:
     cli("submit", agent_file, "500", "--key", "k")
     assert json.loads(cli("cancel", "k", "--json").stdout) == {"key": "k", "status": "cancelled"}
     assert cli("cancel", "k").exit_code == 1
+
+
+SPENDER = """
+import os
+import agentrun
+from openai import OpenAI
+
+@agentrun.agent(budget=agentrun.Budget(model_calls=1, usd=1))
+def spender() -> str:
+    client = agentrun.wrap(OpenAI(base_url=os.environ["DOUBLE"], api_key="k"))
+    for question in ("one", "two"):
+        asked = [{"role": "user", "content": question}]
+        reply = client.chat.completions.create(model="gpt-5-mini", messages=asked)
+    return reply.choices[0].message.content
+"""
+
+
+def test_a_budget_is_raised(cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Provider() as provider:
+        monkeypatch.setenv("DOUBLE", provider.base_url)
+        file = write(SPENDER)
+        assert cli("run", file, "--key", "k").exit_code == 3
+        (waits,) = json.loads(cli("inbox", "--json").stdout)
+        assert "agentrun approve k 2 --budget model_calls=2" in waits["reason"]
+        for wrong in ("pounds=2", "usd=much", "usd=-1", "usd"):
+            assert cli("approve", "k", "2", "--budget", wrong).exit_code == 2
+        given = cli("approve", "k", "2", "--budget", "model_calls=2", "--budget", "usd=2")
+        assert given.exit_code == 0
+        assert "echo: two" in cli("resume", "k", file).stdout
+        assert "larger budget" not in cli("show", "k").stdout
+        assert "possibly billed" not in cli("show", "k").stdout
 
 
 def test_what_does_not_wait_cannot_be_approved(cli: Cli, agent_file: str) -> None:

@@ -46,7 +46,7 @@ def test_a_request_that_nobody_else_holds_is_told_its_limit() -> None:
 def test_nobody_is_asked_for_a_stump() -> None:
     almost = Spent(usd=Decimal("0.9895"))
     found = refused(Budget(usd=1), almost, Quote(1000, 4000, **PRICED))
-    assert found.reason == ("$0.9895 of $1.00 are spent, and the next call may cost $0.05")
+    assert found.reason == ("usd: $0.9895 of $1.00, and it may take $0.05")
     assert granted(Budget(usd=1), almost, Quote(1000, 50, **PRICED)).cap is None
 
 
@@ -54,17 +54,17 @@ def test_a_refusal_may_pass_while_calls_are_under_way() -> None:
     spent = Spent(usd=Decimal(1), open_usd=Decimal("0.6"), in_flight=True)
     found = refused(Budget(usd=1), spent, Quote(1, 4000, **PRICED))
     assert found.wait
-    assert "$0.60 of it not confirmed" in found.reason
+    assert "usd: $1.00 of $1.00 ($0.60 of it not confirmed)" in found.reason
 
 
 @pytest.mark.parametrize(
     ("budget", "spent", "says"),
     [
-        (Budget(turns=3), Spent(turns=3), "its 3 turns are used up"),
-        (Budget(model_calls=3), Spent(model_calls=3), "its 3 model calls are used up"),
-        (Budget(wall=60), Spent(wall=60.5), "its 60 s are over"),
-        (Budget(tokens=900), Spent(tokens=500), "500 of 900 tokens are used"),
-        (Budget(usd=1), Spent(), "price is not known"),
+        (Budget(turns=3), Spent(turns=3), "turns: 3 of 3"),
+        (Budget(model_calls=3), Spent(model_calls=3), "model_calls: 3 of 3"),
+        (Budget(wall=60), Spent(wall=60.5), "wall: 60 of 60"),
+        (Budget(tokens=900), Spent(tokens=500), "tokens: 500 of 900, and it may take 5,000"),
+        (Budget(usd=1), Spent(), "price of the model is not known"),
     ],
 )
 def test_every_limit_refuses(budget: Budget, spent: Spent, says: str) -> None:

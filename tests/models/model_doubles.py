@@ -28,6 +28,7 @@ class MemoryStep:
     attempts: int = 0
     failures: list[tuple[CallFailed, float]] = field(default_factory=list)
     prior_failures: int = 0
+    cap: int | None = None
     late: ModelReply | None = None
     interrupt: BaseException | None = None
     interrupted: bool = False

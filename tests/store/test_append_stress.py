@@ -208,7 +208,8 @@ def runs(dsn: str, number: int) -> tuple[UUID, ...]:
             given = {
                 "run_id": run, "key": str(run), "agent": "a", "worker": "submit",
                 "batch": uuid4(), "fingerprint": "", "codec": 0, "input": "{}",
-                "queue": "default", "priority": 0, "delay": None,
+                "queue": "default", "priority": 0, "delay": None, "parent": None,
+                "budget": None,
                 **payload_columns([]),
             }  # fmt: skip
             conn.execute(QUERIES["create"], given)
