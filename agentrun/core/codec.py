@@ -88,6 +88,9 @@ class Codec(IntFlag):
     REDACTED = 32  # a secret was removed from the input or the output
 
 
+_UNMARKED = Codec(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Payload:
     """A row of the table ``payloads``: ``size`` bytes of JSON text, compressed."""
@@ -97,9 +100,9 @@ class Payload:
     zstd: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
-    """A value ready to be stored.
+    """A value ready to be stored; never changed once made.
 
     ``value`` is what a reader will get back: the value given, less secrets. Fingerprint *that*,
     and a changed key or a resume that sees the redacted text is no divergence.
@@ -129,7 +132,8 @@ class Encoded:
             (self.shared, shared),
             (self.redacted, Codec.REDACTED),
         )
-        return reduce(or_, (flag for on, flag in marks if on), Codec(0))
+        marked = [flag for on, flag in marks if on]
+        return reduce(or_, marked) if marked else _UNMARKED  # `|` of flags is slow
 
 
 def encode(
@@ -146,8 +150,13 @@ def encode(
     Raises Unserialisable, and then has changed nothing.
     """
     check(value, at, MAX_DEPTH + ENVELOPE)
-    clean, redacted = redact(value)
-    text, escaped = _write(clean if pack is None else pack(clean))
+    clean, redacted = value, False
+    # What is packed is long and repeats itself: the redactor remembers its texts.
+    written = None if pack is not None else _write(value)
+    if written is None or _may_change(redact, *written):
+        clean, redacted = redact(value)
+        written = _write(clean if pack is None else pack(clean))
+    text, escaped = written
     text, payload = check_in(text, limit)
     return Encoded(text, escaped, redacted, pack is not None, payload, clean)
 
@@ -198,6 +207,11 @@ def dumps(value: Json) -> tuple[str, bool]:
     """
     check(value)
     return _write(value)
+
+
+def _may_change(redact: Redactor, text: str, escaped: bool) -> bool:
+    """Whether a value written so may hold a secret; an escaped text could spell one otherwise."""
+    return escaped or redact.may_change(text)
 
 
 def loads(text: str, escaped: bool) -> Json:
@@ -267,10 +281,14 @@ def plain(text: str) -> str:
 
 _ALWAYS_PLAIN = frozenset({str, bool, type(None)})
 _TOO_LARGE = 10**MAX_DIGITS
+_SHALLOW = 10  # levels that a value hardly ever has more of
+_INT64 = 1 << 63
 
 
 def check(value: Json, at: str = "value", depth: int = MAX_DEPTH) -> None:
     """Raise Unserialisable, naming the path below ``at``, unless ``value`` is plain finite JSON."""
+    if _is_plain(value, _SHALLOW):
+        return
     pending: list[tuple[Json, Trail, int]] = [(value, (None, at), depth)]
     while pending:
         item, trail, left = pending.pop()
@@ -286,6 +304,30 @@ def check(value: Json, at: str = "value", depth: int = MAX_DEPTH) -> None:
         for key, child in _children(item, trail):
             if type(child) not in _ALWAYS_PLAIN:
                 pending.append((child, (trail, key), left - 1))
+
+
+def _is_plain(item: Json, levels: int) -> bool:
+    """Whether an ordinary value is plain JSON, told quickly; False: look closer."""
+    kind = type(item)
+    if kind is dict:
+        if levels == 0:
+            return False
+        for key, child in item.items():
+            if type(key) is not str:
+                return False
+            if type(child) not in _ALWAYS_PLAIN and not _is_plain(child, levels - 1):
+                return False
+        return True
+    if kind is list:
+        if levels == 0:
+            return False
+        for child in item:
+            if type(child) not in _ALWAYS_PLAIN and not _is_plain(child, levels - 1):
+                return False
+        return True
+    if kind is int:
+        return bool(-_INT64 < item < _INT64)
+    return kind in _ALWAYS_PLAIN or (kind is float and math.isfinite(item))
 
 
 def _children(item: Json, trail: Trail) -> Iterable[tuple[str | int, Json]]:
@@ -355,20 +397,31 @@ def canonical(value: Json, *, sort: bool = False) -> bytes:
     Raises Unserialisable for what JSON cannot hold, but does not look for keys that are no
     strings: `check` a value that nobody has checked.
     """
+    return _bytes(*_written(value, sort=sort))
+
+
+def _written(value: Json, *, sort: bool) -> tuple[str, bool]:
     try:
-        text, escaped = _write(value, sort=sort)
+        return _write(value, sort=sort)
     except (TypeError, ValueError):
         check(value)
         raise
+
+
+def _bytes(text: str, escaped: bool) -> bytes:
     return text.encode() + b"\0" * escaped
 
 
-def fingerprint(value: Json) -> str:
+def fingerprint(value: Json, redact: Redactor | None = None) -> str:
     """32 hex digits that are equal for equal values, however their keys are ordered.
 
-    1, 1.0 and True are three values, and so are 0.0 and -0.0.
+    1, 1.0 and True are three values, and so are 0.0 and -0.0. With ``redact``, of the value
+    without secrets.
     """
-    return digest(canonical(value, sort=True))
+    written = _written(value, sort=True)
+    if redact is not None and _may_change(redact, *written):
+        written = _write(redact(value)[0], sort=True)
+    return digest(_bytes(*written))
 
 
 # -- claim checks --------------------------------------------------------------------------------

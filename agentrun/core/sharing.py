@@ -5,16 +5,16 @@
 ``{"$prefix": digest, "then": [what is new]}``. A key of the value's own that begins with ``$``
 gets one more.
 
-Rows must be fed in journal order, each once: `pack` or `unpack` for a shared one, `learn` for
-one that was stored whole. Then writer and reader hold the same tables, because unpacking is
-looking up and then doing what packing did.
+Rows must be fed in journal order, each once: `pack` or `unpack` for a shared one, `learn` or
+`learn_later` for one that was stored whole. Then writer and reader hold the same tables, because
+unpacking is looking up and then doing what packing did.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, TypeGuard
 
-from agentrun.core.codec import Undecodable, canonical, digest
+from agentrun.core.codec import Undecodable, canonical, digest, loads
 from agentrun.core.events import Json
 
 __all__ = ["MIN_SIZE", "Shared"]
@@ -42,6 +42,7 @@ class Shared:
         self._links: dict[str, _Link] = {}
         self._new_nodes: dict[str, Json] = {}
         self._new_links: dict[str, _Link] = {}
+        self._to_learn: list[tuple[str, bool]] = []
 
     def pack(self, value: Json) -> Json:
         """``value`` with references to what is known, which from now on it is.
@@ -50,6 +51,7 @@ class Shared:
         `codec.check`. Store the result and leave it unchanged: the tables hold parts of it. Where
         a packed row could not be stored, its Shared is of no more use.
         """
+        self._catch_up()
         self._new_nodes, self._new_links = {}, {}
         packed = self._parts(value)
         # Only now: a reader cannot look up what lies in the very value it is unpacking.
@@ -61,11 +63,25 @@ class Shared:
         """Know ``value``, which is stored whole."""
         self.pack(value)
 
+    def learn_later(self, text: str, escaped: bool) -> None:
+        """`learn` the value that is stored as this text, once a request may refer to it.
+
+        Of the text, since the value may be changed by then; a run without models never does it.
+        """
+        if len(text) >= MIN_SIZE:  # no part of a shorter one is worth a reference
+            self._to_learn.append((text, escaped))
+
+    def _catch_up(self) -> None:
+        waiting, self._to_learn = self._to_learn, []
+        for text, escaped in waiting:
+            self.learn(loads(text, escaped))
+
     def unpack(self, packed: Json) -> Json:
         """The value that `pack` replaced, built anew; from now on it is known.
 
         Raises Undecodable for a reference to something that no earlier row holds.
         """
+        self._catch_up()
         value = self._build(packed)
         self.learn(value)
         return value

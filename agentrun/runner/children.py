@@ -82,7 +82,7 @@ def open_children(key: str, events: Iterable[Event]) -> list[str]:
     """The keys of a run's child runs that have not ended, as far as its journal knows."""
     history = History()
     for event in events:
-        history.apply(event)
+        history.apply(event, event.seq, event.epoch)
     return [
         child_key(key, known.ident)
         for known in history.steps.values()

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -33,6 +31,7 @@ from agentrun.core.identity import Asked, History, Scope
 from agentrun.core.messages import reply_messages
 from agentrun.core.recorder import ModelRequest, ModelStep
 from agentrun.store.database import Database
+from agentrun.store.durable import Durable
 from agentrun.store.journal import Tail
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class RunContext:
         self.lock = threading.RLock()
         self.history = History()
         for event in events:
-            self.history.apply(event)
+            self.history.apply(event, event.seq, event.epoch)
         self.root = Scope()
         self.interrupt: Interrupt | None = None
         self._draining = False
@@ -181,13 +180,13 @@ class RunContext:
 
     # -- journal -------------------------------------------------------------------------------
 
-    def append(self, *events: Event) -> Future[None]:
+    def append(self, *events: Event) -> Durable:
         """Journal events in order and take them into the history."""
         with self.lock:
             done = self.database.writer.append(self.tail, events)
             first = self.tail.seq - len(events) + 1
             for seq, event in enumerate(events, first):
-                self.history.apply(replace(event, seq=seq, epoch=self.tail.epoch))
+                self.history.apply(event, seq, self.tail.epoch)
         return done
 
     def end(self, last: Event) -> Op[None]:
@@ -203,13 +202,13 @@ class RunContext:
             if not (self.tail.lost or self.tail.ended or isinstance(self.interrupt, LeaseLost)):
                 self.end(Event(event="handed_back", reason="interrupted"))
 
-    def durable(self, done: Future[None]) -> Op[None]:
+    def durable(self, done: Durable) -> Op[None]:
         """Wait until an append is committed. A cancelled waiter leaves the writer alone."""
         writer = self.database.writer
 
         async def wait() -> None:
             writer.hurry()
-            await asyncio.shield(asyncio.wrap_future(done))
+            await done.wait()
 
         return Op(lambda: writer.wait(done), wait)
 
@@ -308,13 +307,19 @@ def current_step() -> StepInfo:
     return _step.get() or StepInfo(key="", attempt=1, number=0)
 
 
-@contextmanager
-def on_line(line: Line | None, step: StepInfo | None = None) -> Iterator[None]:
+class on_line:
     """Execute the block as part of ``line`` (and as the body of ``step``); None: of no run."""
-    line_token, step_token = recorder.current.set(line), _step.set(step)
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_line", "_step", "_tokens")
+
+    def __init__(self, line: Line | None, step: StepInfo | None = None) -> None:
+        self._line, self._step = line, step
+
+    def __enter__(self) -> None:
+        self._tokens = recorder.current.set(self._line), _step.set(self._step)
+
+    def __exit__(self, *_error: object) -> None:
+        line_token, step_token = self._tokens
         recorder.current.reset(line_token)
         _step.reset(step_token)
 

@@ -138,18 +138,28 @@ def _invoke(line: Line, step: Step, body: Body, connection: Any) -> Op[Any]:
     async def call_async() -> Any:
         with on_line(inside, info):
             points.reach("body", "before")
-            try:
-                async with asyncio.timeout(body.timeout) as limit:
-                    value = body.call(info)
-                    value = await value if inspect.isawaitable(value) else value
-            except TimeoutError:
-                if not limit.expired():
-                    raise  # the function's own
-                raise _too_long(step.wanted.name, body.timeout) from None
+            if body.timeout is None:
+                value = await _awaited(body.call(info))
+            else:
+                value = await _in_time_async(body, info, step.wanted.name)
             points.reach("body", "after")
         return value
 
     return Op(call_sync, call_async)
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _in_time_async(body: Body, info: StepInfo, name: str) -> Any:
+    try:
+        async with asyncio.timeout(body.timeout) as limit:
+            return await _awaited(body.call(info))
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the function's own
+        raise _too_long(name, body.timeout) from None
 
 
 def _in_time(call: Callable[[], Any], timeout: float, name: str) -> Any:

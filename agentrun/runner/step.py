@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +29,6 @@ from agentrun.core.identity import (
     scope_of,
     step_key,
 )
-from agentrun.core.secrets import redact
 from agentrun.runner import doubt
 from agentrun.runner.context import Line, Performer, RunContext, blocking, goes_on, performer
 from agentrun.runner.waiting import pause
@@ -57,8 +56,7 @@ class Wanted:
     @property
     def fingerprint(self) -> str:
         compared = self.asked if self.compared is None else self.compared
-        # Of the value without secrets: that is what a resume reads back.
-        return fingerprint_step(self.kind, self.name, redact(compared)[0])
+        return fingerprint_step(self.kind, self.name, compared)
 
 
 @dataclass(eq=False)
@@ -148,7 +146,7 @@ class Step:
     def took(self, event: Event, seq: int) -> None:
         """Take in an event that went into the journal by another way: its transaction's own."""
         with self.run.lock:
-            self.run.history.apply(replace(event, seq=seq, epoch=self.run.tail.epoch))
+            self.run.history.apply(event, seq, self.run.tail.epoch)
         if event.event == "step_finished":
             self.over(event)
 
@@ -214,22 +212,21 @@ class Step:
             if outcome
             else (event == "attempt_started" and self.attempts == 1)
         )
+        columns.setdefault("key", self.key)
         return Event(
-            **{
-                "event": event,
-                "step": self.number,
-                "turn": self.turn,
-                "kind": self.wanted.kind,
-                "name": self.wanted.name,
-                "ident": self.ident,
-                "attempt": (self.adopted if outcome else None) or max(1, self.attempts),
-                "effect": self.wanted.effect,
-                "key": self.key,
-                "fingerprint": self.fingerprint,
-                "overlapping": self.overlapping,
-                **({"input": self.wanted.asked, "has_input": True} if tells else {}),
-                **columns,
-            }
+            event=event,
+            step=self.number,
+            turn=self.turn,
+            kind=self.wanted.kind,
+            name=self.wanted.name,
+            ident=self.ident,
+            attempt=(self.adopted if outcome else None) or max(1, self.attempts),
+            effect=self.wanted.effect,
+            fingerprint=self.fingerprint,
+            overlapping=self.overlapping,
+            input=self.wanted.asked if tells else None,
+            has_input=tells,
+            **columns,
         )
 
 
@@ -243,8 +240,9 @@ def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
     run = line.run
     with run.lock:
         run.check(line.scope)
-        _leave_behind(line)
-        step, known = _placed(line, wanted)
+        me = performer()
+        _leave_behind(line, me)
+        step, known = _placed(line, wanted, me)
     while not _taken(step):
         # The body of an attempt that timed out still performs it: its outcome is this one's.
         yield pause(_JOIN)
@@ -263,12 +261,12 @@ def open_step(line: Line, wanted: Wanted) -> Flow[Step]:
     return step
 
 
-def _leave_behind(line: Line) -> None:
+def _leave_behind(line: Line, me: Performer) -> None:
     """Whoever asks for the next step of a scope is done with the last, whatever became of it.
 
     So is the code that began a task, or entered a branch, once that has ended.
     """
-    run, me = line.run, performer()
+    run = line.run
     for number in [n for n, who in line.scope.active.items() if who == me]:
         del line.scope.active[number]
     for step in list(run.under_way.values()):
@@ -306,12 +304,12 @@ def _taken(step: Step) -> bool:
         return True
 
 
-def _placed(line: Line, wanted: Wanted) -> tuple[Step, Known | None]:
+def _placed(line: Line, wanted: Wanted, me: Performer) -> tuple[Step, Known | None]:
     run, scope, history = line.run, line.scope, line.run.history
     fingerprint = wanted.fingerprint
-    place = _place(line, wanted, fingerprint)
+    place = _place(line, wanted, fingerprint, me)
     try:
-        check_same(place, wanted.kind, wanted.name, fingerprint, redact(wanted.asked)[0])
+        check_same(place, wanted.kind, wanted.name, fingerprint, wanted.asked)
     except Diverging as diverging:
         if run.on_divergence != "accept":
             raise run.stop(diverging) from None
@@ -350,7 +348,7 @@ def _placed(line: Line, wanted: Wanted) -> tuple[Step, Known | None]:
     return step, known
 
 
-def _place(line: Line, wanted: Wanted, fingerprint: str) -> Place:
+def _place(line: Line, wanted: Wanted, fingerprint: str, me: Performer) -> Place:
     if wanted.call is not None:
         return place_call(line.run.history, line.scope, wanted.call)
     return place_next(
@@ -360,7 +358,7 @@ def _place(line: Line, wanted: Wanted, fingerprint: str) -> Place:
         wanted.name,
         wanted.effect,
         fingerprint,
-        performer(),
+        me,
     )
 
 

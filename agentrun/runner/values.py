@@ -76,6 +76,7 @@ class Arguments:
         self.wants_key = KEY_PARAMETER in self.signature.parameters
         hints = _hints(function)
         fields: dict[str, Any] = {}
+        self._stored: dict[str, Result] = {}
         for name, parameter in self.signature.parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise ConfigError(
@@ -87,9 +88,13 @@ class Arguments:
                 # An alias, so that names pydantic keeps for itself ("schema", "_x") work too.
                 field = Field(default=given, alias=name)
                 fields[f"p{len(fields)}"] = (hints.get(name, Any), field)
+                self._stored[name] = Result(hints.get(name, Any))
         self.names = [field[1].alias for field in fields.values()]
         config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", **_FAITHFUL)
         self.model: type[BaseModel] = make_model(function.__name__, __config__=config, **fields)
+        self._fields = list(fields)
+        kinds = [parameter.kind for parameter in self.signature.parameters.values()]
+        self._by_position = not self.wants_key and inspect.Parameter.KEYWORD_ONLY not in kinds
         self.result = Result(hints.get("return", Any))
         self._null_is_default = {
             name
@@ -99,6 +104,8 @@ class Arguments:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by name, with defaults. Raises TypeError like the function itself."""
+        if self._by_position and not kwargs and len(args) == len(self.names):
+            return dict(zip(self.names, args, strict=True))
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return {name: bound.arguments[name] for name in self.names if name in bound.arguments}
@@ -112,14 +119,12 @@ class Arguments:
         checked = self.model.model_validate({n: v for n, v in values.items() if n not in omitted})
         return {
             name: getattr(checked, field)
-            for name, field in zip(self.names, type(checked).model_fields, strict=True)
+            for name, field in zip(self.names, self._fields, strict=True)
         }
 
     def dump(self, values: dict[str, Any]) -> dict[str, Json]:
         """Typed values as JSON. Raises a ValueError for what JSON cannot hold."""
-        fields = zip(self.names, self.model.model_fields, strict=True)
-        built = self.model.model_construct(**{field: values[name] for name, field in fields})
-        return built.model_dump(mode="json", by_alias=True, warnings=False)
+        return {name: result.encode(values[name]) for name, result in self._stored.items()}
 
     def call_with(self, values: dict[str, Any], key: str) -> tuple[list[Any], dict[str, Any]]:
         """How to call the function: positional-only parameters by position, others by name."""

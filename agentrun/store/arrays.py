@@ -37,15 +37,15 @@ class Array:
         """The array as Postgres reads it."""
         if not self.values:
             return _HEADER.pack(0, 0, self.element, 0, 1)[:12]
-        encode = type(self).encode
+        encode, length = type(self).encode, _LENGTH.pack
         parts = [_HEADER.pack(1, 1, self.element, len(self.values), 1)]
+        known: dict[Any, bytes] = {None: _NULL}  # most columns say few things, many times
         for value in self.values:
-            if value is None:
-                parts.append(_NULL)
-            else:
+            part = known.get(value)
+            if part is None:
                 data = encode(value)
-                parts.append(_LENGTH.pack(len(data)))
-                parts.append(data)
+                part = known[value] = length(len(data)) + data
+            parts.append(part)
         return b"".join(parts)
 
 

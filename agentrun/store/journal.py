@@ -17,11 +17,11 @@ Future, an Event) enters and leaves in Python code, and would stay locked for go
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from contextvars import Context
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -29,6 +29,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import scalar_row
 
 from agentrun.core import points
@@ -36,6 +37,7 @@ from agentrun.core.errors import LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
+from agentrun.core.state import status_after
 from agentrun.store.arrays import INT8S, UUIDS
 from agentrun.store.connection import (
     RETRY_AT_ONCE,
@@ -43,7 +45,8 @@ from agentrun.store.connection import (
     connect,
     is_transient,
 )
-from agentrun.store.rows import Row, columns, payload_columns, to_row
+from agentrun.store.durable import Durable
+from agentrun.store.rows import Asked, Row, columns, payload_columns, to_row
 from agentrun.store.sql import QUERIES, numbered
 
 LINGER = 0.002  # seconds an event that nobody waits for may wait for company
@@ -64,31 +67,10 @@ class Tail:
     worker: str
     seq: int  # the last seq taken
     shared: Shared = field(default_factory=Shared)
+    asked: Asked = field(default_factory=dict)
     lost: BaseException | None = None
     ended: BaseException | None = None  # the last event of this claim is queued: no more follow
     reserved: int | None = None  # the seq that a `transaction` tool is about to fill
-
-
-class Durable(Future[None]):
-    """Done when its events are committed. It cannot be cancelled: asyncio would try to.
-
-    Threads read ``settled`` and ``error``; the Future itself is for async callers.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.settled = False
-        self.error: BaseException | None = None
-        self.set_running_or_notify_cancel()
-
-    def settle(self, error: BaseException | None = None) -> None:
-        if self.settled:
-            return
-        self.error, self.settled = error, True
-        if error is None:
-            self.set_result(None)
-        else:
-            self.set_exception(error)
 
 
 @dataclass(eq=False)
@@ -97,6 +79,7 @@ class _Entry:
     first: int  # seq
     rows: list[Row]
     done: Durable = field(default_factory=Durable)
+    queued_at: float = field(default_factory=time.monotonic)
 
     def ready(self) -> bool:
         return self.tail.reserved is None or self.first < self.tail.reserved
@@ -125,6 +108,17 @@ class Batch:
             heads.setdefault(row.run_id, row.seq)
         return heads
 
+    def is_plain(self) -> bool:
+        """Whether it is one run's, moves nothing in `runs` and brings no payloads."""
+        if not self.rows:
+            return False
+        first = self.rows[0]
+        for seq, row in enumerate(self.rows, first.seq):
+            same = row.run_id == first.run_id and row.epoch == first.epoch and row.seq == seq
+            if not same or row.payloads or status_after(row.event) is not None:
+                return False
+        return True
+
     def parameters(self) -> dict[str, object]:
         payloads = [(row.run_id, payload) for row in self.rows for payload in row.payloads]
         return {
@@ -139,8 +133,31 @@ class Batch:
         parameters = self.parameters()
         return [parameters[name] for name in _APPENDED]
 
+    def plainly(self) -> list[object]:
+        """The parameters of `append_plain`, of a plain batch."""
+        first = self.rows[0]
+        parameters: dict[str, object] = {
+            **columns(self.rows),
+            "run": first.run_id,
+            "first": first.seq,
+            "its_epoch": first.epoch,
+            "its_worker": first.worker,
+            "batch": self.nonce,
+        }
+        return [parameters[name] for name in _APPENDED_PLAIN]
+
 
 _APPEND, _APPENDED = numbered(QUERIES["append"])
+_APPEND_PLAIN, _APPENDED_PLAIN = numbered(QUERIES["append_plain"])
+
+
+def append_plain(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
+    """`append` for a plain batch, on a connection in autocommit: a refusal is an error there."""
+    try:
+        inserted = psycopg.RawCursor(conn).execute(_APPEND_PLAIN, batch.plainly()).rowcount
+    except errors.UniqueViolation:
+        return set()
+    return batch.runs() if inserted else set()
 
 
 def append(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
@@ -187,11 +204,12 @@ class Sender:
         Waits as long as the database is away, and says so; raises what is wrong with the rows
         when they can never be sent (struct.error) or the database refuses them (psycopg.Error).
         """
+        plain = batch.is_plain()
         for attempt in _patiently():
             try:
                 conn = self.connection()
                 points.reach(self._what, "before")
-                accepted = append(conn, batch)
+                accepted = (append_plain if plain else append)(conn, batch)
                 points.reach(self._what, "after")
                 # A run may be refused because an earlier sending of this very batch is in: one
                 # whose answer was lost, or that Ctrl-C interrupted in another waiter's hands.
@@ -250,8 +268,10 @@ class Writer:
         self._flushing = threading.Lock()
         self._guard = threading.Lock()  # of the queue and of tails
         self._bell: SimpleQueue[None] = SimpleQueue()  # wakes the thread
+        self._awake = False  # the thread: it will look at the queue before it sleeps again
         self._urgent = False
         self._closed = False
+        self._company = 0  # entries in the last batch
         self._thread = threading.Thread(target=self._run, name="agentrun-writer", daemon=True)
         Context().run(self._thread.start)  # it belongs to no run
 
@@ -269,7 +289,7 @@ class Writer:
                 entry.done.settle(StoreError("the database was closed in this process"))
                 return entry.done
             entry.rows = [
-                to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared)
+                to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared, tail.asked)
                 for seq, event in enumerate(events, entry.first)
             ]
             tail.seq += len(entry.rows)
@@ -278,25 +298,35 @@ class Writer:
                 self._refuse(entry, over)
                 return entry.done
             self._queue.append(entry)
-        self._bell.put(None)
+            asleep, self._awake = not self._awake, True
+        if asleep:
+            self._bell.put(None)
         return entry.done
 
-    def wait(self, done: Future[None]) -> None:
+    def wait(self, done: Durable) -> None:
         """Block until ``done``, flushing in this thread when nobody else does."""
-        assert isinstance(done, Durable)
-        sent = True
+        alone = self._company <= 1
         while not done.settled:
-            if not sent:  # held back behind a reserved seq: the thread sends it once that is used
-                time.sleep(LINGER)
+            if self._flushing.locked():  # whoever flushes wakes those he served, and one to follow
+                done.sleep(self._flushing.locked)
+                continue
+            if not alone:  # those served with us last time have perhaps more: let them queue it
+                alone = True
+                time.sleep(0)
+                continue
             with self._flushing:
                 sent = done.settled or self._flush()
+            self._pass_on()
+            if not sent:  # held back behind a reserved seq: the thread sends it once that is used
+                time.sleep(LINGER)
         if done.error is not None:
             raise done.error
 
     def hurry(self) -> None:
         """Have the thread flush now: an async caller waits."""
-        self._urgent = True
-        self._bell.put(None)
+        if not self._urgent:
+            self._urgent = True
+            self._bell.put(None)
 
     # -- a transaction tool appends its own checkpoint ---------------------------------------
 
@@ -321,27 +351,44 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while self._until_ready():
+            while self._until_due():
                 with self._flushing:
-                    self._flush()
+                    # A sync caller who flushed meanwhile left perhaps only what was queued just
+                    # now: that will share a commit with what he waits for next.
+                    if self._patience() <= 0:
+                        self._flush()
+                self._pass_on()
         finally:
             with self._flushing:
                 self._abandon(StoreError("the journal writer has stopped in this process"))
 
-    def _until_ready(self) -> bool:
-        """Wait until something should be flushed; False: closed, and nothing is left."""
-        while not self._closed and not self._ready():
-            self._bell.get()
-        end = time.monotonic() + LINGER
-        while not (self._urgent or self._closed) and (left := end - time.monotonic()) > 0:
+    def _until_due(self) -> bool:
+        """Sleep until something should be flushed; False: closed, and nothing is left."""
+        while (left := self._patience()) > 0:
+            if self._closed and left == math.inf:
+                return False
             with contextlib.suppress(Empty):
-                self._bell.get(timeout=left)
-        self._urgent = False
-        return not self._closed or self._ready()
+                self._bell.get(timeout=None if left == math.inf else left)
+        return True
 
-    def _ready(self) -> bool:
+    def _patience(self) -> float:
+        """Seconds until what is pending must go; none are left when an async caller waits."""
         with self._guard:
-            return bool(self._frozen) or any(entry.ready() for entry in self._queue)
+            frozen = [entry for _, entries in self._frozen for entry in entries]
+            pending = [entry.queued_at for entry in frozen + self._queue if entry.ready()]
+            if not pending:
+                self._awake = self._urgent = False
+                return math.inf
+            if self._urgent or self._closed:
+                return 0.0
+            return min(pending) + LINGER - time.monotonic()
+
+    def _pass_on(self) -> None:
+        """Wake one waiter whose events were queued meanwhile, to flush them for all who wait."""
+        with self._guard:
+            for entry in self._queue:
+                if entry.ready() and entry.done.wake():
+                    return
 
     def _freeze(self) -> None:
         """Take the next batch from the queue."""
@@ -361,7 +408,7 @@ class Writer:
                 size += sum(row.size for row in entry.rows)
             if taken:
                 self._frozen.append((Batch([row for entry in taken for row in entry.rows]), taken))
-            self._queue = kept
+            self._queue, self._urgent, self._company = kept, bool(kept), len(taken)
 
     def _flush(self) -> bool:
         """Send what is pending; False if there was nothing. Holds the flush lock.
@@ -376,7 +423,7 @@ class Writer:
         while self._frozen:
             batch, entries = self._frozen[0]
             try:
-                accepted = self._sender.send(batch)
+                accepted = self._sender.send(batch) if batch.rows else set()
             except Exception as error:
                 self._sender.close()
                 parts = self._each_alone(batch, entries, error)
@@ -409,9 +456,10 @@ class Writer:
 
     def _report(self, entries: list[_Entry], accepted: set[UUID]) -> None:
         for entry in entries:
-            if entry.tail.run_id in accepted or (not entry.rows and entry.tail.lost is None):
+            accounted = entry.tail.run_id in accepted or (not entry.rows and not entry.tail.lost)
+            if accounted or entry.done.settled:  # settled: Ctrl-C came while waiters were told
                 entry.done.settle()
-            elif not entry.done.settled:
+            else:
                 self._refuse(entry, LeaseLost(f"the run was taken over from {entry.tail.worker}"))
 
     def _refuse(self, entry: _Entry, error: BaseException) -> None:

@@ -81,6 +81,38 @@ moved AS (
 )
 SELECT run_id FROM heads
 
+-- name: append_plain
+-- `append` for a batch of one run that moves nothing in `runs` and brings no payloads, as a step
+-- has: the same look at the row before, as one condition for all rows, at a third of the price.
+-- A seq that is taken is a unique_violation, which refuses all rows: nothing is torn.
+INSERT INTO agentrun.journal (
+    run_id, seq, epoch, worker, batch,
+    event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
+    overlapping, model, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost,
+    priced_by, by, reason, wake_at, codec, input, output)
+SELECT
+    %(run)s::uuid, %(first)s::bigint + b.n - 1, %(its_epoch)s::bigint, %(its_worker)s::text,
+    %(batch)s::uuid,
+    event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
+    overlapping, model, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
+    cost::numeric, priced_by, by, reason, wake_at, codec, input::json, output::json
+FROM unnest(
+        %(event)b::text[], %(step)b::integer[], %(turn)b::integer[], %(kind)b::text[],
+        %(name)b::text[], %(ident)b::text[], %(attempt)b::integer[], %(effect)b::text[],
+        %(key)b::text[], %(status)b::text[], %(started_at)b::timestamptz[],
+        %(fingerprint)b::text[], %(overlapping)b::boolean[], %(model)b::text[],
+        %(input_tokens)b::integer[], %(output_tokens)b::integer[], %(cached_tokens)b::integer[],
+        %(reasoning_tokens)b::integer[], %(cost)b::text[], %(priced_by)b::text[], %(by)b::text[],
+        %(reason)b::text[], %(wake_at)b::timestamptz[], %(codec)b::smallint[], %(input)b::text[],
+        %(output)b::text[]
+    ) WITH ORDINALITY AS b(
+        event, step, turn, kind, name, ident, attempt, effect, key, status, started_at,
+        fingerprint, overlapping, model, input_tokens, output_tokens, cached_tokens,
+        reasoning_tokens, cost, priced_by, by, reason, wake_at, codec, input, output, n)
+WHERE EXISTS (
+    SELECT FROM agentrun.journal p
+    WHERE p.run_id = %(run)s AND p.seq = %(first)s - 1 AND p.epoch = %(its_epoch)s)
+
 -- name: settled
 -- After a lost answer and a resend: which heads carry my nonce?
 SELECT j.run_id FROM agentrun.journal j

@@ -5,12 +5,13 @@ Columns are listed once; the append statement's arrays carry their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, TypeAlias
 from uuid import UUID
 
-from agentrun.core.codec import Codec, Payload, attach, decode, encode, plain
+from agentrun.core.codec import Codec, Encoded, Payload, attach, decode, encode, plain
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
@@ -56,10 +57,9 @@ _USAGE: dict[str, type[Array]] = {
     "cost": DECIMALS,
     "priced_by": TEXTS,
 }
-_COLUMNS: dict[str, type[Array]] = {
+_STORED: dict[str, type[Array]] = {
     "run_id": UUIDS,
     "seq": INT8S,
-    "head": BOOLS,
     "epoch": INT8S,
     "worker": TEXTS,
     **_PLAIN,
@@ -67,13 +67,22 @@ _COLUMNS: dict[str, type[Array]] = {
     "codec": INT2S,
     "input": TEXTS,
     "output": TEXTS,
-    "run_status": TEXTS,
 }
+_COLUMNS: dict[str, type[Array]] = {**_STORED, "run_status": TEXTS}
 
 
-@dataclass(frozen=True, slots=True)
+# What a row holds of an event itself, in the order of the columns.
+_of_event = attrgetter(*_PLAIN)
+_of_usage = attrgetter(*_USAGE)
+_NO_USAGE = (None,) * len(_USAGE)
+# Columns that a person, a model or an exception may have filled.
+_SAID = [list(_PLAIN).index(name) for name in ("name", "ident", "key", "status", "by", "reason")]
+_SAID_OF_MODEL = list(_PLAIN).index("model")
+
+
+@dataclass(slots=True)
 class Row:
-    """One encoded event, ready to be sent any number of times."""
+    """One encoded event, ready to be sent any number of times; never changed."""
 
     event: Event
     run_id: UUID
@@ -89,10 +98,37 @@ class Row:
     def size(self) -> int:
         """About how many bytes travel."""
         values = len(self.input or "") + len(self.output or "")
-        return 200 + values + sum(len(payload.zstd) for payload in self.payloads)
+        return 200 + values + sum([len(payload.zstd) for payload in self.payloads])
+
+    def values(self) -> tuple[Any, ...]:
+        """The row as the append statement takes it, but for `head` and `run_status`."""
+        usage = self.event.usage
+        return (
+            self.run_id,
+            self.seq,
+            self.epoch,
+            self.worker,
+            *_plain(_of_event(self.event)),
+            *(_of_usage(usage) if usage is not None else _NO_USAGE),
+            self.codec,
+            self.input,
+            self.output,
+        )
 
 
-def to_row(event: Event, run_id: UUID, seq: int, epoch: int, worker: str, shared: Shared) -> Row:
+# Arguments of steps under way, by number, and how they are stored: their outcomes repeat them.
+Asked: TypeAlias = dict[int | None, tuple[Json, Encoded]]
+
+
+def to_row(
+    event: Event,
+    run_id: UUID,
+    seq: int,
+    epoch: int,
+    worker: str,
+    shared: Shared,
+    asked: Asked | None = None,
+) -> Row:
     """Encode ``event``. Called in journal order, because model requests refer to earlier text.
 
     Raises:
@@ -100,88 +136,106 @@ def to_row(event: Event, run_id: UUID, seq: int, epoch: int, worker: str, shared
     """
     # The output first: should it not be storable, `shared` has learned nothing of this row.
     came = encode(event.output, at="output") if event.has_output else None
-    given = None
-    if event.has_input:
-        given = encode(event.input, at="input", pack=shared.pack if _is_shared(event) else None)
-        if not given.shared:
-            _learn(event, given.value, shared)
+    given = _given(event, shared, {} if asked is None else asked) if event.has_input else None
     if came is not None:
-        _learn(event, came.value, shared)
+        _learn_encoded(event, came, shared)
     payloads = [encoded.payload for encoded in (given, came) if encoded and encoded.payload]
     if event.raw is not None:
         payloads.append(attach(event.raw))
-    flags = (given.as_input() if given else Codec(0)) | (came.as_output() if came else Codec(0))
+    flags = int(given.as_input() if given else 0) | int(came.as_output() if came else 0)
     return Row(
         event,
         run_id,
         seq,
         epoch,
         worker,
-        int(flags),
+        flags,
         given.text if given else None,
         came.text if came else None,
         tuple(payloads),
     )
 
 
+def _given(event: Event, shared: Shared, asked: Asked) -> Encoded:
+    """The encoded input; an outcome that repeats that of its intent is not encoded again."""
+    value, known = asked.pop(event.step, (None, None))
+    if known is not None and value is event.input:
+        return known
+    pack = shared.pack if _is_shared(event) else None
+    given = encode(event.input, at="input", pack=pack)
+    if pack is None:
+        _learn_encoded(event, given, shared)
+        if event.event == "attempt_started":
+            asked[event.step] = event.input, given
+    return given
+
+
+def _learn_encoded(event: Event, encoded: Encoded, shared: Shared) -> None:
+    large = encoded.payload is not None
+    _learn(event.effect, encoded.value, encoded.text, encoded.escaped, large, shared)
+
+
 def to_event(record: Mapping[str, Any], shared: Shared, fetch: Callable[[str], bytes]) -> Event:
     """Decode one row. Called in journal order; ``fetch`` gives a payload's bytes by digest."""
-    flags = Codec(record["codec"])
-    event = Event(
+    flags, effect = Codec(record["codec"]), record["effect"]
+    given = came = None
+    if (text := record["input"]) is not None:
+        escaped, large = Codec.INPUT_ESCAPED in flags, Codec.INPUT_PAYLOAD in flags
+        is_shared = Codec.INPUT_SHARED in flags
+        unpack = shared.unpack if is_shared else None
+        given = decode(text, escaped, fetch if large else None, unpack)
+        if not is_shared:
+            _learn(effect, given, text, escaped, large, shared)
+    if (text := record["output"]) is not None:
+        escaped, large = Codec.OUTPUT_ESCAPED in flags, Codec.OUTPUT_PAYLOAD in flags
+        came = decode(text, escaped, fetch if large else None)
+        _learn(effect, came, text, escaped, large, shared)
+    return Event(
         **{name: record[name] for name in ("run_id", "seq", "epoch", "worker", "at", *_PLAIN)},
         usage=_usage(record),
+        input=given,
+        output=came,
         has_input=record["input"] is not None,
         has_output=record["output"] is not None,
     )
-    values: dict[str, Json] = {}
-    if event.has_input:
-        values["input"] = decode(
-            record["input"],
-            Codec.INPUT_ESCAPED in flags,
-            fetch if Codec.INPUT_PAYLOAD in flags else None,
-            shared.unpack if Codec.INPUT_SHARED in flags else None,
-        )
-        if Codec.INPUT_SHARED not in flags:
-            _learn(event, values["input"], shared)
-    if event.has_output:
-        values["output"] = decode(
-            record["output"],
-            Codec.OUTPUT_ESCAPED in flags,
-            fetch if Codec.OUTPUT_PAYLOAD in flags else None,
-        )
-        _learn(event, values["output"], shared)
-    return replace(event, **values) if values else event
 
 
-def columns(rows: Iterable[Row]) -> dict[str, Array]:
-    """The append statement's arrays. Only the last status of a run in a batch moves `runs`."""
-    arrays: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+def columns(rows: Sequence[Row]) -> dict[str, Array]:
+    """The append statement's arrays. Only the last status of a run in a batch moves `runs`.
+
+    A column that is NULL in every row is an empty array: `unnest` fills up what is shorter.
+    """
+    values = zip(*[row.values() for row in rows], strict=True)
+    arrays = {name: _array(name, column) for name, column in zip(_STORED, values, strict=True)}
+    arrays["head"] = BOOLS(_heads(rows))
+    arrays["run_status"] = _array("run_status", _statuses(rows))
+    return arrays
+
+
+def _array(name: str, values: Sequence[Any]) -> Array:
+    return _COLUMNS[name](() if values.count(None) == len(values) else values)
+
+
+def _heads(rows: Sequence[Row]) -> list[bool]:
+    """Which rows are the first of their run in the batch."""
     seen: set[UUID] = set()
-    moved: dict[UUID, int] = {}
-    for index, row in enumerate(rows):
-        event, usage = row.event, row.event.usage or Usage()
-        values = (
-            row.run_id,
-            row.seq,
-            row.run_id not in seen,
-            row.epoch,
-            row.worker,
-            *(_column(getattr(event, name)) for name in _PLAIN),
-            *(getattr(usage, name) for name in _USAGE),
-            row.codec,
-            row.input,
-            row.output,
-        )
-        for array, value in zip(arrays.values(), values, strict=False):
-            array.append(value)
-        status = status_after(event)
-        arrays["run_status"].append(status)
-        if status is not None:
-            if row.run_id in moved:
-                arrays["run_status"][moved[row.run_id]] = None
-            moved[row.run_id] = index
+    heads = []
+    for row in rows:
+        heads.append(row.run_id not in seen)
         seen.add(row.run_id)
-    return {name: _COLUMNS[name](values) for name, values in arrays.items()}
+    return heads
+
+
+def _statuses(rows: Sequence[Row]) -> list[str | None]:
+    """The status of a run at the last row that changes it, None elsewhere."""
+    statuses: list[str | None] = [status_after(row.event) for row in rows]
+    moved: set[UUID] = set()
+    for index in range(len(rows) - 1, -1, -1):
+        if statuses[index] is not None:
+            if rows[index].run_id in moved:
+                statuses[index] = None
+            moved.add(rows[index].run_id)
+    return statuses
 
 
 def payload_columns(payloads: Sequence[Payload]) -> dict[str, Array]:
@@ -193,9 +247,15 @@ def payload_columns(payloads: Sequence[Payload]) -> dict[str, Array]:
     }
 
 
-def _column(value: Any) -> Any:
-    """Names and reasons may be anything that a model or an exception said."""
-    return plain(value) if isinstance(value, str) else value
+def _plain(values: tuple[Any, ...]) -> Sequence[Any]:
+    """Names and reasons may be anything that a model or an exception said.
+
+    One look at them all together: hardly ever is there anything to change.
+    """
+    said = "\n".join([value for n in _SAID if (value := values[n])])
+    if values[_SAID_OF_MODEL] is None and plain(said) == said:
+        return values
+    return [plain(value) if isinstance(value, str) else value for value in values]
 
 
 def _is_shared(event: Event) -> bool:
@@ -203,14 +263,20 @@ def _is_shared(event: Event) -> bool:
     return event.kind == "model"
 
 
-def _learn(event: Event, value: Json, shared: Shared) -> None:
-    """Make a stored value available to later requests.
+def _learn(
+    effect: str | None, value: Json, text: str, escaped: bool, large: bool, shared: Shared
+) -> None:
+    """Make a stored value available to later requests; a ``large`` one is not in its row's text.
 
     Not those of `transaction` steps: their row may be rolled back with the tool's own work, and
     a reference to it would point nowhere.
     """
-    if event.effect != "transaction":
+    if effect == "transaction":
+        return
+    if large:
         shared.learn(value)
+    else:
+        shared.learn_later(text, escaped)
 
 
 def _usage(record: Mapping[str, Any]) -> Usage | None:

@@ -50,6 +50,7 @@ class Plan:
     seed: int
     cut: float = 0.0  # share of calls whose connection is cut
     query: str = ""  # the append statement; "": the real one
+    alone: bool = False  # one run in each batch, so that mostly `append_plain` is sent
     storm: bool = False  # claim every run in each batch, by `append` itself
 
 
@@ -118,6 +119,8 @@ class Zombie:
         runs = list(self.plan.runs)
         self.random.shuffle(runs)
         for run in runs:
+            if self.plan.alone and planned:
+                break
             events: list[EventName] = ["attempt_started"] * self.random.randint(1, 4)
             if run in self.own and self.random.random() < 0.7:
                 seq, epoch = self.own[run]
@@ -188,7 +191,10 @@ def storm(plan: Plan, number: int) -> Told:
 
 
 def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
-    if plan.query:
+    if plan.query and plan.alone:
+        query, names = numbered(cast(LiteralString, plan.query))
+        journal._APPEND_PLAIN, journal._APPENDED_PLAIN = query, names
+    elif plan.query:
         journal._APPEND, journal._APPENDED = numbered(cast(LiteralString, plan.query))
     work: Callable[[], Told] = (
         (lambda: storm(plan, number)) if plan.storm else Zombie(plan, number).work
@@ -281,8 +287,8 @@ def seed() -> int:
 # -- the statement as it is --------------------------------------------------------------------
 
 
-def stress(dsn: str, seed: int, seconds: float) -> None:
-    plan = Plan(dsn, runs(dsn, 16), seconds, seed, cut=0.05)
+def stress(dsn: str, seed: int, seconds: float, *, alone: bool = False) -> None:
+    plan = Plan(dsn, runs(dsn, 16), seconds, seed, cut=0.05, alone=alone)
     told = play(plan, 4, kill_every=0.05)
     print(len(told.accepted), "accepted,", len(told.refused), "refused,", dict(told.count))
     assert contradictions(dsn, told) == []
@@ -298,6 +304,10 @@ def test_no_append_is_torn_lost_or_let_in_late(dsn: str, seed: int) -> None:
     stress(dsn, seed, 6.0)
 
 
+def test_no_append_of_a_lone_run_is_torn_lost_or_let_in_late(dsn: str, seed: int) -> None:
+    stress(dsn, seed, 6.0, alone=True)
+
+
 @pytest.mark.long
 def test_no_append_is_torn_lost_or_let_in_late_for_long(dsn: str, seed: int) -> None:
     stress(dsn, seed, float(os.environ.get("AGENTRUN_STRESS_SECONDS", "120")))
@@ -306,23 +316,41 @@ def test_no_append_is_torn_lost_or_let_in_late_for_long(dsn: str, seed: int) -> 
 # -- the statement weakened: these rounds must go wrong ----------------------------------------
 
 
-def without(pattern: str, replacement: str) -> str:
+def without(pattern: str, replacement: str, name: str = "append") -> str:
     """The append statement with one part of it taken out."""
-    query, changed = re.subn(pattern, replacement, QUERIES["append"], flags=re.DOTALL)
+    query, changed = re.subn(pattern, replacement, QUERIES[name], flags=re.DOTALL)
     assert changed == 1, f"the statement has no {pattern!r} any more: this test proves nothing"
     return query
 
 
-def test_without_its_look_at_the_row_before_stale_writers_get_in(dsn: str, seed: int) -> None:
-    query = without(r"WHERE head AND EXISTS \(.*?\)::int\)", "WHERE head")
+@pytest.mark.parametrize("alone", [False, True], ids=["many runs", "a lone run"])
+def test_without_its_look_at_the_row_before_stale_writers_get_in(
+    dsn: str, seed: int, alone: bool
+) -> None:
+    if alone:
+        query = without(r"WHERE EXISTS \(.*?its_epoch\)s\)", "", "append_plain")
+    else:
+        query = without(r"WHERE head AND EXISTS \(.*?\)::int\)", "WHERE head")
     deadline = time.monotonic() + BOUND
     wrong: set[str] = set()
     while not {"hole", "epoch"} & wrong:
         assert time.monotonic() < deadline, "the stress does not notice a missing fence"
-        told = play(Plan(dsn, runs(dsn, 16), 1.0, seed, query=query), 2)
+        told = play(Plan(dsn, runs(dsn, 16), 1.0, seed, query=query, alone=alone), 2)
         wrong = {rule for rule, _, _ in contradictions(dsn, told)}
         seed += 1
     print(sorted(wrong))
+
+
+def test_a_taken_seq_must_refuse_all_rows_of_a_lone_run(dsn: str, seed: int) -> None:
+    query = QUERIES["append_plain"] + "\nON CONFLICT DO NOTHING"
+    deadline = time.monotonic() + BOUND
+    wrong: list[tuple[str, str, str]] = []
+    while not wrong:
+        assert time.monotonic() < deadline, "the stress does not notice torn batches"
+        told = play(Plan(dsn, runs(dsn, 2), 1.0, seed, query=query, alone=True), 4)
+        wrong = contradictions(dsn, told)
+        seed += 1
+    print({rule for rule, _, _ in wrong})
 
 
 def test_sorted_heads_give_one_lock_order(dsn: str, seed: int) -> None:

@@ -26,6 +26,7 @@ from agentrun.core.sharing import Shared
 from agentrun.runner.context import RunContext
 from agentrun.store import embedded
 from agentrun.store.database import Database
+from agentrun.store.durable import Durable
 from agentrun.store.journal import Tail, Writer
 from agentrun.store.migrate import migrate
 from agentrun.store.rows import Row, to_row
@@ -77,6 +78,11 @@ def steps(dsn: str, run_id: UUID) -> list[int]:
             [run_id],
         )
         return [step for (step,) in found]
+
+
+def outcome(done: Durable) -> None:
+    """Wait as a task does, who flushes nothing; raise what kept the events out."""
+    asyncio.run(asyncio.wait_for(done.wait(), 60))
 
 
 def commits(dsn: str) -> int:
@@ -138,7 +144,7 @@ def test_a_future_is_done_only_when_its_events_are_durable(
     tail = claim("run")
     for step in range(1, 20):
         done = writer.append(tail, [event(step)])
-        assert done.result(60) is None  # nobody flushes but the writer's thread
+        outcome(done)  # nobody flushes but the writer's thread
         assert steps(dsn, tail.run_id)[-1] == step
 
 
@@ -148,7 +154,7 @@ def test_appending_nothing_waits_for_all_before_it(dsn: str, writer: Writer, cla
         first = writer.append(tail, [event(1)])
         nothing = writer.append(tail, [])
     writer.wait(nothing)
-    assert first.done()
+    assert first.settled
     writer.wait(writer.append(tail, []))
     writer.wait(writer.append(tail, [event(2)]))
     assert steps(dsn, tail.run_id) == [1, 2]
@@ -183,7 +189,7 @@ def test_a_stale_owner_gets_lease_lost_and_nothing_of_it_enters_the_journal(
     with pytest.raises(LeaseLost, match="taken over"):
         writer.wait(lost)
     with pytest.raises(LeaseLost):  # and from now on without asking the database
-        writer.append(stale, [event(4)]).result(0)
+        outcome(writer.append(stale, [event(4)]))
     writer.wait(writer.append(owner, [event(10)]))
 
     assert steps(dsn, stale.run_id) == [1, 10]
@@ -216,9 +222,9 @@ def test_an_answer_that_cannot_be_kept_aside_does_not_stop_the_writer(
     stale = claim("run")
     claim("run")
     with pytest.raises(LeaseLost):
-        writer.append(stale, [event(1)]).result(60)
+        outcome(writer.append(stale, [event(1)]))
     other = claim("other")
-    writer.append(other, [event(1)]).result(60)
+    outcome(writer.append(other, [event(1)]))
     writer.close()
     assert "could not be kept" in caplog.text
 
@@ -266,14 +272,14 @@ def test_no_waiter_can_cancel_what_the_writer_owes_to_others(
     async def give_up() -> None:
         with writer._flushing:
             done = writer.append(tail, [event(1)])
-            unshielded = asyncio.wrap_future(done)
-            unshielded.cancel()
+            waiter = asyncio.create_task(done.wait())
             await asyncio.sleep(0)
-        assert not done.cancelled()
-        await asyncio.to_thread(done.result, 60)
+            waiter.cancel()
+        await asyncio.wait_for(done.wait(), 60)
+        assert waiter.cancelled()
 
     asyncio.run(give_up())
-    writer.append(tail, [event(2)]).result(60)
+    outcome(writer.append(tail, [event(2)]))
     assert steps(dsn, tail.run_id) == [1, 2]
 
 
@@ -304,7 +310,7 @@ def test_a_task_may_be_cancelled_at_every_await_of_a_durable_wait(
 
 
 CHILD = """
-import os, signal, sys, threading
+import asyncio, os, signal, sys, threading
 from agentrun.core.events import Event
 from agentrun.store.database import Database
 
@@ -327,7 +333,7 @@ with Database(sys.argv[1]) as database:
             thread.join()
         except KeyboardInterrupt:
             thread.join()
-        done.result(60)
+        asyncio.run(done.wait())
     print("interrupted 300 times")
 """
 
@@ -363,7 +369,7 @@ def test_what_follows_a_reserved_seq_waits_until_it_is_used(
     for done in pending:
         writer.wait(done)
     writer.wait(writer.append(other, [event(1)]))  # other runs go on
-    assert not after.done()
+    assert not after.settled
     assert steps(dsn, tail.run_id) == [1]
 
     fill(database, tail, seq, 2)
@@ -408,7 +414,7 @@ def test_a_second_reservation_does_not_hold_back_what_it_waits_for(
         writer.unpause(tail)
         second, pending = writer.reserve(tail)
     assert pending == [between]
-    between.result(60)
+    outcome(between)
     fill(database, tail, second, 3)
     writer.unpause(tail)
     assert steps(dsn, tail.run_id) == [1, 2, 3]
@@ -424,11 +430,11 @@ def test_close_flushes_what_is_pending_and_refuses_what_comes_later(dsn: str, cl
         pending = [writer.append(tail, [event(n)]) for n in range(50) for tail in tails]
     writer.close()
 
-    assert all(done.done() and done.exception() is None for done in pending)
+    assert all(done.settled and done.error is None for done in pending)
     for tail in tails:
         assert steps(dsn, tail.run_id) == list(range(50))
     with pytest.raises(StoreError, match="closed"):
-        writer.append(tails[0], [event(99)]).result(0)
+        outcome(writer.append(tails[0], [event(99)]))
 
 
 def test_close_leaves_nobody_waiting_behind_a_seq_that_is_never_used(
@@ -440,7 +446,7 @@ def test_close_leaves_nobody_waiting_behind_a_seq_that_is_never_used(
     held = writer.append(tail, [event(2)])
     writer.close()
     with pytest.raises(StoreError, match="stopped"):
-        held.result(0)
+        outcome(held)
 
 
 # -- Postgres is killed under the writer ---------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -215,7 +216,7 @@ def interrupted(dsn: str, tail: Tail, fault: Fault, results: Any) -> None:
             except KeyboardInterrupt:
                 outcome = "interrupted"
         try:
-            done.result(60)
+            asyncio.run(asyncio.wait_for(done.wait(), 60))
             after = writer.append(tail, [Event(event="attempt_started", step=2)])
             writer.wait(after)
             results.put((outcome, "durable"))

@@ -1,0 +1,97 @@
+"""When events are committed: what threads and tasks wait for, and how a loop is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+__all__ = ["Durable"]
+
+NAP = 0.1  # seconds after which a thread looks for itself, should it not be woken
+
+
+class Durable:
+    """Whether events are committed. A thread waits by `Writer.wait`, a task by `wait`.
+
+    Not a Future: nobody can cancel it, and it costs a tenth of one, twice a step.
+    """
+
+    __slots__ = ("_asleep", "_waiting", "error", "settled")
+
+    def __init__(self) -> None:
+        self.settled = False
+        self.error: BaseException | None = None
+        self._waiting: list[tuple[_Loop, asyncio.Future[None]]] = []
+        self._asleep: list[threading.Lock] = []  # each held while a thread sleeps for this
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Tell everybody, from the flushing thread. The first word stands."""
+        if not self.settled:
+            self.error, self.settled = error, True
+        while self._waiting:
+            loop, task = self._waiting.pop()
+            loop.wake(task)
+        self.wake()
+
+    def sleep(self, busy: Callable[[], bool]) -> None:
+        """Let the calling thread sleep until it is woken, unless nobody is ``busy`` to do that."""
+        asleep = threading.Lock()
+        asleep.acquire()
+        self._asleep.append(asleep)
+        if not self.settled and busy():  # asked after the lock is there to be found
+            asleep.acquire(timeout=NAP)
+
+    def wake(self) -> bool:
+        """Wake the threads that sleep; False: none does."""
+        woken = bool(self._asleep)
+        while self._asleep:
+            self._asleep.pop().release()
+        return woken
+
+    async def wait(self) -> None:
+        """Wait in a task, which may be cancelled: that is nothing to the writer."""
+        if not self.settled:
+            loop = asyncio.get_running_loop()
+            task = loop.create_future()
+            self._waiting.append((_loop_of(loop), task))
+            if not self.settled:  # it looks for waiters after it is settled, and we before
+                await task
+        if self.error is not None:
+            raise self.error
+
+
+class _Loop:
+    """Wakes tasks of one event loop from another thread: those of a whole batch by one call."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call = loop.call_soon_threadsafe
+        self._ready: deque[asyncio.Future[None]] = deque()
+        self._called = False
+
+    def wake(self, task: asyncio.Future[None]) -> None:
+        self._ready.append(task)
+        if not self._called:
+            self._called = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits in it
+                self._call(self._deliver)
+
+    def _deliver(self) -> None:
+        self._called = False
+        while self._ready:
+            task = self._ready.popleft()
+            if not task.done():
+                task.set_result(None)
+
+
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+
+
+def _loop_of(loop: asyncio.AbstractEventLoop) -> _Loop:
+    found = _loops.get(loop)
+    if found is None:
+        found = _loops[loop] = _Loop(loop)
+    return found
