@@ -106,7 +106,7 @@ class Shared:
 
     def _part(self, value: Json, text: bytes | None = None) -> Json:
         """``value`` packed, or a reference; ``text`` is its canonical text where that is known."""
-        if not isinstance(value, (str, dict, list, tuple)):
+        if not isinstance(value, (str, dict, list, tuple)) or _is_short(value):
             return value
         if _is_chain(value):
             return self._chain(value)
@@ -185,6 +185,16 @@ class Shared:
 
 def _is_chain(value: Json) -> TypeGuard[list[Json]]:
     return isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], dict)
+
+
+def _is_short(value: Json) -> bool:
+    """A text that is surely shorter than `MIN_SIZE`, told without writing it: most are."""
+    return (
+        isinstance(value, str)
+        and 2 * len(value) + 2 < MIN_SIZE
+        and value.isascii()
+        and value.isprintable()
+    )
 
 
 def _own_key(key: str) -> str:

@@ -1,0 +1,1 @@
+"""What durability costs, beside others: `python -m benchmarks`."""

@@ -1,0 +1,101 @@
+"""The agents that are measured. Nothing in here, or in any figure, is private to agentrun."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+from openai import OpenAI
+
+import agentrun
+from benchmarks import sizes
+from benchmarks.text import new_text
+
+
+@agentrun.tool
+def once(n: int) -> int:
+    return n
+
+
+@agentrun.tool
+async def aonce(n: int) -> int:
+    return n
+
+
+@agentrun.tool
+async def slow(n: int) -> int:
+    await asyncio.sleep(sizes.SLEEP)
+    return n
+
+
+@agentrun.tool
+def moment() -> float:
+    return time.time()
+
+
+@agentrun.agent
+def sequential(steps: int) -> None:
+    for n in range(steps):
+        once(n)
+
+
+@agentrun.agent
+async def asequential(steps: int) -> None:
+    for n in range(steps):
+        await aonce(n)
+
+
+@agentrun.agent
+async def parallel(count: int) -> None:
+    async def one(n: int) -> int:
+        with agentrun.branch(str(n)):
+            return await slow(n)
+
+    await asyncio.gather(*(one(n) for n in range(count)))
+
+
+@agentrun.agent
+async def started() -> float:
+    """One step, which says when it began."""
+    return await asyncio.to_thread(moment)
+
+
+@agentrun.agent
+def long(steps: int, marker: str) -> float:
+    """Many steps; then it waits to be killed, or, resumed, says how long it took to be here."""
+    begun = time.perf_counter()
+    for n in range(steps):
+        once(n)
+    took = time.perf_counter() - begun
+    if not Path(marker).exists():
+        Path(marker).write_text("here")
+        time.sleep(3600)
+    return took
+
+
+@agentrun.agent
+def killed(marker: str) -> float:
+    """One step, a wait in which it is killed, and the step after, which says when it began."""
+    once(1)
+    if not Path(marker).exists():
+        Path(marker).write_text("here")
+        time.sleep(3600)
+    return moment()
+
+
+def talk(client: OpenAI, turns: int) -> None:
+    """A conversation in which every turn brings as much new text."""
+    messages: list[Any] = []
+    for turn in range(turns):
+        messages.append({"role": "user", "content": new_text(turn)})
+        answer = client.chat.completions.create(model="gpt-5-mini", messages=messages)
+        messages.append(answer.choices[0].message.model_dump(exclude_none=True))
+
+
+def ask(client: OpenAI, calls: int) -> None:
+    """Short calls, each of its own."""
+    for n in range(calls):
+        message: Any = {"role": "user", "content": f"hello {n}"}
+        client.chat.completions.create(model="gpt-5-mini", messages=[message])

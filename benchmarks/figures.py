@@ -1,0 +1,163 @@
+"""The figures: what each measures of us and of others, and what it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks import ours, sizes
+
+Values = Mapping[str, float]  # seconds (or bytes, or ratios) by what was measured
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. ``measure`` gives values by name, `agentrun` among them; ``targets`` say, from
+    the medians, what is aimed at and whether it is met."""
+
+    number: str
+    name: str  # as the peers' scripts know it
+    title: str
+    measure: Callable[[str], Values]
+    targets: Mapping[str, Callable[[Values], tuple[float, bool]]]
+    unit: str = "ms"
+    slow: bool = False  # measured once, not in every repeat
+    # What a peer's script measured, brought to the unit of ours.
+    of_peer: Callable[[Callable[[str], float], str], float] = lambda measure, dsn: measure(dsn)
+
+
+def at_most(
+    name: str, limit: float, per: str | None = None
+) -> Callable[[Values], tuple[float, bool]]:
+    """``name`` is at most ``limit``, or at most so many times ``per``."""
+
+    def met(median: Values) -> tuple[float, bool]:
+        value = median[name] / (median[per] if per else 1.0)
+        return value, value <= limit
+
+    return met
+
+
+def rate(name: str, least: float) -> Callable[[Values], tuple[float, bool]]:
+    """At least so many a second."""
+    return lambda median: (1 / median[name], 1 / median[name] >= least)
+
+
+def times_faster(peer: str, least: float) -> Callable[[Values], tuple[float, bool]]:
+    """Takes at most a ``least``-th of what the peer takes."""
+
+    def met(median: Values) -> tuple[float, bool]:
+        ratio = median[peer] / median["agentrun"]
+        return ratio, ratio >= least
+
+    return met
+
+
+def _in_round_trips(measure: Callable[[str], float], dsn: str) -> float:
+    with ours.far_away(dsn) as (far, trip):
+        return measure(far) / trip
+
+
+def _starts(dsn: str) -> Values:
+    waits = ours.starts(dsn)
+    return {"agentrun": ours.percentile(waits, 0.5), "agentrun p99": max(waits)}
+
+
+def _takeovers(dsn: str) -> Values:
+    waits = ours.takeovers(dsn)
+    return {"agentrun": ours.percentile(waits, 0.5), "agentrun worst": max(waits)}
+
+
+def _wrapped(dsn: str) -> Values:
+    plain, recorded = ours.wrapped(dsn)
+    return {"plain call": plain, "recorded call": recorded, "agentrun": recorded - plain}
+
+
+def _long(dsn: str) -> Values:
+    whole, step, key = ours.resumed(dsn)
+    return {"whole run": whole, "agentrun": step, "show": ours.shown(dsn, key)}
+
+
+FIGURES = (
+    Figure(
+        "1", "sequential", "a `once` step, one run, sync",
+        lambda dsn: {
+            "agentrun": ours.sequential(dsn),
+            "plain insert": ours.insert(dsn),
+            "pgbench": ours.pgbench(dsn, 1),
+        },
+        {"x a plain insert, at most 1.3": at_most("agentrun", 1.3, "plain insert")},
+    ),
+    Figure(
+        "2", "async", f"a `once` step, {sizes.RUNS} async runs, one process",
+        lambda dsn: {"agentrun": ours.concurrent(dsn), "pgbench": ours.pgbench(dsn, sizes.RUNS)},
+        {
+            "steps/s, at least 10,000": rate("agentrun", 10_000),
+            "x DBOS, at least 20": times_faster("dbos", 20),
+            "x Absurd, at least 10": times_faster("absurd", 10),
+        },
+    ),
+    Figure(
+        "3", "threads", f"a `once` step, {sizes.RUNS} runs in threads, one process",
+        lambda dsn: {"agentrun": ours.threads(dsn)},
+        {"x DBOS, at least 10": times_faster("dbos", 10)},
+    ),
+    Figure(
+        "4", "parallel", f"{sizes.PARALLEL} parallel tools of 50 ms in one run",
+        lambda dsn: {"agentrun": ours.parallel(dsn)},
+        {"s, at most 0.060": at_most("agentrun", 0.060)},
+    ),
+    Figure(
+        "5", "start", "submit to first step, idle worker",
+        _starts,
+        {
+            "s at the median, at most 0.005": at_most("agentrun", 0.005),
+            "s at p99, at most 0.020": at_most("agentrun p99", 0.020),
+        },
+    ),
+    Figure(
+        "6", "submitted", "a submitted one-step run, two workers, end to end",
+        lambda dsn: {"agentrun": ours.submitted(dsn)},
+        {
+            "runs/s, at least 3,000": rate("agentrun", 3_000),
+            "x DBOS, at least 10": times_faster("dbos", 10),
+        },
+    ),
+    Figure(
+        "7", "takeover", "SIGKILL to the next step in another process",
+        _takeovers,
+        {
+            "s at the median, at most 1": at_most("agentrun", 1.0),
+            "s at worst, at most 3": at_most("agentrun worst", 3.0),
+        },
+        slow=True,
+    ),
+    Figure(
+        "8, 14", "replay", f"a run of {sizes.LONG:,} steps: a replayed step, resumed whole, shown",
+        _long,
+        {
+            "s a replayed step, at most 0.00003": at_most("agentrun", 0.00003),
+            "s the whole run, at most 0.5": at_most("whole run", 0.5),
+            "s to show, at most 0.5": at_most("show", 0.5),
+            "x DBOS": times_faster("dbos", 1),
+        },
+        slow=True,
+    ),
+    Figure(
+        "9", "storage", f"{sizes.TURNS} turns of 4 KB new text: bytes stored a byte of it",
+        lambda dsn: {"agentrun": ours.storage(dsn)},
+        {"x the new text, at most 1.2": at_most("agentrun", 1.2)},
+        unit="x", slow=True,
+    ),
+    Figure(
+        "12", "wrapped", "what `wrap` adds to a model call",
+        _wrapped,
+        {"s, at most 0.001": at_most("agentrun", 0.001)},
+    ),
+    Figure(
+        "13", "distant", "round trips of a `once` step, 3 ms from the database",
+        lambda dsn: {"agentrun": ours.distant(dsn)},
+        {"round trips, at most 1.3": at_most("agentrun", 1.3)},
+        unit="x", of_peer=_in_round_trips,
+    ),
+)  # fmt: skip

