@@ -46,7 +46,7 @@ from agentrun.store.connection import (
     is_transient,
 )
 from agentrun.store.durable import Durable
-from agentrun.store.rows import Asked, Row, columns, payload_columns, to_row
+from agentrun.store.rows import Asked, Row, as_text, columns, payload_columns, to_row
 from agentrun.store.sql import QUERIES, numbered
 
 LINGER = 0.002  # seconds an event that nobody waits for may wait for company
@@ -109,8 +109,8 @@ class Batch:
         return heads
 
     def is_plain(self) -> bool:
-        """Whether it is one run's, moves nothing in `runs` and brings no payloads."""
-        if not self.rows:
+        """Whether `append_plain` can send it."""
+        if not 0 < len(self.rows) <= 2:
             return False
         first = self.rows[0]
         for seq, row in enumerate(self.rows, first.seq):
@@ -133,22 +133,15 @@ class Batch:
         parameters = self.parameters()
         return [parameters[name] for name in _APPENDED]
 
-    def plainly(self) -> list[object]:
+    def plainly(self) -> list[str | None]:
         """The parameters of `append_plain`, of a plain batch."""
-        first = self.rows[0]
-        parameters: dict[str, object] = {
-            **columns(self.rows),
-            "run": first.run_id,
-            "first": first.seq,
-            "its_epoch": first.epoch,
-            "its_worker": first.worker,
-            "batch": self.nonce,
-        }
-        return [parameters[name] for name in _APPENDED_PLAIN]
+        first, rows = self.rows[0], [as_text(row) for row in self.rows]
+        given = [str(first.run_id), str(first.seq), str(first.epoch), first.worker, str(self.nonce)]
+        return [*given, *rows[0], *rows[-1], str(len(rows))]
 
 
 _APPEND, _APPENDED = numbered(QUERIES["append"])
-_APPEND_PLAIN, _APPENDED_PLAIN = numbered(QUERIES["append_plain"])
+_APPEND_PLAIN, _ = numbered(QUERIES["append_plain"])
 
 
 def append_plain(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
@@ -271,7 +264,7 @@ class Writer:
         self._awake = False  # the thread: it will look at the queue before it sleeps again
         self._urgent = False
         self._closed = False
-        self._company = 0  # entries in the last batch
+        self._company = 0  # runs in the last batch
         self._thread = threading.Thread(target=self._run, name="agentrun-writer", daemon=True)
         Context().run(self._thread.start)  # it belongs to no run
 
@@ -408,7 +401,8 @@ class Writer:
                 size += sum(row.size for row in entry.rows)
             if taken:
                 self._frozen.append((Batch([row for entry in taken for row in entry.rows]), taken))
-            self._queue, self._urgent, self._company = kept, bool(kept), len(taken)
+            self._queue, self._urgent = kept, bool(kept)
+            self._company = len({entry.tail.run_id for entry in taken})
 
     def _flush(self) -> bool:
         """Send what is pending; False if there was nothing. Holds the flush lock.

@@ -82,36 +82,45 @@ moved AS (
 SELECT run_id FROM heads
 
 -- name: append_plain
--- `append` for a batch of one run that moves nothing in `runs` and brings no payloads, as a step
--- has: the same look at the row before, as one condition for all rows, at a third of the price.
--- A seq that is taken is a unique_violation, which refuses all rows: nothing is torn.
+-- `append` for one or two rows of one run that move nothing in `runs` and bring no payloads, as
+-- the steps of a lone run do: the same look at the row before, once for both rows, at a quarter
+-- of the price. A seq that is taken is a unique_violation, which refuses both: nothing is torn.
+-- Every parameter travels as text, so that the statement is prepared once, whatever is NULL.
 INSERT INTO agentrun.journal (
     run_id, seq, epoch, worker, batch,
     event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
-    overlapping, model, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost,
-    priced_by, by, reason, wake_at, codec, input, output)
+    overlapping, model, by, reason, wake_at, input_tokens, output_tokens, cached_tokens,
+    reasoning_tokens, cost, priced_by, codec, input, output)
 SELECT
-    %(run)s::uuid, %(first)s::bigint + b.n - 1, %(its_epoch)s::bigint, %(its_worker)s::text,
-    %(batch)s::uuid,
+    %(run)s::uuid, %(first)s::bigint + b.n, %(epoch)s::bigint, %(worker)s::text, %(batch)s::uuid,
     event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
-    overlapping, model, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-    cost::numeric, priced_by, by, reason, wake_at, codec, input::json, output::json
-FROM unnest(
-        %(event)b::text[], %(step)b::integer[], %(turn)b::integer[], %(kind)b::text[],
-        %(name)b::text[], %(ident)b::text[], %(attempt)b::integer[], %(effect)b::text[],
-        %(key)b::text[], %(status)b::text[], %(started_at)b::timestamptz[],
-        %(fingerprint)b::text[], %(overlapping)b::boolean[], %(model)b::text[],
-        %(input_tokens)b::integer[], %(output_tokens)b::integer[], %(cached_tokens)b::integer[],
-        %(reasoning_tokens)b::integer[], %(cost)b::text[], %(priced_by)b::text[], %(by)b::text[],
-        %(reason)b::text[], %(wake_at)b::timestamptz[], %(codec)b::smallint[], %(input)b::text[],
-        %(output)b::text[]
-    ) WITH ORDINALITY AS b(
-        event, step, turn, kind, name, ident, attempt, effect, key, status, started_at,
-        fingerprint, overlapping, model, input_tokens, output_tokens, cached_tokens,
-        reasoning_tokens, cost, priced_by, by, reason, wake_at, codec, input, output, n)
-WHERE EXISTS (
+    overlapping, model, by, reason, wake_at, input_tokens, output_tokens, cached_tokens,
+    reasoning_tokens, cost, priced_by, codec, input, output
+FROM (VALUES
+    (0, %(event_1)s::text, %(step_1)s::integer, %(turn_1)s::integer, %(kind_1)s::text,
+         %(name_1)s::text, %(ident_1)s::text, %(attempt_1)s::integer, %(effect_1)s::text,
+         %(key_1)s::text, %(status_1)s::text, %(started_at_1)s::timestamptz,
+         %(fingerprint_1)s::text, %(overlapping_1)s::boolean, %(model_1)s::text, %(by_1)s::text,
+         %(reason_1)s::text, %(wake_at_1)s::timestamptz, %(input_tokens_1)s::integer,
+         %(output_tokens_1)s::integer, %(cached_tokens_1)s::integer,
+         %(reasoning_tokens_1)s::integer, %(cost_1)s::numeric, %(priced_by_1)s::text,
+         %(codec_1)s::smallint, %(input_1)s::json, %(output_1)s::json),
+    (1, %(event_2)s::text, %(step_2)s::integer, %(turn_2)s::integer, %(kind_2)s::text,
+         %(name_2)s::text, %(ident_2)s::text, %(attempt_2)s::integer, %(effect_2)s::text,
+         %(key_2)s::text, %(status_2)s::text, %(started_at_2)s::timestamptz,
+         %(fingerprint_2)s::text, %(overlapping_2)s::boolean, %(model_2)s::text, %(by_2)s::text,
+         %(reason_2)s::text, %(wake_at_2)s::timestamptz, %(input_tokens_2)s::integer,
+         %(output_tokens_2)s::integer, %(cached_tokens_2)s::integer,
+         %(reasoning_tokens_2)s::integer, %(cost_2)s::numeric, %(priced_by_2)s::text,
+         %(codec_2)s::smallint, %(input_2)s::json, %(output_2)s::json)
+    ) AS b(
+        n, event, step, turn, kind, name, ident, attempt, effect, key, status, started_at,
+        fingerprint, overlapping, model, by, reason, wake_at, input_tokens, output_tokens,
+        cached_tokens, reasoning_tokens, cost, priced_by, codec, input, output)
+WHERE b.n < %(rows)s::integer AND EXISTS (
     SELECT FROM agentrun.journal p
-    WHERE p.run_id = %(run)s AND p.seq = %(first)s - 1 AND p.epoch = %(its_epoch)s)
+    WHERE p.run_id = %(run)s::uuid AND p.seq = %(first)s::bigint - 1
+      AND p.epoch = %(epoch)s::bigint)
 
 -- name: settled
 -- After a lost answer and a resend: which heads carry my nonce?

@@ -68,6 +68,7 @@ _STORED: dict[str, type[Array]] = {
     "input": TEXTS,
     "output": TEXTS,
 }
+_ITS_OWN = list(_STORED).index("event")
 _COLUMNS: dict[str, type[Array]] = {**_STORED, "run_status": TEXTS}
 
 
@@ -210,6 +211,11 @@ def columns(rows: Sequence[Row]) -> dict[str, Array]:
     arrays["head"] = BOOLS(_heads(rows))
     arrays["run_status"] = _array("run_status", _statuses(rows))
     return arrays
+
+
+def as_text(row: Row) -> list[str | None]:
+    """What `append_plain` takes of a row, in its order: the columns of the event itself."""
+    return [None if value is None else str(value) for value in row.values()[_ITS_OWN:]]
 
 
 def _array(name: str, values: Sequence[Any]) -> Array:

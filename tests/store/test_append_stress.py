@@ -121,7 +121,8 @@ class Zombie:
         for run in runs:
             if self.plan.alone and planned:
                 break
-            events: list[EventName] = ["attempt_started"] * self.random.randint(1, 4)
+            most = 2 if self.plan.alone else 4
+            events: list[EventName] = ["attempt_started"] * self.random.randint(1, most)
             if run in self.own and self.random.random() < 0.7:
                 seq, epoch = self.own[run]
                 if self.random.random() < 0.1:
@@ -192,8 +193,7 @@ def storm(plan: Plan, number: int) -> Told:
 
 def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
     if plan.query and plan.alone:
-        query, names = numbered(cast(LiteralString, plan.query))
-        journal._APPEND_PLAIN, journal._APPENDED_PLAIN = query, names
+        journal._APPEND_PLAIN, _ = numbered(cast(LiteralString, plan.query))
     elif plan.query:
         journal._APPEND, journal._APPENDED = numbered(cast(LiteralString, plan.query))
     work: Callable[[], Told] = (
@@ -328,7 +328,7 @@ def test_without_its_look_at_the_row_before_stale_writers_get_in(
     dsn: str, seed: int, alone: bool
 ) -> None:
     if alone:
-        query = without(r"WHERE EXISTS \(.*?its_epoch\)s\)", "", "append_plain")
+        query = without(r"AND EXISTS \(.*?epoch\)s::bigint\)", "", "append_plain")
     else:
         query = without(r"WHERE head AND EXISTS \(.*?\)::int\)", "WHERE head")
     deadline = time.monotonic() + BOUND

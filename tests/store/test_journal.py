@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,36 @@ def test_a_batch_has_a_limit_and_what_is_over_it_follows_in_order(
         writer.wait(done)
     assert steps(dsn, tail.run_id) == list(range(2_500))
     assert commits(dsn) == 2 + 2  # created, claimed, and two batches
+
+
+def test_one_row_is_stored_alike_alone_and_among_others(
+    dsn: str, writer: Writer, claim: Claim
+) -> None:
+    at = datetime(2026, 11, 24, 12, 30, 15, 250_000, tzinfo=UTC)
+    usage = Usage(1, 2, 3, 4, Decimal("0.00120"), "a list")
+    full = Event(
+        event="step_finished", step=70_000, turn=2, kind="model", name="na\0me", ident="b:é/1",
+        attempt=3, effect="once", key="k", status="ok", started_at=at, fingerprint="f" * 32,
+        overlapping=True, model="m", usage=usage, by="ada", reason="'\"\\", wake_at=at,
+        input={"a": [1.5, None, "\ud83d\ude00"]}, has_input=True,
+        output="\0\ud800", has_output=True,
+    )  # fmt: skip
+    bare = Event(event="attempt_started")
+    alone, among, other = claim("alone"), claim("among"), claim("other")
+    writer.wait(writer.append(alone, [full, bare]))
+    with writer._flushing:
+        waited = writer.append(among, [full, bare])
+        writer.append(other, [bare])
+    writer.wait(waited)
+    with psycopg.connect(dsn) as conn:
+        stored = conn.execute(
+            "SELECT run_id, to_jsonb(j) - '{run_id,batch,at,worker}'::text[]"
+            " FROM agentrun.journal j WHERE run_id = ANY(%s) AND seq > 2 ORDER BY run_id, seq",
+            [[alone.run_id, among.run_id]],
+        ).fetchall()
+    rows = {run: [row for of, row in stored if of == run] for run, _ in stored}
+    assert len(rows[alone.run_id]) == 2
+    assert rows[alone.run_id] == rows[among.run_id]
 
 
 # -- the stale owner -----------------------------------------------------------------------------
