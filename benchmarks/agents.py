@@ -35,6 +35,11 @@ def moment() -> float:
     return time.time()
 
 
+@agentrun.tool
+async def amoment() -> float:
+    return time.time()
+
+
 @agentrun.agent
 def sequential(steps: int) -> None:
     for n in range(steps):
@@ -59,7 +64,7 @@ async def parallel(count: int) -> None:
 @agentrun.agent
 async def started() -> float:
     """One step, which says when it began."""
-    return await asyncio.to_thread(moment)
+    return await amoment()
 
 
 @agentrun.agent

@@ -99,7 +99,7 @@ def create(
         given["budget"] = options.budget.to_json()
     if options.deadline is not None:
         given["deadline"] = options.deadline
-    yield blocking(
+    created: bool = yield blocking(
         lambda: database.create(
             key,
             agent.name,
@@ -112,6 +112,8 @@ def create(
             budget=options.budget,
         )
     )
+    if created:
+        return
     run: dict[str, Any] = yield blocking(lambda: database.find(key))
     if run["agent"] != agent.name:
         raise RunConflict(

@@ -82,7 +82,9 @@ class Handle(Generic[R]):
         while True:
             run = yield blocking(partial(self._database.find, self.key))
             if run["status"] in ("done", "failed", "cancelled"):
-                return self._decode(ended(self.key, (yield blocking(self._events))[-1]))
+                journal = partial(self._database.events, run["run_id"])
+                events, _ = yield blocking(journal)
+                return self._decode(ended(self.key, events[-1]))
             if run["status"] == "held" and not run["due"]:
                 raise run_held(self.key, run["reason"], run["open_doubt"])
             if end is not None and time.monotonic() >= end:
