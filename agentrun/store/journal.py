@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import UUID, uuid4
@@ -97,6 +98,7 @@ class Batch:
     rows: list[Row]
     nonce: UUID = field(default_factory=uuid4)
 
+    @cached_property
     def runs(self) -> set[UUID]:
         """The runs that have rows in the batch."""
         return {row.run_id for row in self.rows}
@@ -114,7 +116,7 @@ class Batch:
             return False
         first = self.rows[0]
         for seq, row in enumerate(self.rows, first.seq):
-            same = row.run_id == first.run_id and row.epoch == first.epoch and row.seq == seq
+            same = row.run_id is first.run_id and row.epoch == first.epoch and row.seq == seq
             if not same or row.payloads or status_after(row.event) is not None:
                 return False
         return True
@@ -150,7 +152,7 @@ def append_plain(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
         inserted = psycopg.RawCursor(conn).execute(_APPEND_PLAIN, batch.plainly()).rowcount
     except errors.UniqueViolation:
         return set()
-    return batch.runs() if inserted else set()
+    return batch.runs if inserted else set()
 
 
 def append(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
@@ -206,7 +208,7 @@ class Sender:
                 points.reach(self._what, "after")
                 # A run may be refused because an earlier sending of this very batch is in: one
                 # whose answer was lost, or that Ctrl-C interrupted in another waiter's hands.
-                return accepted if accepted == batch.runs() else accepted | self.settled(batch)
+                return accepted if accepted == batch.runs else accepted | self.settled(batch)
             except RETRY_AT_ONCE:
                 continue  # the whole statement was rolled back; it decides anew
             except Exception as error:
@@ -402,7 +404,7 @@ class Writer:
             if taken:
                 self._frozen.append((Batch([row for entry in taken for row in entry.rows]), taken))
             self._queue, self._urgent = kept, bool(kept)
-            self._company = len({entry.tail.run_id for entry in taken})
+            self._company = len({id(entry.tail) for entry in taken})
 
     def _flush(self) -> bool:
         """Send what is pending; False if there was nothing. Holds the flush lock.
