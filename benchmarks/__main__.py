@@ -27,7 +27,7 @@ import psycopg
 import agentrun
 from benchmarks import ours
 from benchmarks.dsn import url
-from benchmarks.figures import FIGURES, Figure
+from benchmarks.figures import FIGURES, Figure, median_of
 from benchmarks.peers import PEERS, Peer
 
 _SETTINGS = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers",
@@ -139,7 +139,7 @@ def _print(figure: Figure, values: dict[str, list[float]]) -> None:
     reached = {}
     for target, met in figure.targets.items():
         try:
-            value, ok = met(median)
+            value, ok = met(values)
         except KeyError:
             continue  # the peer was left out
         reached[target] = {"value": round(value, 5), "met": ok}
@@ -150,7 +150,7 @@ def _print(figure: Figure, values: dict[str, list[float]]) -> None:
     scale = 1000 if figure.unit == "ms" else 1
     for name, found in values.items():
         spread = f"[{min(found) * scale:.3f} … {max(found) * scale:.3f}]" if found[1:] else ""
-        ratio = median[name] / median["agentrun"]
+        ratio = median_of(found, values["agentrun"])
         beside = "" if name == "agentrun" else f"{ratio:8.1f} x agentrun"
         print(
             f"        {name:16} {median[name] * scale:10.3f} {figure.unit:2} {spread:24} {beside}"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 from openai import OpenAI
 
 import agentrun
 from benchmarks import sizes
 from benchmarks.text import new_text
+
+INSERT: LiteralString = "INSERT INTO plain (v) VALUES (%s)"
+WORDS = "x" * 200
 
 
 @agentrun.tool
@@ -44,6 +48,26 @@ async def amoment() -> float:
 def sequential(steps: int) -> None:
     for n in range(steps):
         once(n)
+
+
+@agentrun.agent
+def alternating(steps: int, turns: int, dsn: str) -> list[float]:
+    """Steps and plain inserts in turns, so that both have the same disk; seconds of each."""
+    spent = [0.0, 0.0]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE TABLE IF NOT EXISTS plain (n bigserial PRIMARY KEY, v text)")
+        for _ in range(10):
+            conn.execute(INSERT, [WORDS])
+        for turn in range(turns):
+            for measured in (0, 1):
+                begun = time.perf_counter()
+                for n in range(steps // turns):
+                    if measured == 0:
+                        once(turn * steps + n)
+                    else:
+                        conn.execute(INSERT, [WORDS])
+                spent[measured] += time.perf_counter() - begun
+    return [seconds / steps for seconds in spent]
 
 
 @agentrun.agent
