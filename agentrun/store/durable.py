@@ -30,11 +30,11 @@ class Durable:
 
     def settle(self, error: BaseException | None = None) -> None:
         """Tell everybody, from the flushing thread. The first word stands."""
-        if not self.settled:
+        again = self.settled  # Ctrl-C came while this told somebody: it is told all once more
+        if not again:
             self.error, self.settled = error, True
-        while self._waiting:
-            loop, task = self._waiting.pop()
-            loop.wake(task)
+        for loop, task in self._waiting:
+            loop.wake(task, surely=again)
         self.wake()
 
     def sleep(self, busy: Callable[[], bool]) -> None:
@@ -47,9 +47,11 @@ class Durable:
 
     def wake(self) -> bool:
         """Wake the threads that sleep; False: none does."""
-        woken = bool(self._asleep)
-        while self._asleep:
-            self._asleep.pop().release()
+        woken = False
+        with contextlib.suppress(IndexError):  # another thread may be at it
+            while True:
+                self._asleep.pop().release()
+                woken = True
         return woken
 
     async def wait(self) -> None:
@@ -72,9 +74,9 @@ class _Loop:
         self._ready: deque[asyncio.Future[None]] = deque()
         self._called = False
 
-    def wake(self, task: asyncio.Future[None]) -> None:
+    def wake(self, task: asyncio.Future[None], *, surely: bool) -> None:
         self._ready.append(task)
-        if not self._called:
+        if surely or not self._called:
             self._called = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits in it
                 self._call(self._deliver)
