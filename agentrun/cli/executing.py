@@ -32,6 +32,10 @@ __all__ = [
     "submit",
 ]
 
+# Seconds between looks whether a signal came. One that came while the process was stopped may be
+# given to any thread, and does not wake the main one, which has to handle it.
+_LOOK = 0.5
+
 
 def run(target: str, args: list[str], key: str | None, *, as_json: bool) -> None:
     """Run the agent that ``FILE:AGENT`` names with arguments from the command line."""
@@ -70,7 +74,8 @@ def serve(targets: list[str], concurrency: int, queues: list[str]) -> None:
             agents |= {name: pick(found, name, file)} if name else found
         with agentrun.Worker(agents.values(), concurrency=concurrency, queues=queues):
             note(f"worker of {', '.join(sorted(agents))}; SIGTERM or Ctrl-C drains")
-            stop.wait()
+            while not stop.wait(_LOOK):
+                pass
         note("drained")
 
 

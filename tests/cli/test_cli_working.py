@@ -42,12 +42,23 @@ def agent_file(tmp_path: Path) -> str:
 @pytest.fixture
 def working(dsn: str, agent_file: str) -> Any:
     """A worker process on that file, drained by SIGTERM."""
-    environment = os.environ | {"AGENTRUN_DATABASE_URL": dsn}
-    command = [sys.executable, "-m", "agentrun", "worker", agent_file]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = worker(dsn, agent_file)
     yield process
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    assert_drains(process)
+
+
+def worker(dsn: str, agent_file: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"AGENTRUN_DATABASE_URL": dsn}
+    command = [sys.executable, "-m", "agentrun", "worker", agent_file]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def assert_drains(process: subprocess.Popen[str]) -> None:
+    try:
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 0, told
     assert "drained" in told
 
@@ -121,3 +132,18 @@ def test_a_budget_is_raised(cli: Cli, write: Write, monkeypatch: pytest.MonkeyPa
 def test_what_does_not_wait_cannot_be_approved(cli: Cli, agent_file: str) -> None:
     cli("submit", agent_file, "500", "--key", "k")
     assert cli("approve", "k", "1").exit_code == 1
+
+
+def test_a_worker_that_was_stopped_as_it_was_told_to_end_drains_when_it_goes_on(
+    dsn: str, agent_file: str
+) -> None:
+    """The signal then comes to any of its threads, and must be noticed by the main one."""
+    processes = [worker(dsn, agent_file) for _ in range(3)]
+    for process in processes:
+        assert process.stderr is not None
+        assert "drains" in process.stderr.readline()
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+            process.send_signal(number)
+            time.sleep(0.05)  # nemesis
+    for process in processes:
+        assert_drains(process)
