@@ -27,7 +27,7 @@ import psycopg
 import pytest
 
 from agentrun.runner import agent as agents
-from agentrun.store import embedded
+from agentrun.store import connection, embedded
 from agentrun.store.migrate import migrate
 
 SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we start
@@ -162,6 +162,14 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (httpx, httpx2):
         for kind in (module.Client, module.AsyncClient):
             monkeypatch.setattr(kind, "_transport_for_url", kind._transport_for_url)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database call is given up after 0.4 s; the first of a connection after 2, libpq's least."""
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 2)
+    monkeypatch.setattr(connection.connect, "__kwdefaults__", {"deadline": 0.4})
+    monkeypatch.setattr(connection._Lent, "deadline", 0.4)
 
 
 @pytest.fixture(autouse=True)

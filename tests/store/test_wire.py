@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from invariants import assert_invariants
-from proxy import Fault, FaultProxy
+from proxy import Fault, FaultProxy, Side
 
 from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
@@ -24,8 +24,9 @@ from agentrun.store.database import Database
 from agentrun.store.journal import Batch, Sender, Tail, Writer, append
 from agentrun.store.rows import Row, to_row
 
-CUTS = [Fault.CUT_BEFORE, Fault.CUT_AFTER]
-HOLES = [Fault.BLACK_HOLE_BEFORE, Fault.BLACK_HOLE_AFTER]
+# What happens, and whether to the answer instead.
+CUTS = [(Fault.CUT_BEFORE, False), (Fault.CUT_BEFORE, True)]
+HOLES = [(Fault.STALL, False), (Fault.STALL, True)]
 
 # A dead socket is noticed after this many seconds.
 impatient = partial(connect, deadline=0.5)
@@ -71,13 +72,13 @@ def stored(dsn: str, run_id: UUID) -> list[int]:
         return [seq for (seq,) in found]
 
 
-@pytest.mark.parametrize("fault", [*CUTS, *HOLES], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(("fault", "answer"), [*CUTS, *HOLES])
 def test_a_batch_whose_answer_is_lost_is_accepted_and_there_once(
-    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail], fault: Fault
+    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail], fault: Fault, answer: bool
 ) -> None:
     one, other = claim("one"), claim("other")
     batch = Batch(rows(one, 3) + rows(other, 1))
-    proxy.arm(fault)
+    proxy.arm(fault, answer=answer)
     sender = Sender(proxy.dsn, connection=impatient)
 
     accepted = sender.send(batch)
@@ -90,14 +91,15 @@ def test_a_batch_whose_answer_is_lost_is_accepted_and_there_once(
     assert_invariants(dsn)
 
 
-@pytest.mark.parametrize("fault", CUTS, ids=lambda fault: fault.name)
-def test_every_message_of_a_send_may_be_the_one_that_is_cut(
-    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail], fault: Fault
+@pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_INSIDE, Fault.CUT_AFTER])
+@pytest.mark.parametrize("by", ["client", "server"])
+def test_every_frame_of_a_send_may_be_the_one_that_is_cut(
+    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail], fault: Fault, by: Side
 ) -> None:
     tail = claim("run")
-    for nth in range(1, 50):
+    for nth in range(1, 100):
         sender = Sender(proxy.dsn)
-        proxy.arm(fault, b"", nth=nth)
+        proxy.arm(fault, b"", nth=nth, sender=by)
         batch = Batch(rows(tail, 2))
         with connect(dsn) as conn:
             append(conn, batch)  # it is in, and the sender does not know: it has to settle, too
@@ -107,8 +109,8 @@ def test_every_message_of_a_send_may_be_the_one_that_is_cut(
         if not proxy.struck.is_set():
             break
     else:
-        raise AssertionError("no end of messages")
-    assert nth > 3
+        raise AssertionError("no end of frames")
+    assert nth > 10
     assert stored(dsn, tail.run_id) == list(range(1, tail.seq + 1))
     assert_invariants(dsn)
 
@@ -119,7 +121,7 @@ def test_a_call_on_a_dead_socket_ends_at_its_deadline(
     tail = claim("run")
     batch = Batch(rows(tail, 1))
     conn = connect(proxy.dsn, deadline=0.5)
-    proxy.arm(Fault.BLACK_HOLE_AFTER)
+    proxy.arm(Fault.STALL, answer=True)
     ended = threading.Event()
     errors: list[Exception] = []
 
@@ -181,7 +183,7 @@ def test_a_run_taken_over_after_the_lost_commit_is_not_lost_in_hindsight(
             claim("run")
         return connect(target)
 
-    proxy.arm(Fault.CUT_AFTER)
+    proxy.arm(Fault.CUT_BEFORE, answer=True)
     sender = Sender(proxy.dsn, connection=overtaken)
 
     assert sender.send(batch) == {tail.run_id}
@@ -194,13 +196,13 @@ def test_a_run_taken_over_after_the_lost_commit_is_not_lost_in_hindsight(
 # -- Ctrl-C in the thread that happens to flush ------------------------------------------------
 
 
-def interrupted(dsn: str, tail: Tail, fault: Fault, results: Any) -> None:
+def interrupted(dsn: str, tail: Tail, fault: Fault, answer: bool, results: Any) -> None:
     """A process whose main thread is interrupted by a real signal while it flushes."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with FaultProxy(dsn, late=0.5) as proxy:
         writer = Writer(proxy.dsn)
         writer._sender = Sender(proxy.dsn, connection=impatient)
-        proxy.arm(fault)
+        proxy.arm(fault, answer=answer)
 
         def interrupt() -> None:
             proxy.struck.wait()
@@ -225,14 +227,14 @@ def interrupted(dsn: str, tail: Tail, fault: Fault, results: Any) -> None:
         writer.close()
 
 
-@pytest.mark.parametrize("fault", [Fault.LATE, *HOLES], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(("fault", "answer"), [(Fault.DELAY, True), *HOLES])
 def test_an_interrupted_waiter_leaves_its_batch_to_the_next_who_finds_what_became_of_it(
-    dsn: str, claim: Callable[[str], Tail], fault: Fault
+    dsn: str, claim: Callable[[str], Tail], fault: Fault, answer: bool
 ) -> None:
     tail = claim("run")
     spawn = multiprocessing.get_context("spawn")
     results = spawn.Queue()
-    process = spawn.Process(target=interrupted, args=(dsn, tail, fault, results))
+    process = spawn.Process(target=interrupted, args=(dsn, tail, fault, answer, results))
     process.start()
 
     assert results.get(timeout=120) == ("interrupted", "durable")
