@@ -25,6 +25,7 @@ from agentrun.core.flow import run_async, run_sync
 from agentrun.core.log import logger
 from agentrun.runner import execute
 from agentrun.runner.agent import DurableAgent
+from agentrun.store.connection import connect
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
 from agentrun.store.opening import default
@@ -202,7 +203,7 @@ class Worker:
         """Wake on NOTIFY, where the connection can listen; polling is enough without."""
         while not self._stop.is_set():
             try:
-                with psycopg.connect(self._db.dsn, autocommit=True) as conn:
+                with connect(self._db.dsn) as conn:
                     conn.execute("LISTEN agentrun")
                     while not self._stop.is_set():
                         for _ in conn.notifies(timeout=0.5, stop_after=1):

@@ -39,8 +39,10 @@ class DeadlineConnection(psycopg.Connection[Any]):
     deadline: float = CALL_DEADLINE
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if timeout is not None:  # of a caller who goes on after it, such as `notifies`
+            return super().wait(gen, interval, timeout)
         try:
-            return super().wait(gen, interval, self.deadline if timeout is None else timeout)
+            return super().wait(gen, interval, self.deadline)
         except errors._WaitTimeout as error:
             raise _given_up(self, self.deadline) from error
 

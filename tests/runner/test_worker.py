@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from proxy import Fault, FaultProxy
 from test_waits import until
 
 import agentrun
@@ -41,6 +42,18 @@ def test_async_agents_share_a_loop(db: Any) -> None:
             return [await handle.aresult(timeout=30) for handle in handles]
 
     assert asyncio.run(main()) == list(range(10))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_worker_whose_listening_connection_fell_silent_stops_all_the_same(dsn: str) -> None:
+    with FaultProxy(dsn) as proxy, agentrun.connect(proxy.dsn):
+        proxy.arm(Fault.STALL, b"LISTEN", answer=True)
+        worker = agentrun.Worker([double]).start()
+        assert proxy.struck.wait(30)
+        stopping = threading.Thread(target=worker.stop, daemon=True)
+        stopping.start()
+        stopping.join(30)
+        assert not stopping.is_alive(), "it hangs"
 
 
 def test_waiting_runs_hold_no_slot(db: Any) -> None:
