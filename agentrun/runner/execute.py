@@ -226,10 +226,15 @@ class _Claim:
 
 def _why(run: dict[str, Any], life: Life | None, person: Person | None) -> str:
     if life is not None:
-        return f"took over from {life.worker}: {life.cause}"
+        return took_over(life)
     if person is not None:
         return f"resumed by {person.by}"
     return "first claim" if run["epoch"] == 0 else f"was {run['status']}"
+
+
+def took_over(life: Life) -> str:
+    """Why a run changes hands, for its journal."""
+    return f"took over from {life.worker}: {life.cause}"
 
 
 # -- one claim -----------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -25,6 +25,7 @@ from agentrun.core.flow import run_async, run_sync
 from agentrun.core.log import logger
 from agentrun.runner import execute
 from agentrun.runner.agent import DurableAgent
+from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import connect
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
@@ -67,7 +68,7 @@ class Worker:
         self._database = database
         self._stop = threading.Event()
         self._work = threading.Event()  # a hint: something may be ready
-        self._under_way: set[Future[Any]] = set()
+        self._under_way: dict[Future[Any], UUID] = {}
         self._guard = threading.Lock()
 
     # -- life ----------------------------------------------------------------------------------
@@ -149,6 +150,9 @@ class Worker:
             except (psycopg.Error, AgentrunError) as error:
                 logger.warning("the worker found no work: %s", str(error).strip())
                 taken = 0
+            except Exception:  # a worker that beats and takes no runs would help nobody
+                logger.exception("the worker found no work")
+                taken = 0
             if not taken and not self._stop.is_set():
                 self._work.wait(POLL)
                 since_sweep += POLL
@@ -167,8 +171,18 @@ class Worker:
             batch=uuid4(),
         )
         for claim in claims:
-            self._begin(claim)
+            with self._apart(claim):
+                self._begin(claim)
         return len(claims)
+
+    @contextlib.contextmanager
+    def _apart(self, run: dict[str, Any]) -> Iterator[None]:
+        """A run that cannot be taken up is parked for a person, and keeps no other from it."""
+        try:
+            yield
+        except (AgentrunError, Interrupt) as error:
+            logger.warning("run %r cannot be taken up: %s", run["key"], error)
+            self._db.hold(run, f"it cannot be taken up: {error}")
 
     def _serving(self) -> str:
         """The name of this process as a worker, with its agents on its card."""
@@ -179,25 +193,34 @@ class Worker:
         return worker
 
     def _sweep(self) -> None:
-        """Take over runs of dead workers; wake runs whose mail was overlooked."""
+        """Take over what nobody executes, of dead workers and our own; wake overlooked runs."""
         self._db.query("overlooked")
         free = self._concurrency - len(self._running())
         if free <= 0:
             return
+        worker = self._serving()
+        with self._guard:
+            here = [*self._under_way.values(), *self._db.active]
         abandoned = self._db.query(
             "abandoned",
             agents=list(self._agents),
             queues=self._queues,
-            worker=self._serving(),
+            worker=worker,
+            here=UUIDS(here),
             limit=free,
         )
         for run in abandoned:
-            owned, life = self._db.owner_of(run)
-            if owned or life is None:
-                continue
-            claimed = self._db.claim(run, f"took over from {life.worker}: {life.cause}")
-            if claimed is not None:
-                self._execute(run["key"], run["agent"], claimed)
+            with self._apart(run):
+                self._take_over(run, own=run["owner"] == worker)
+
+    def _take_over(self, run: dict[str, Any], *, own: bool) -> None:
+        owned, life = self._db.owner_of(run)
+        if owned or (life is None and not own):
+            return
+        why = "left behind by this worker" if life is None else execute.took_over(life)
+        claimed = self._db.claim(run, why)
+        if claimed is not None:
+            self._execute(run["key"], run["agent"], claimed)
 
     def _listen(self) -> None:
         """Wake on NOTIFY, where the connection can listen; polling is enough without."""
@@ -234,12 +257,12 @@ class Worker:
         else:
             future = self._pool.submit(_quiet, flow, key)
         with self._guard:
-            self._under_way.add(future)
+            self._under_way[future] = claimed[0].run_id
         future.add_done_callback(self._ended)
 
     def _ended(self, future: Future[Any]) -> None:
         with self._guard:
-            self._under_way.discard(future)
+            del self._under_way[future]
         self._work.set()
 
     def _running(self) -> list[Future[Any]]:

@@ -300,6 +300,24 @@ class Database:
         )
         return tail, [*events, head]
 
+    def hold(self, run: dict[str, Any], reason: str) -> bool:
+        """Take a run and park it for a person, whatever its journal holds; False as in `claim`."""
+        run_id: UUID = run["run_id"]
+        (last,) = self.query("tail", run_id=run_id)
+        if last["epoch"] != run["epoch"]:
+            return False
+        with self._claiming:
+            tail = Tail(run_id, last["epoch"] + 1, self._beating().worker, last["seq"])
+            events = [
+                Event(event="claimed", reason=reason),
+                Event(event="parked", status="held", reason=reason),
+            ]
+            rows = [
+                to_row(event, run_id, seq, tail.epoch, tail.worker, tail.shared)
+                for seq, event in enumerate(events, tail.seq + 1)
+            ]
+            return run_id in self._claims.send(Batch(rows))
+
     def hand_back(self, tail: Tail) -> None:
         """Let go of a claimed run that nobody executes: somebody waited for it no longer."""
         self.writer.append(tail, [Event(event="handed_back", reason="interrupted at its claim")])

@@ -389,12 +389,15 @@ FROM claimed c WHERE r.run_id = c.run_id
 RETURNING r.run_id, r.key, r.agent, c.epoch, c.seq
 
 -- name: abandoned
--- Runs of agents this worker knows whose owner has not been heard of lately.
+-- Runs of agents this worker knows whose owner has not been heard of lately; and its own that it
+-- does not execute: the answer to their claim was lost, or their last event could not be stored.
 SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason
 FROM agentrun.runs r JOIN agentrun.workers w ON w.worker = r.owner
 WHERE r.status = 'running' AND r.agent = ANY(%(agents)s) AND r.queue = ANY(%(queues)s)
-  AND r.owner <> %(worker)s
-  AND (w.dead_at IS NOT NULL OR w.beat_at < clock_timestamp() - w.lease * 0.2)
+  AND r.run_id <> ALL (%(here)b::uuid[])
+  AND CASE WHEN r.owner = %(worker)s
+      THEN r.changed_at < clock_timestamp() - interval '5 s'  -- else it is about to begin
+      ELSE w.dead_at IS NOT NULL OR w.beat_at < clock_timestamp() - w.lease * 0.2 END
 ORDER BY r.changed_at LIMIT %(limit)s
 
 -- name: overlooked

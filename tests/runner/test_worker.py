@@ -56,6 +56,32 @@ def test_a_worker_whose_listening_connection_fell_silent_stops_all_the_same(dsn:
         assert not stopping.is_alive(), "it hangs"
 
 
+@pytest.mark.usefixtures("impatient")
+def test_runs_whose_claim_was_not_answered_are_taken_all_the_same(dsn: str) -> None:
+    with FaultProxy(dsn) as proxy, agentrun.connect(proxy.dsn):
+        handles = [double.submit(n) for n in range(3)]
+        proxy.arm(Fault.CUT_BEFORE, b"SKIP LOCKED", answer=True)
+        with agentrun.Worker([double]):
+            assert [handle.result(timeout=60) for handle in handles] == [0, 2, 4]
+        assert proxy.struck.is_set()
+
+
+def test_a_run_whose_journal_cannot_be_read_is_parked_while_others_go_on(db: Any) -> None:
+    handles = [double.with_options(key=f"k{n}").submit(n) for n in range(3)]
+    with db.connection() as conn:
+        conn.execute("SET session_replication_role = replica")  # past the append-only trigger
+        damaged = '{"$ref": "lost"}'
+        conn.execute(
+            "UPDATE agentrun.journal SET codec = 16, input = %s WHERE key = 'k0'", [damaged]
+        )
+        conn.execute("RESET session_replication_role")
+    with agentrun.Worker([double]):
+        assert [handle.result(timeout=30) for handle in handles[1:]] == [2, 4]
+        until(lambda: handles[0].status() == "held")
+    with pytest.raises(agentrun.RunHeld, match="cannot be taken up: a shared value"):
+        handles[0].result()
+
+
 def test_waiting_runs_hold_no_slot(db: Any) -> None:
     @agentrun.agent
     def waits(n: int) -> Any:
