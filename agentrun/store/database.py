@@ -17,7 +17,7 @@ from contextvars import Context
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -36,30 +36,18 @@ from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
 from agentrun.store.arrays import UUIDS
-from agentrun.store.connection import (
-    DeadlineConnection,
-    is_transient,
-)
-from agentrun.store.connection import (
-    connect as open_connection,
-)
+from agentrun.store.connection import DeadlineConnection, is_transient
+from agentrun.store.connection import connect as open_connection
 from agentrun.store.journal import Batch, Sender, Tail, Writer
+from agentrun.store.keys import checked, run_id_of
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.rows import Row, payload_columns, to_event, to_row
 from agentrun.store.sql import QUERIES
 
 T = TypeVar("T")
 
-# run_id derives from the key, so that two processes that submit one key mean one run.
-_NAMESPACE = UUID("6f1a54a4-6a1c-5b0e-9f0e-a6e27a52b1d1")
 _WHOLE = 1 << 30  # bytes; a letter is stored in one piece, whatever its size
 _IDLE = 4  # connections kept open for reads
-_KEY = 2000  # bytes of a run's key: it is indexed
-
-
-def run_id_of(key: str) -> UUID:
-    """The id of the run with this key, in whichever database."""
-    return uuid5(_NAMESPACE, key.encode("utf-8", "surrogatepass").hex())
 
 
 class Database:
@@ -192,10 +180,10 @@ class Database:
 
     def find(self, key: str) -> dict[str, Any]:
         """The row of a run. Raises RunNotFound, naming what is near."""
-        rows = self.query("run", key=_text(key))
+        rows = self.query("run", key=checked(key))
         if rows:
             return rows[0]
-        near = [row["key"] for row in self.query("keys", prefix=_text(key)[:3], limit=3)]
+        near = [row["key"] for row in self.query("keys", prefix=checked(key)[:3], limit=3)]
         hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
         raise RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
 
@@ -217,7 +205,7 @@ class Database:
         row = self.query(
             "create",
             run_id=run_id_of(key),
-            key=_text(key),
+            key=checked(key),
             agent=agent,
             queue=queue,
             priority=priority,
@@ -494,16 +482,3 @@ def _rows(cursor: psycopg.Cursor[Any]) -> list[dict[str, Any]]:
 def _status(events: list[Event]) -> str:
     """What `runs` says of a run with this journal."""
     return next(status for event in reversed(events) if (status := status_after(event)))
-
-
-def _text(key: str) -> str:
-    """A run key as Postgres can hold it: NUL and lone surrogates are refused by name."""
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(f"the run key {key!r} holds a lone surrogate") from None
-    if "\x00" in key or not key:
-        raise ConfigError(f"the run key {key!r} is empty or holds a NUL character")
-    if (size := len(key.encode("utf-8"))) > _KEY:
-        raise ConfigError(f"the run key {key[:40]!r}… is too long: {size} bytes, at most {_KEY}")
-    return key

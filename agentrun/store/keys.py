@@ -1,0 +1,29 @@
+"""What names a run: its key, chosen by the caller, and the id that derives from it."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid5
+
+from agentrun.core.errors import ConfigError
+
+# run_id derives from the key, so that two processes that submit one key mean one run.
+_NAMESPACE = UUID("6f1a54a4-6a1c-5b0e-9f0e-a6e27a52b1d1")
+_KEY = 2000  # bytes of a run's key: it is indexed
+
+
+def run_id_of(key: str) -> UUID:
+    """The id of the run with this key, in whichever database."""
+    return uuid5(_NAMESPACE, key.encode("utf-8", "surrogatepass").hex())
+
+
+def checked(key: str) -> str:
+    """A run key as Postgres can hold it: NUL and lone surrogates are refused by name."""
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"the run key {key!r} holds a lone surrogate") from None
+    if "\x00" in key or not key:
+        raise ConfigError(f"the run key {key!r} is empty or holds a NUL character")
+    if (size := len(key.encode("utf-8"))) > _KEY:
+        raise ConfigError(f"the run key {key[:40]!r}… is too long: {size} bytes, at most {_KEY}")
+    return key
