@@ -9,7 +9,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from model_doubles import MemoryRecorder, Saying, Server
+from model_doubles import MemoryRecorder
+from sayings import Saying, Server
 
 from agentrun import wrap
 from agentrun.core.recorder import ModelRequest
