@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapte
 from pydantic import create_model as make_model
 from pydantic.errors import PydanticSchemaGenerationError
 
-from agentrun.core.codec import check
+from agentrun.core.codec import check, dumps, loads
 from agentrun.core.errors import ConfigError, ToolFailed
 from agentrun.core.events import Json
 from agentrun.runner import failures
@@ -36,7 +36,10 @@ class Result:
 
     def encode(self, value: Any) -> Json:
         """``value`` as JSON. Raises pydantic's serialization error (a ValueError)."""
-        (encoded,) = self._dumper.dump_python([value], mode="json", warnings=False)
+        try:
+            (encoded,) = self._dumper.dump_python([value], mode="json", warnings=False)
+        except UnicodeEncodeError:
+            return _copied(value)
         return encoded
 
     def decode(self, stored: Json) -> Any:
@@ -135,6 +138,14 @@ class Arguments:
             if parameter.kind is parameter.POSITIONAL_ONLY and name in given
         ]
         return positional, given
+
+
+def _copied(value: Any) -> Json:
+    """``value`` as JSON where a key in it has a lone surrogate, which pydantic takes for bytes.
+
+    Raises Unserialisable for what is no plain JSON besides.
+    """
+    return loads(*dumps(value))
 
 
 def _accepts_null(hint: Any) -> bool:

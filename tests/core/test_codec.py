@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from hostile import JSON, exactly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,37 +36,6 @@ from agentrun.core.codec import (
 from agentrun.core.sharing import Shared
 
 BOUNDED = settings(max_examples=300, deadline=None, database=None)
-
-UNITS = [
-    "\0",
-    "\ud83d",
-    "\ude00",
-    "😀",
-    "␛",
-    "␛0000",
-    "\\",
-    "\\u0000",
-    "\\u241b0000",
-    '"',
-    "é",
-    "\x7f",
-]
-TEXT = st.text(st.characters(exclude_categories=()), max_size=20) | st.lists(
-    st.sampled_from(UNITS), max_size=8
-).map("".join)
-SCALAR = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-)
-JSON = st.recursive(
-    SCALAR | TEXT,
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXT, inner, max_size=5),
-    max_leaves=25,
-)
-
-
-def exactly(value: Any) -> str:
-    """A text that differs where ``==`` is blind: 1 and True, -0.0 and 0.0, the order of keys."""
-    return repr(value)
 
 
 def nested(levels: int, wrap: Callable[[Any], Any] = lambda value: [value]) -> Any:

@@ -256,6 +256,7 @@ HOSTILE = {
     "escape": "␛0000",
     "emoji": "🙂",
     "\x00key": 1,
+    "\ud800key": {"\udfff": [1]},
     "minus zero": -0.0,
     "big": 10**40,
     "ten megabytes": "x" * 10_000_000,

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hostile import JSON
 from hypothesis import example, given
 from hypothesis import strategies as st
 from journals import HOSTILE, START, Journal, assistant, crashed_and_resumed, user
@@ -21,16 +22,6 @@ from agentrun.core.transcript import fold
 from agentrun.view.chat import as_openai
 from agentrun.view.jsonl import read_jsonl, write_jsonl
 from agentrun.view.markdown import as_markdown
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec=None)),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec=None)), inner),
-    max_leaves=8,
-)
 
 
 def as_stored(journal: Journal) -> list[Event]:
