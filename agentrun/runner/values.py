@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from contextlib import suppress
+from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic import create_model as make_model
@@ -16,6 +18,7 @@ from agentrun.core.events import Json
 from agentrun.runner import failures
 
 KEY_PARAMETER = "idempotency_key"
+_LONE = re.compile(r"[\ud800-\udfff]")
 # Without it pydantic would make null of NaN, in silence; so the codec refuses it by name.
 _FAITHFUL = ConfigDict(ser_json_inf_nan="constants")
 
@@ -36,11 +39,16 @@ class Result:
 
     def encode(self, value: Any) -> Json:
         """``value`` as JSON. Raises pydantic's serialization error (a ValueError)."""
-        try:
-            (encoded,) = self._dumper.dump_python([value], mode="json", warnings=False)
-        except UnicodeEncodeError:
-            return _copied(value)
-        return encoded
+        with suppress(UnicodeEncodeError):
+            encoded = self._dump(value, "json")
+            if "\N{REPLACEMENT CHARACTER}" not in repr(encoded):
+                return encoded
+        # pydantic refuses a lone surrogate in a key, or replaces it: then as it is, if that is JSON.
+        plain = self._dump(value, "python")
+        return loads(*dumps(plain)) if _has_lone_key(plain) else self._dump(value, "json")
+
+    def _dump(self, value: Any, mode: Literal["json", "python"]) -> Any:
+        return self._dumper.dump_python([value], mode=mode, warnings=False)[0]
 
     def decode(self, stored: Json) -> Any:
         """The typed value, or the plain one where it does not fit its annotation."""
@@ -140,12 +148,12 @@ class Arguments:
         return positional, given
 
 
-def _copied(value: Any) -> Json:
-    """``value`` as JSON where a key in it has a lone surrogate, which pydantic takes for bytes.
-
-    Raises Unserialisable for what is no plain JSON besides.
-    """
-    return loads(*dumps(value))
+def _has_lone_key(value: Any) -> bool:
+    """Whether a key in ``value`` has a lone surrogate."""
+    if isinstance(value, dict):
+        names = (key for key in value if isinstance(key, str))
+        return any(map(_LONE.search, names)) or any(map(_has_lone_key, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_lone_key, value))
 
 
 def _accepts_null(hint: Any) -> bool:

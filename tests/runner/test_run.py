@@ -291,6 +291,27 @@ def test_hostile_values_come_back_as_they_were(db: Any, sql: Any) -> None:
     assert str(agentrun.transcript("k"))
 
 
+@pytest.mark.parametrize("annotation", [Any, dict, dict[str, Any], dict[str, int | list[int]]])
+def test_any_text_may_be_a_key_whatever_the_type(db: Any, annotation: Any) -> None:
+    """pydantic refuses some lone surrogates in keys and replaces others, in silence."""
+    value = {"\ud800": 1, "\udfff": [2], "\ufffd": 3, "\0": 4}
+
+    def echo(given: Any) -> Any:
+        return given
+
+    echo.__annotations__ = {"given": annotation, "return": annotation}
+    tool, agent = agentrun.tool(echo), agentrun.agent(name="keeper")(echo)
+
+    @agentrun.agent
+    def parent(given: Any) -> list[Any]:
+        return [tool(given), agent(given)]
+
+    keyed = parent.with_options(key="k")
+    assert [keyed.run(value), keyed.run(value)] == [[value, value]] * 2
+    (step, *_) = agentrun.transcript("k").steps
+    assert step.input == {"given": value}
+
+
 def nested(levels: int) -> Any:
     return json.loads("[" * levels + "]" * levels)
 
