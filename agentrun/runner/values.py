@@ -43,7 +43,7 @@ class Result:
             encoded = self._dump(value, "json")
             if "\N{REPLACEMENT CHARACTER}" not in repr(encoded):
                 return encoded
-        # pydantic refuses a lone surrogate in a key, or replaces it: then as it is, if that is JSON.
+        # pydantic refuses a lone surrogate in a key, or replaces it: then the plain value.
         plain = self._dump(value, "python")
         return loads(*dumps(plain)) if _has_lone_key(plain) else self._dump(value, "json")
 

@@ -294,7 +294,7 @@ def test_hostile_values_come_back_as_they_were(db: Any, sql: Any) -> None:
 @pytest.mark.parametrize("annotation", [Any, dict, dict[str, Any], dict[str, int | list[int]]])
 def test_any_text_may_be_a_key_whatever_the_type(db: Any, annotation: Any) -> None:
     """pydantic refuses some lone surrogates in keys and replaces others, in silence."""
-    value = {"\ud800": 1, "\udfff": [2], "\ufffd": 3, "\0": 4}
+    value = {"\ud800": 1, "\udfff": [2], "\ufffd": 3, "\0": 4}  # noqa: F601
 
     def echo(given: Any) -> Any:
         return given
