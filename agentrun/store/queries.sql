@@ -90,12 +90,12 @@ INSERT INTO agentrun.journal (
     run_id, seq, epoch, worker, batch,
     event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
     overlapping, model, by, reason, wake_at, input_tokens, output_tokens, cached_tokens,
-    reasoning_tokens, cost, priced_by, codec, input, output)
+    reasoning_tokens, audio_tokens, cost, priced_by, codec, input, output)
 SELECT
     %(run)s::uuid, %(first)s::bigint + b.n, %(epoch)s::bigint, %(worker)s::text, %(batch)s::uuid,
     event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
     overlapping, model, by, reason, wake_at, input_tokens, output_tokens, cached_tokens,
-    reasoning_tokens, cost, priced_by, codec, input, output
+    reasoning_tokens, audio_tokens, cost, priced_by, codec, input, output
 FROM (VALUES
     (0, %(event_1)s::text, %(step_1)s::integer, %(turn_1)s::integer, %(kind_1)s::text,
          %(name_1)s::text, %(ident_1)s::text, %(attempt_1)s::integer, %(effect_1)s::text,
@@ -103,20 +103,20 @@ FROM (VALUES
          %(fingerprint_1)s::text, %(overlapping_1)s::boolean, %(model_1)s::text, %(by_1)s::text,
          %(reason_1)s::text, %(wake_at_1)s::timestamptz, %(input_tokens_1)s::integer,
          %(output_tokens_1)s::integer, %(cached_tokens_1)s::integer,
-         %(reasoning_tokens_1)s::integer, %(cost_1)s::numeric, %(priced_by_1)s::text,
-         %(codec_1)s::smallint, %(input_1)s::json, %(output_1)s::json),
+         %(reasoning_tokens_1)s::integer, %(audio_tokens_1)s::integer, %(cost_1)s::numeric,
+         %(priced_by_1)s::text, %(codec_1)s::smallint, %(input_1)s::json, %(output_1)s::json),
     (1, %(event_2)s::text, %(step_2)s::integer, %(turn_2)s::integer, %(kind_2)s::text,
          %(name_2)s::text, %(ident_2)s::text, %(attempt_2)s::integer, %(effect_2)s::text,
          %(key_2)s::text, %(status_2)s::text, %(started_at_2)s::timestamptz,
          %(fingerprint_2)s::text, %(overlapping_2)s::boolean, %(model_2)s::text, %(by_2)s::text,
          %(reason_2)s::text, %(wake_at_2)s::timestamptz, %(input_tokens_2)s::integer,
          %(output_tokens_2)s::integer, %(cached_tokens_2)s::integer,
-         %(reasoning_tokens_2)s::integer, %(cost_2)s::numeric, %(priced_by_2)s::text,
-         %(codec_2)s::smallint, %(input_2)s::json, %(output_2)s::json)
+         %(reasoning_tokens_2)s::integer, %(audio_tokens_2)s::integer, %(cost_2)s::numeric,
+         %(priced_by_2)s::text, %(codec_2)s::smallint, %(input_2)s::json, %(output_2)s::json)
     ) AS b(
         n, event, step, turn, kind, name, ident, attempt, effect, key, status, started_at,
         fingerprint, overlapping, model, by, reason, wake_at, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, cost, priced_by, codec, input, output)
+        cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, codec, input, output)
 WHERE b.n < %(rows)s::integer AND EXISTS (
     SELECT FROM agentrun.journal p
     WHERE p.run_id = %(run)s::uuid AND p.seq = %(first)s::bigint - 1

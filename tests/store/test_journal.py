@@ -25,12 +25,13 @@ from agentrun.core.events import Event, Usage
 from agentrun.core.flow import Flow, run_async
 from agentrun.core.sharing import Shared
 from agentrun.runner.context import RunContext
-from agentrun.store import embedded
+from agentrun.store import embedded, rows
 from agentrun.store.database import Database
 from agentrun.store.durable import Durable
 from agentrun.store.journal import Tail, Writer
 from agentrun.store.migrate import migrate
 from agentrun.store.rows import Row, to_row
+from agentrun.store.sql import QUERIES, numbered
 
 Claim = Callable[[str], Tail]
 
@@ -544,3 +545,10 @@ def test_a_run_that_a_person_resumed_is_not_up_for_grabs_while_it_executes(
     writer.wait(writer.append(tail, [Event(event="resumed", by="ann")]))
     run = database.find("run")
     assert (run["status"], run["owner"]) == ("running", tail.worker)
+
+
+def test_both_append_statements_take_every_column_of_a_row() -> None:
+    for name, spelt in (("append", "{}"), ("append_plain", "{}_1"), ("append_plain", "{}_2")):
+        taken = numbered(QUERIES[name])[1]
+        own = list(rows._STORED)[rows._ITS_OWN :]
+        assert [column for column in own if spelt.format(column) not in taken] == []
