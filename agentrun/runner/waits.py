@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrun.core.codec import plain
 from agentrun.core.errors import ConfigError, Parking
-from agentrun.core.events import Json
+from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.runner import failures
 from agentrun.runner.context import Line, current_line
@@ -103,8 +103,9 @@ def _close(step: Step, name: str, letter: Letter | None) -> None:
         error = TimeoutError(f"no signal {name!r} came in time")
         step.finish("error", {"error": failures.describe(error)})
     else:
-        consume(step, letter)
-        step.finish("ok", {"result": letter["payload"].get("payload")})
+        outcome = step.outcome_event("ok", {"result": letter["payload"].get("payload")})
+        consume(step, letter, outcome)  # in one commit, or a crash could lose the letter
+        step.over(outcome)
 
 
 def _began(step: Step) -> Flow[datetime]:
@@ -157,10 +158,10 @@ def _wait(step: Step, seconds: float, until: datetime | None, reason: str) -> Fl
             run.waits.pop(step.number, None)
 
 
-def consume(step: Step, letter: Letter) -> None:
-    """Journal that a letter was read, so that it is read once."""
+def consume(step: Step, letter: Letter, *then: Event) -> None:
+    """Journal that a letter was read, so that it is read once, and what came of it."""
     step.run.consumed.add(str(letter["id"]))
-    step.run.append(step.read(letter))
+    step.run.append(step.read(letter), *then)
 
 
 def is_signal(letter: Letter, name: str) -> bool:

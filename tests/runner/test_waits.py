@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World, die_recorded, killed, until
+from crashing import World, die, die_recorded, killed, until
 
 import agentrun
+from agentrun.store.journal import Writer
 
 
 @pytest.fixture
@@ -72,6 +73,38 @@ def test_a_signal_is_received_once_and_in_order(db: Any) -> None:
     thread.join()
     assert results == [["first", {"second": 2}]]
     assert keyed.run() == ["first", {"second": 2}]
+
+
+def test_a_signal_that_was_read_is_not_lost_in_a_crash(
+    db: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies as soon as it is on disk that the letter was read."""
+    append = Writer.append
+
+    def append_and_die(self: Writer, tail: Any, events: Any) -> Any:
+        events = list(events)
+        done = append(self, tail, events)
+        if any(event.event == "received" for event in events):
+            self.wait(done)
+            die()
+        return done
+
+    @agentrun.agent
+    def hears() -> Any:
+        return agentrun.receive("word", timeout=1.0)
+
+    keyed = hears.with_options(key="k")
+
+    def action() -> None:
+        agentrun.connect(dsn)
+        keyed.run()
+
+    keyed.submit()
+    agentrun.send("k", "word", "heard")
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "append", append_and_die)
+        killed(action)
+    assert keyed.run() == "heard"
 
 
 def test_no_signal_in_time_is_a_timeout_also_on_resume(db: Any) -> None:
