@@ -48,6 +48,25 @@ WHERE event = 'step_finished' AND EXISTS (
                  OR between_.event = 'resolved' AND between_.status = 'reopened'
                     AND between_.step = o.step)))
 UNION ALL
+SELECT 'attempt after the outcome', run_id, 'step ' || step || ' at ' || seq
+FROM journal a
+WHERE event = 'attempt_started' AND EXISTS (
+    SELECT FROM journal earlier
+    WHERE earlier.run_id = a.run_id AND earlier.step = a.step AND earlier.seq < a.seq
+      AND earlier.event = 'step_finished'
+      AND NOT EXISTS (
+          SELECT FROM journal between_
+          WHERE between_.run_id = a.run_id AND between_.seq BETWEEN earlier.seq AND a.seq
+            AND between_.event = 'resolved' AND between_.status = 'reopened'
+            AND between_.step = a.step))
+UNION ALL
+SELECT 'letter read for nothing', run_id, 'step ' || step || ' at ' || seq
+FROM journal r
+WHERE event = 'received' AND kind = 'wait' AND NOT EXISTS (
+    SELECT FROM journal outcome
+    WHERE outcome.run_id = r.run_id AND outcome.seq = r.seq + 1 AND outcome.step = r.step
+      AND outcome.event = 'step_finished')
+UNION ALL
 SELECT 'outcome without intent', run_id, 'step ' || step || ' attempt ' || attempt || ' at ' || seq
 FROM journal o
 WHERE event = 'step_finished' AND effect NOT IN ('read', 'transaction') AND NOT EXISTS (
