@@ -65,7 +65,8 @@ async def stream(ask: dict[str, Any]) -> str:
     messages = [{"role": "user", "content": "hello there"}]
     chunks = await litellm.acompletion(messages=messages, stream=True, **ask)
     text = "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
-    await litellm.close_litellm_async_clients()  # they belong to this event loop
+    await litellm.close_litellm_async_clients()  # they belong to this event loop, and are found
+    litellm.in_memory_llm_clients_cache.flush_cache()  # again by its id, which the next may have
     return text
 
 
