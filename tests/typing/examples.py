@@ -49,7 +49,7 @@ aanswer.run("why", tries=2)  # type: ignore[call-arg]  # pyright: ignore[reportC
 
 keyed = answer.with_options(key="k", on_busy="raise", on_held="wait", on_divergence="accept")
 assert_type(keyed.run("why"), str)
-queued = keyed.with_options(queue="slow", priority=5, delay=60.0)
+queued = keyed.with_options(queue="slow", priority=5, delay=60.0, deadline=3600.0)
 assert_type(queued.submit("why", tries=2), agentrun.Handle[str])
 answer.with_options(
     on_busy="later",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
