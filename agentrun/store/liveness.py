@@ -107,18 +107,16 @@ def find_dead(
 
 def process_identity(pid: int) -> str | None:
     """Name a process for good: kernel boot, process namespace, pid and start time. Linux only."""
+    kernel = _kernel()
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        state, start = _state_and_start(stat)
+        return None if kernel is None else f"{kernel}/{pid}/{_state_and_start(pid)[1]}"
     except (OSError, IndexError):
         return None
-    kernel = _kernel()
-    return None if kernel is None or state in "ZX" else f"{kernel}/{pid}/{start}"
 
 
-def _state_and_start(stat: str) -> tuple[str, str]:
+def _state_and_start(pid: int) -> tuple[str, str]:
     # The command name, in parentheses, may itself hold spaces and parentheses.
-    after_name = stat.rpartition(")")[2].split()
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return after_name[0], after_name[19]
 
 
@@ -135,7 +133,14 @@ def _process_gone(life: Life) -> bool:
     kernel = _kernel()
     if kernel is None or life.process is None or not life.process.startswith(kernel + "/"):
         return False
-    return process_identity(life.pid) != life.process
+    try:
+        os.kill(life.pid, 0)
+        state, start = _state_and_start(life.pid)
+    except ProcessLookupError:
+        return True
+    except (OSError, IndexError):
+        return False  # it is there, or was a moment ago, and cannot be looked at
+    return state in "ZX" or life.process != f"{kernel}/{life.pid}/{start}"
 
 
 # -- our own life --------------------------------------------------------------------------------

@@ -225,6 +225,26 @@ def test_a_killed_process_that_nobody_has_buried_yet_is_gone_too(
     assert life.cause == "process gone"
 
 
+def test_a_process_that_cannot_be_looked_at_is_not_gone(
+    dsn: str, conn: DeadlineConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with no file descriptor left, or another user's process under hidepid."""
+    read_text = Path.read_text
+
+    def refused(path: Path, *args: Any) -> str:
+        if path.name == "stat":
+            raise PermissionError(path)
+        return read_text(path, *args)
+
+    with worker(dsn, 60.0) as alive:
+        monkeypatch.setattr(Path, "read_text", refused)
+        assert find_dead(conn, alive.name) is None
+        alive.kill()
+        life = find_dead(conn, alive.name)
+        assert life is not None
+        assert life.cause == "process gone"
+
+
 def test_a_killed_worker_elsewhere_is_found_by_its_session_before_its_lease_ends(
     dsn: str, conn: DeadlineConnection
 ) -> None:
