@@ -51,6 +51,18 @@ keyed = answer.with_options(key="k", on_busy="raise", on_held="wait", on_diverge
 assert_type(keyed.run("why"), str)
 queued = keyed.with_options(queue="slow", priority=5, delay=60.0, deadline=3600.0)
 assert_type(queued.submit("why", tries=2), agentrun.Handle[str])
+
+
+@agentrun.agent(budget=agentrun.Budget(usd=1, turns=50, on_exhausted="fail"))
+def thrifty(question: str) -> str:
+    return question
+
+
+assert_type(thrifty.run("why"), str)
+assert_type(answer.with_options(budget=agentrun.Budget(tokens=100_000)).run("why"), str)
+agentrun.Budget(
+    usd="one",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+)
 answer.with_options(
     on_busy="later",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 )
@@ -187,6 +199,7 @@ if handle.status() == "done":
     print("done")
 agentrun.resolve("k", 3, agentrun.Happened({"id": 1}), by="ada", reason="seen in the ledger")
 agentrun.resolve("k", 3, agentrun.NotHappened())
+assert_type(agentrun.approve("k", 3, budget=agentrun.Budget(usd=2)), UUID)
 agentrun.resolve("k", 3, agentrun.Unknown())
 agentrun.resolve(
     "k",
