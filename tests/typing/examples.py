@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from pathlib import Path
 from typing import Any, assert_type
 from uuid import UUID
 
@@ -66,6 +67,18 @@ agentrun.Budget(
 answer.with_options(
     on_busy="later",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 )
+
+limit = agentrun.Budget(usd=2, tokens=100_000, turns=9, wall=3600.0, on_exhausted="fail")
+assert_type(answer.with_options(budget=limit).run("why"), str)
+agentrun.Budget(euros=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+@agentrun.agent(budget=limit)
+def frugal(n: int) -> int:
+    return n
+
+
+assert_type(frugal.run(1), int)
 
 
 async def from_async_code() -> None:
@@ -163,6 +176,23 @@ AsyncOpenAI(http_client=agentrun.async_http_client(module="httpx2"))
 agentrun.install(strict=True, retries=None)
 
 
+def ready_made(client: OpenAI) -> None:
+    agent = agentrun.Agent(
+        name="clerk",
+        client=client,
+        model="m",
+        prompt=Path("clerk.md"),
+        tools=[look, refund],
+        api="responses",
+        max_turns=9,
+        budget=limit,
+        temperature=0,
+    )
+    assert_type(agent.run("why"), str)
+    assert_type(agent.with_options(key="k").submit("why"), agentrun.Handle[str])
+    agent.run(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def loops(openai: OpenAI, anthropic: Anthropic) -> None:
     """Descriptions and answers of tools are what each API takes, in whatever it is given."""
     completion = agentrun.wrap(openai).chat.completions.create(
@@ -209,6 +239,7 @@ agentrun.resolve(
 
 agentrun.approve("k", 3, by="ada", reason="a good customer")
 agentrun.approve("k", 3, arguments={"cents": 5}, expires=dt.datetime.now(dt.UTC))
+agentrun.approve("k", 3, budget=agentrun.Budget(usd=5))
 agentrun.reject("k", 3, by="ada", reason="too much")
 agentrun.cancel("k", by="ada", reason="no longer wanted")
 assert_type(agentrun.resume("k", by="ada", reason="the bug is fixed"), Any)
@@ -285,6 +316,7 @@ errors += [*run_errors, *store_errors, *tool_errors]
 interrupts: list[type[agentrun.Interrupt]] = [
     agentrun.LeaseLost,
     agentrun.RunCancelled,
+    agentrun.RunExpired,
     agentrun.Diverging,
     agentrun.Parking,
 ]
