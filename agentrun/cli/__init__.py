@@ -32,9 +32,8 @@ import typer
 from typer.core import TyperGroup
 
 import agentrun
-from agentrun.cli import output, reading
+from agentrun.cli import options, output, reading
 from agentrun.cli.reading import full_key as _full
-from agentrun.core.budget import LIMITS
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import RunStatus
 from agentrun.store.database import Database
@@ -264,7 +263,7 @@ def resolve(
     as_json: AsJson = False,
 ) -> None:
     """Say what became of a step in doubt."""
-    outcome = _outcome(happened, not_happened, unknown)
+    outcome = options.outcome_of(happened, not_happened, unknown)
     with ctx.obj.connect() as database:
         key = _full(database, key)
         mail = agentrun.resolve(key, step, outcome, by=by, reason=reason)
@@ -293,8 +292,8 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Approve a tool call that waits for a person, or raise a budget that is used up."""
-    edited = None if arguments is None else _json(arguments, "--arguments")
-    limits = _budget(budget) if budget else None
+    edited = None if arguments is None else options.json_of(arguments, "--arguments")
+    limits = options.budget_of(budget) if budget else None
     with ctx.obj.connect() as database:
         key = _full(database, key)
         mail = agentrun.approve(key, step, by=by, reason=reason, arguments=edited, budget=limits)
@@ -471,36 +470,3 @@ def doctor(
 
     if not diagnose(ctx.obj.dsn, as_json=as_json):
         raise typer.Exit(1)
-
-
-# -- arguments -------------------------------------------------------------------------------------
-
-
-def _outcome(happened: str | None, not_happened: bool, unknown: bool) -> Any:
-    if (happened is not None) + not_happened + unknown != 1:
-        raise ConfigError("say one of --happened JSON, --not-happened and --unknown")
-    if happened is None:
-        return agentrun.Unknown() if unknown else agentrun.NotHappened()
-    return agentrun.Happened(_json(happened, "--happened"))
-
-
-def _budget(given: list[str]) -> agentrun.Budget:
-    """The limits named by options such as ``usd=2`` and ``turns=50``."""
-    limits: dict[str, Any] = {}
-    for option in given:
-        name, _, amount = option.partition("=")
-        if name not in LIMITS:
-            raise ConfigError(f"--budget {option}: give one of {', '.join(LIMITS)}, as in usd=2")
-        limits[name] = _json(amount, f"--budget {name}=")
-    return agentrun.Budget(**limits)
-
-
-def _json(text: str, option: str) -> Any:
-    from agentrun.cli.executing import from_json
-
-    try:
-        return from_json(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"{option} takes JSON, and {text!r} is none ({error}); a text is '\"text\"'"
-        ) from None
