@@ -173,9 +173,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh_agents() -> Iterator[None]:
-    """Agents that a test defines are gone after it: two files may use one name."""
+def fresh_agents(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Agents that a test defines are gone after it, and those of other folders before: two files
+    may use one name."""
     before = dict(agents._agents)
+    here = str(request.path.parent)
+    near = {name: agent for name, agent in before.items() if agent.place.startswith(here)}
+    agents._agents.clear()
+    agents._agents.update(near)
     yield
     agents._agents.clear()
     agents._agents.update(before)
