@@ -15,7 +15,7 @@ from openai import AsyncOpenAI, OpenAI
 import agentrun
 from agentrun import Budget
 from agentrun.models.usage import list_price
-from agentrun.testing import Provider, Reply
+from agentrun.testing import Fault, Provider, Reply
 
 MODEL = "gpt-4o"  # $10 a million tokens written
 Events = Callable[[str], list[Any]]
@@ -166,11 +166,12 @@ def test_a_failed_attempt_costs_nothing_and_a_lost_one_stays_reserved(
     db: Any, provider: Provider, sql: Sql
 ) -> None:
     client = agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k"), retries=2)
-    provider.arm(agentrun.testing.Fault.error(500))
-    provider.arm(agentrun.testing.Fault.drop("effect"))
+    provider.arm(Fault.error(500, headers={"retry-after-ms": "1"}))
+    provider.arm(Fault.drop("effect", nth=2))
     talk(client, 2, max_tokens=1000).with_options(budget=Budget(usd=1)).run()
-    found = sql("SELECT billing, usd FROM agentrun.reservations ORDER BY step, attempt")
-    assert found[0] == ("not billed", 0)
+    found = sql("SELECT billing, cost, reserved > 0.01 FROM agentrun.spend WHERE cost IS NULL")
+    assert found == [("possibly billed", None, True)]
+    assert provider.billed() == 3  # two answers, and the one that was lost
 
 
 def test_calls_at_once_do_not_pass_the_budget_together(db: Any, provider: Provider) -> None:
