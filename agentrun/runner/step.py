@@ -273,7 +273,8 @@ def _leave_behind(line: Line, me: Performer) -> None:
         left = step.performer == me or not goes_on(step.performer)
         if left and scope_of(step.ident).startswith(line.scope.path):
             del run.under_way[step.ident]
-            if step.cancelled and step.outcome is None and not run.torn_down:
+            begun = step.outcome is None and step.attempts > 0
+            if step.cancelled and begun and not run.torn_down:
                 step.finish("cancelled", _CANCELLED)
 
 
