@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Coroutine
 from contextvars import copy_context
+from selectors import DefaultSelector
 from typing import Any, TypeVar
 
 from agentrun.runner.context import current_line, on_line
@@ -64,7 +65,11 @@ def _close() -> None:
 
 def _after_fork() -> None:
     global _runner
-    _runner = None  # the parent's: its selector is shared with it
+    loop = None if _runner is None else _runner.get_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        # Shared with the parent, whose loop would hear nothing more once this copy is closed.
+        loop._selector = DefaultSelector()  # type: ignore[attr-defined]
+    _runner = None
 
 
 os.register_at_fork(after_in_child=_after_fork)

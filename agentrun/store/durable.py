@@ -67,10 +67,12 @@ class Durable:
 
 
 class _Loop:
-    """Wakes tasks of one event loop from another thread: those of a whole batch by one call."""
+    """Wakes tasks of one event loop from another thread: those of a whole batch by one call.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call = loop.call_soon_threadsafe
+    It knows the loop by its tasks alone, or `_loops` would keep every loop that ever was.
+    """
+
+    def __init__(self) -> None:
         self._ready: deque[asyncio.Future[None]] = deque()
         self._called = False
 
@@ -78,8 +80,10 @@ class _Loop:
         self._ready.append(task)
         if surely or not self._called:
             self._called = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits in it
-                self._call(self._deliver)
+            try:
+                task.get_loop().call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed: nobody waits in it
+                self._ready.clear()
 
     def _deliver(self) -> None:
         self._called = False
@@ -95,5 +99,5 @@ _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary(
 def _loop_of(loop: asyncio.AbstractEventLoop) -> _Loop:
     found = _loops.get(loop)
     if found is None:
-        found = _loops[loop] = _Loop(loop)
+        found = _loops[loop] = _Loop()
     return found

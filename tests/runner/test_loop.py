@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +232,43 @@ def test_an_async_agent_may_be_run_again_and_again(db: Any, provider: Provider, 
     provider.say(["hello"])
     agent = made("async chat", tools=[])
     assert [agent.run("hi") for _ in range(3)] == ["hello"] * 3  # on the connection of the first
+
+
+def test_a_loop_that_is_closed_is_forgotten(db: Any) -> None:
+    @agentrun.tool
+    async def act() -> None: ...
+
+    @agentrun.agent
+    async def acts() -> None:
+        await act()
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+    asyncio.run(acts.arun())
+    gc.collect()
+    assert loops[0]() is None
+
+
+FORKS = """
+import asyncio, gc, os
+from agentrun.runner.eventloop import run_in_loop
+
+async def woken():
+    async with asyncio.timeout(20):
+        return await asyncio.to_thread(lambda: True)
+
+assert run_in_loop(woken())
+if (child := os.fork()) == 0:
+    asyncio.run(asyncio.sleep(0))
+    gc.collect()  # of the loop that it inherited
+    os._exit(0)
+os.waitpid(child, 0)
+assert run_in_loop(woken())
+"""
+
+
+def test_a_forked_child_leaves_its_parents_loop_alone() -> None:
+    subprocess.run([sys.executable, "-c", FORKS], check=True)
 
 
 @pytest.mark.parametrize(
