@@ -17,7 +17,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -135,10 +137,17 @@ def _database(server: embedded.Files, template: str) -> Iterator[str]:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def databases(server: embedded.Files) -> Callable[[], AbstractContextManager[str]]:
+    """Makes fresh databases with the schema agentrun, for a test of many cases."""
+    return contextmanager(partial(_database, server, TEMPLATE))
+
+
 @pytest.fixture
-def dsn(server: embedded.Files) -> Iterator[str]:
+def dsn(databases: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """A fresh database with the schema agentrun."""
-    yield from _database(server, TEMPLATE)
+    with databases() as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ COMMITS = frozenset(
         "beat",
         "keep_late",
         "overlooked",
+        "raise_budget",
         "register",
         "reserve",
         "send_mail",

@@ -15,12 +15,18 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
+
+from agentrun.store.embedded import Files
+
+Grounds = Callable[[], AbstractContextManager[str]]
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
 
@@ -102,6 +108,18 @@ _proof = pytest.StashKey[Proof]()
 @pytest.fixture(scope="session")
 def proof(pytestconfig: pytest.Config) -> Proof:
     return pytestconfig.stash.setdefault(_proof, Proof(pytestconfig))
+
+
+@pytest.fixture(scope="session")
+def grounds(server: Files, databases: Grounds) -> Iterator[Grounds]:
+    """The world of `shapes`, and its fresh databases; this process is then warm to fork from."""
+    import shapes
+
+    with shapes.here.opened(server.root.parent):
+        fresh = partial(shapes.ground, databases)
+        with fresh() as dsn:
+            shapes.warm(dsn)
+        yield fresh
 
 
 def pytest_terminal_summary(
