@@ -66,20 +66,10 @@ def settle(step: Step, known: Known) -> Flow[None]:
     """
     opened = known.open
     assert opened is not None
-    late = yield from step._late(known.attempts)
-    if late is not None:
-        _close(
-            step,
-            "happened",
-            "late result",
-            f"answer kept by {late['worker']}",
-            late["status"],
-            late["output"],
-        )
+    if (yield from _told(step, known)):
         return
-    if (yield from _by_mail(step, known)):
+    if (yield from _until_settled(step, opened.worker or "")) and (yield from _told(step, known)):
         return
-    yield from _until_settled(step, opened.worker or "")
     why = ""
     if step.wanted.doubt.reconcile is not None:
         why = yield from _reconciled(step)
@@ -88,8 +78,24 @@ def settle(step: Step, known: Known) -> Flow[None]:
     _by_policy(step, known, why)
 
 
-def _until_settled(step: Step, worker: str) -> Flow[None]:
-    """Wait until the worker that began the attempt can surely send nothing more.
+def _told(step: Step, known: Known) -> Flow[bool]:
+    """Whether somebody who knows has said what happened: the lost worker itself, or a person."""
+    late = yield from step._late(known.attempts)
+    if late is None:
+        return (yield from _by_mail(step, known))
+    _close(
+        step,
+        "happened",
+        "late result",
+        f"answer kept by {late['worker']}",
+        late["status"],
+        late["output"],
+    )
+    return True
+
+
+def _until_settled(step: Step, worker: str) -> Flow[bool]:
+    """Wait until the worker that began the attempt can surely send nothing more; was it a wait?
 
     One that lives on let go of the run: what it had not sent by then, its fence has held back
     since. It gets as long as a dead one, no longer.
@@ -102,6 +108,7 @@ def _until_settled(step: Step, worker: str) -> Flow[None]:
         yield pause(min(left, 0.5))
         waited += 0.5
         left = yield blocking(lambda: database.settled_in(worker))
+    return longest > 0
 
 
 def _by_mail(step: Step, known: Known) -> Flow[bool]:
