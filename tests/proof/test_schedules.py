@@ -21,7 +21,6 @@ from crashing import until
 from psycopg.rows import dict_row
 from shapes import Shape
 
-import agentrun
 from agentrun.store import embedded, liveness
 from agentrun.store.migrate import migrate
 from agentrun.testing import Fault
