@@ -77,13 +77,13 @@ class Tail:
 @dataclass(eq=False)
 class _Entry:
     tail: Tail
-    first: int  # seq
+    last: int  # seq; without rows, that of the event it waits for
     rows: list[Row]
     done: Durable = field(default_factory=Durable)
     queued_at: float = field(default_factory=time.monotonic)
 
     def ready(self) -> bool:
-        return self.tail.reserved is None or self.first < self.tail.reserved
+        return self.tail.reserved is None or self.last < self.tail.reserved
 
     def fail(self, error: BaseException) -> None:
         """The run's first error stands: what follows it fails for the same reason."""
@@ -279,15 +279,15 @@ class Writer:
         future raises LeaseLost when the run is another worker's now.
         """
         with self._guard:
-            entry = _Entry(tail, tail.seq + 1, [])
+            entry = _Entry(tail, tail.seq, [])
             if self._closed:
                 entry.done.settle(StoreError("the database was closed in this process"))
                 return entry.done
             entry.rows = [
                 to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared, tail.asked)
-                for seq, event in enumerate(events, entry.first)
+                for seq, event in enumerate(events, tail.seq + 1)
             ]
-            tail.seq += len(entry.rows)
+            entry.last = tail.seq = tail.seq + len(entry.rows)
             over = tail.lost or tail.ended
             if over is not None:
                 self._refuse(entry, over)

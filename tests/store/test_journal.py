@@ -452,6 +452,23 @@ def test_a_second_reservation_does_not_hold_back_what_it_waits_for(
     assert steps(dsn, tail.run_id) == [1, 2, 3]
 
 
+def test_a_reservation_does_not_hold_back_who_waits_for_what_was_before_it(
+    dsn: str, database: Database, writer: Writer, claim: Claim
+) -> None:
+    tail = claim("run")
+    with writer._flushing:  # before the thread comes to it
+        flushed = writer.append(tail, [])
+        seq, pending = writer.reserve(tail)
+        after = writer.append(tail, [])
+    assert pending == [flushed]
+    outcome(flushed)
+    time.sleep(0.05)  # nemesis
+    assert not after.settled, "the reserved seq has not been used"
+    fill(database, tail, seq, 1)
+    writer.unpause(tail)
+    outcome(after)
+
+
 # -- the end -------------------------------------------------------------------------------------
 
 
