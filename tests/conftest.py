@@ -120,7 +120,7 @@ def server() -> embedded.Files:
         (data,) = admin.execute("SHOW data_directory").fetchone() or ("",)
         assert Path(data) == files.data, "these tests run on no server but their own"
         admin.execute("SELECT pg_advisory_lock(1)")  # other pytest processes of this session
-        if not admin.execute("SELECT FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone():
+        if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone():
             admin.execute("DROP DATABASE IF EXISTS unfinished")
             admin.execute("CREATE DATABASE unfinished")
             migrate(files.dsn("unfinished"))

@@ -88,6 +88,17 @@ def test_an_exhausted_error_is_told_again_without_a_request(
     assert len(provider.ledger()) == asked
 
 
+@pytest.mark.parametrize(("before", "more"), [(0, 3), (1, 2), (2, 1), (9, 1)])
+def test_attempts_before_a_crash_count(
+    before: int, more: int, client: openai.OpenAI, provider: Provider, recorder: MemoryRecorder
+) -> None:
+    provider.arm(Fault.error(503, times=0))
+    recorder.next = {"prior_failures": before}
+    with recorder.active():
+        assert error_of(client)[0] is openai.InternalServerError
+    assert recorder.step.attempts == more
+
+
 def test_a_lost_connection_is_tried_again(
     client: openai.OpenAI, provider: Provider, recorder: MemoryRecorder
 ) -> None:

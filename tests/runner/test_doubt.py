@@ -164,6 +164,27 @@ def test_reconcile_finds_that_it_did_not(shop: Shop, events: Events) -> None:
     assert [e.attempt for e in events("k") if e.event == "attempt_started"] == [1, 2]
 
 
+def test_a_doubt_is_settled_when_its_worker_can_send_nothing_more(
+    shop: Shop, db: Any, events: Events
+) -> None:
+    """Its session is gone, but the process may only be cut off, and about to send."""
+    left: list[float] = []
+
+    def reconcile(key: str, item: str) -> agentrun.Happened:
+        (started,) = [e for e in events("k") if e.event == "attempt_started"]
+        left.append(db.settled_in(started.worker))
+        return Happened("found")
+
+    agent = shop.crashed(reconcile=reconcile)
+    with db.connection() as conn:
+        conn.execute(
+            "UPDATE agentrun.workers SET cause = 'session gone', dead_at = now(), beat_at = now(),"
+            " lease = interval '2 seconds' WHERE worker = (SELECT owner FROM agentrun.runs)"
+        )
+    assert agent.run() == "found"
+    assert left == [0.0]
+
+
 def broken(key: str, item: str) -> Any:
     raise OSError("the shop's books are closed")
 

@@ -304,6 +304,28 @@ def test_after_an_interrupt_every_further_effect_is_refused(db: Any, world: Worl
     assert agentrun.get("k").status() == "queued"
 
 
+def test_except_exception_does_not_swallow_an_interrupt(db: Any, world: World) -> None:
+    swallowed: list[Exception] = []
+
+    @agentrun.tool
+    def act() -> None:
+        world.act("act")
+
+    @agentrun.agent
+    def run() -> None:
+        act()
+        agentrun.current_run().drain()  # type: ignore[union-attr]
+        try:
+            act()
+        except Exception as error:
+            swallowed.append(error)
+
+    with pytest.raises(agentrun.RunHeld, match="handed back"):
+        run.with_options(key="k").run()
+    assert swallowed == []
+    assert world.effects == ["act"]
+
+
 def test_an_accepted_divergence_keeps_what_other_tasks_of_the_same_claim_did(
     db: Any, dsn: str, world: World
 ) -> None:

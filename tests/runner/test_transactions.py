@@ -9,8 +9,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from crashing import die, killed
 
 import agentrun
+from agentrun.core import points
 
 
 @pytest.fixture
@@ -151,3 +153,31 @@ def test_what_the_database_ends_is_no_try_of_the_tools_own(
     assert counted() == [4]
     failed = [event.status for event in events("k") if event.event == "attempt_failed"]
     assert failed == ["rolled_back", "rolled_back", None]
+
+
+@pytest.mark.parametrize(
+    "point", ["checkpoint:before", "checkpoint:after", "commit:before", "commit:after"]
+)
+def test_killed_around_its_commit_a_transaction_is_done_once(
+    db: Any, dsn: str, counted: Any, point: str
+) -> None:
+    @agentrun.tool(effect="transaction")
+    def insert(n: int) -> int:
+        agentrun.current_step().connection.execute("INSERT INTO counted VALUES (%s)", (n,))
+        return n
+
+    @agentrun.agent
+    def run() -> int:
+        return insert(7)
+
+    keyed = run.with_options(key="k")
+
+    def action() -> None:
+        agentrun.connect(dsn)
+        points.arm(lambda reached: die() if reached == point else None)
+        keyed.run()
+
+    killed(action)
+    assert counted() == ([7] if point == "commit:after" else [])
+    assert keyed.run() == 7  # a second row would be refused
+    assert counted() == [7]

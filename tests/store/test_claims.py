@@ -44,6 +44,18 @@ def test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed(
     assert one.find("run")["owner"] == one.heart.worker
 
 
+def test_a_run_of_a_live_worker_is_owned_and_of_a_dead_one_is_not(
+    one: Database, two: Database
+) -> None:
+    assert one.claim(one.find("run"), "first claim") is not None
+    assert two.owner_of(two.find("run")) == (True, None)
+    one.heart.stop()
+    owned, life = two.owner_of(two.find("run"))
+    assert not owned
+    assert life is not None
+    assert life.cause == "stopped"
+
+
 def test_a_process_that_still_executes_a_run_at_its_close_is_not_said_to_have_stopped(
     dsn: str, two: Database
 ) -> None:

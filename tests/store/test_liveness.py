@@ -155,8 +155,10 @@ def test_a_worker_declared_dead_stays_dead_and_may_send_nothing(
 def test_a_dead_worker_cannot_register_again(dsn: str, conn: DeadlineConnection) -> None:
     with beating(dsn, 0.5) as heart:
         until(lambda: declared_dead(conn, heart.worker))
+        died = row(conn, heart.worker)
         end_session(conn, heart.worker)  # its next beat comes on a new connection
         until(lambda: heart.dead)
+        assert row(conn, heart.worker) == died
         with pytest.raises(LeaseLost):
             heart.fence()
 

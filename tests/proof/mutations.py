@@ -1,0 +1,388 @@
+"""Deliberate defects of agentrun, each with the test that must turn red on it.
+
+A defect is a change of text: ``old``, which must stand in the file exactly once, becomes ``new``.
+What it breaks is named in the words of the promise that it breaks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MUTATIONS", "Mutation"]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One defect."""
+
+    file: str
+    old: str
+    new: str
+    test: str  # FILE::NAME, below tests/
+    tries: int = 1  # how often it is run, for a storm that shows the defect most of the time
+
+
+MUTATIONS: dict[str, Mutation] = {
+    # -- the journal -----------------------------------------------------------------------------
+    "the fence of a group's append is removed": Mutation(
+        "agentrun/store/queries.sql",
+        "          AND p.epoch = b.epoch - (b.event = 'claimed')::int)\n",
+        "          )\n",
+        "store/test_append_stress.py::test_no_append_is_torn_lost_or_let_in_late",
+    ),
+    "the fence of a lone run's append is removed": Mutation(
+        "agentrun/store/queries.sql",
+        "p.seq = %(first)s::bigint - 1\n      AND p.epoch = %(epoch)s::bigint)",
+        "p.seq = %(first)s::bigint - 1)",
+        "store/test_append_stress.py::test_no_append_of_a_lone_run_is_torn_lost_or_let_in_late",
+    ),
+    "append looks at no row before": Mutation(
+        "agentrun/store/queries.sql",
+        "    WHERE head AND EXISTS (\n"
+        "        SELECT FROM agentrun.journal p\n"
+        "        WHERE p.run_id = b.run_id AND p.seq = b.seq - 1\n"
+        "          AND p.epoch = b.epoch - (b.event = 'claimed')::int)\n",
+        "    WHERE head\n",
+        "store/test_append_stress.py::test_no_append_is_torn_lost_or_let_in_late",
+    ),
+    "heads are not sorted": Mutation(
+        "agentrun/store/queries.sql",
+        "    ORDER BY b.run_id\n    ON CONFLICT (run_id, seq) DO NOTHING\n    RETURNING run_id\n",
+        "    ON CONFLICT (run_id, seq) DO NOTHING\n    RETURNING run_id\n",
+        "store/test_append_stress.py::test_sorted_heads_give_one_lock_order",
+        tries=3,
+    ),
+    "the journal can be edited": Mutation(
+        "migrations/0001_journal.sql",
+        "journal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON",
+        "journal_append_only BEFORE TRUNCATE ON",
+        "runner/test_run.py::test_the_journal_is_append_only",
+    ),
+    "a lost answer is taken for a refusal": Mutation(
+        "agentrun/store/journal.py",
+        "return accepted if accepted == batch.runs else accepted | self.settled(batch)",
+        "return accepted",
+        "store/test_wire.py::test_a_batch_whose_answer_is_lost_is_accepted_and_there_once",
+    ),
+    "rows of another nonce are taken for ours": Mutation(
+        "agentrun/store/queries.sql",
+        "USING (run_id, seq)\nWHERE j.batch = %(batch)s",
+        "USING (run_id, seq)\nWHERE %(batch)s::uuid IS NOT NULL",
+        "store/test_wire.py::test_a_batch_that_was_overtaken_while_unknown_is_lost_whole",
+    ),
+    "one bad row fails every run of its batch": Mutation(
+        "agentrun/store/journal.py",
+        "        if len(runs) > 1:\n",
+        "        if len(runs) > 1_000:\n",
+        "store/test_journal.py::test_one_bad_row_fails_one_run_only",
+    ),
+    "a cancelled waiter cancels what the writer owes": Mutation(
+        "agentrun/store/durable.py",
+        "            if not task.done():\n                task.set_result(None)\n",
+        "            task.set_result(None)\n",
+        "store/test_journal.py::test_a_task_may_be_cancelled_at_every_await_of_a_durable_wait",
+    ),
+    "events pass by a reserved seq": Mutation(
+        "agentrun/store/journal.py",
+        "return self.tail.reserved is None or self.first < self.tail.reserved",
+        "return True",
+        "store/test_journal.py::test_what_follows_a_reserved_seq_waits_until_it_is_used",
+    ),
+    # -- life and ownership ----------------------------------------------------------------------
+    "a worker declared dead renews its lease": Mutation(
+        "agentrun/store/queries.sql",
+        "UPDATE agentrun.workers SET beat_at = clock_timestamp()\n"
+        "WHERE worker = %(worker)s AND dead_at IS NULL RETURNING worker",
+        "UPDATE agentrun.workers SET beat_at = clock_timestamp()\n"
+        "WHERE worker = %(worker)s RETURNING worker",
+        "store/test_liveness.py::test_the_fence_notices_death_without_waiting_for_a_beat",
+    ),
+    "a dead worker registers again": Mutation(
+        "agentrun/store/queries.sql",
+        "WHERE workers.dead_at IS NULL\nRETURNING worker",
+        "RETURNING worker",
+        "store/test_liveness.py::test_a_dead_worker_cannot_register_again",
+    ),
+    "death is declared whatever the last beat": Mutation(
+        "agentrun/store/queries.sql",
+        "WHERE worker = %(worker)s AND beat_at = %(beat_at)s AND dead_at IS NULL RETURNING worker",
+        "WHERE worker = %(worker)s AND %(beat_at)s::timestamptz IS NOT NULL AND dead_at IS NULL"
+        " RETURNING worker",
+        "store/test_liveness.py::test_death_is_declared_only_on_the_beat_that_was_seen",
+    ),
+    "a restarted server makes every session look gone": Mutation(
+        "agentrun/store/queries.sql",
+        "           AND pg_postmaster_start_time() + w.lease < clock_timestamp()\n",
+        "",
+        "store/test_liveness.py::test_a_new_server_says_nothing_about_sessions",
+    ),
+    "nothing fences an effect when the lease is old": Mutation(
+        "agentrun/store/liveness.py",
+        "return self._dead or self._age() > _FENCE * self.lease",
+        "return self._dead",
+        "store/test_liveness.py::test_the_fence_notices_death_without_waiting_for_a_beat",
+    ),
+    "no step asks the fence": Mutation(
+        "agentrun/runner/context.py",
+        "            while self.heart.stale:\n",
+        "            while False:\n",
+        "runner/test_order.py::test_a_worker_that_was_declared_dead_sends_nothing",
+    ),
+    "a run is claimed though its owner lives": Mutation(
+        "agentrun/store/database.py",
+        "        return dead is None, dead\n",
+        "        return False, dead\n",
+        "store/test_claims.py::test_a_run_of_a_live_worker_is_owned_and_of_a_dead_one_is_not",
+    ),
+    "a run that went on since it was looked at is claimed": Mutation(
+        "agentrun/store/database.py",
+        'if (last.epoch, _status(events)) != (run["epoch"], run["status"]):',
+        "if False:",
+        "store/test_claims.py::test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed",
+    ),
+    "a dead worker's doubt is settled before its lease has passed": Mutation(
+        "agentrun/runner/doubt.py",
+        '    yield from _until_settled(step, opened.worker or "")\n',
+        "",
+        "runner/test_doubt.py::test_a_doubt_is_settled_when_its_worker_can_send_nothing_more",
+    ),
+    "a lost lease is an ordinary exception": Mutation(
+        "agentrun/core/errors.py",
+        "class Interrupt(BaseException):",
+        "class Interrupt(Exception):",
+        "runner/test_identity.py::test_except_exception_does_not_swallow_an_interrupt",
+    ),
+    "effects go on after an interrupt": Mutation(
+        "agentrun/runner/context.py",
+        "            if self.interrupt is not None:\n                raise self.interrupt\n",
+        "",
+        "runner/test_identity.py::test_after_an_interrupt_every_further_effect_is_refused",
+    ),
+    "a poisonous run is claimed for ever": Mutation(
+        "agentrun/runner/worker.py",
+        "POISON = 5  #",
+        "POISON = 10_000  #",
+        "crash/test_workers.py::test_a_poisonous_run_is_parked_while_others_go_on",
+    ),
+    "a forked child goes on with its parent's run": Mutation(
+        "agentrun/runner/context.py",
+        "        if self.run.pid != os.getpid():\n            raise ConfigError(",
+        "        if False:\n            raise ConfigError(",
+        "crash/test_ownership.py::test_a_forked_child_cannot_use_its_parents_run",
+    ),
+    # -- steps -----------------------------------------------------------------------------------
+    "an effect begins before its intent is durable": Mutation(
+        "agentrun/runner/step.py",
+        'yield self.run.durable(self.run.append(self._event("attempt_started", usage=reserved)))',
+        'self.run.append(self._event("attempt_started", usage=reserved))',
+        "runner/test_order.py::test_an_effect_begins_when_its_intent_is_durable",
+    ),
+    "a result is handed out before it is durable": Mutation(
+        "agentrun/runner/ending.py",
+        "    yield run.end(finished)\n",
+        "    run.end(finished)\n",
+        "runner/test_order.py::test_a_result_is_handed_out_when_it_is_durable",
+    ),
+    "a recorded step is performed again": Mutation(
+        "agentrun/runner/step.py",
+        "        outcome=known.outcome if known else None,\n",
+        "        outcome=None,\n",
+        "runner/test_models.py::test_a_conversation_with_tools_resumes_without_paying_again",
+    ),
+    "a step is performed beside itself": Mutation(
+        "agentrun/runner/step.py",
+        "        elif step.ident in run.in_flight():\n            return False\n",
+        "",
+        "runner/test_ends.py::test_a_step_that_a_timed_out_attempt_still_performs_is_waited_for",
+    ),
+    "the idempotency key changes with the attempt": Mutation(
+        "agentrun/runner/perform.py",
+        "info = StepInfo(step.key, step.attempts, step.number, connection)",
+        'info = StepInfo(f"{step.key}.{step.attempts}", step.attempts, step.number, connection)',
+        "runner/test_tools.py::test_a_sync_idempotent_tool_times_out_and_is_retried",
+    ),
+    "a doubt is retried in silence": Mutation(
+        "agentrun/runner/step.py",
+        'known.open is not None and wanted.effect == "once":',
+        'known.open is not None and wanted.effect == "never":',
+        "runner/test_doubt.py::test_the_default_holds_the_run_for_a_person",
+    ),
+    "a late answer is not adopted": Mutation(
+        "agentrun/runner/step.py",
+        "                if late is not None:\n                    self.adopted",
+        "                if False:\n                    self.adopted",
+        "runner/test_order.py::test_a_late_answer_is_adopted_and_nothing_is_sent",
+    ),
+    "a retry after a crash begins to count anew": Mutation(
+        "agentrun/models/call.py",
+        "failures = step.prior_failures",
+        "failures = 0",
+        "models/test_model_retries.py::test_attempts_before_a_crash_count",
+    ),
+    "changed code is not noticed": Mutation(
+        "agentrun/core/identity.py",
+        "    if known is None or (known.kind, known.name, known.fingerprint)"
+        " == (kind, name, fingerprint):\n",
+        "    if True:\n",
+        "runner/test_identity.py::test_changed_code_is_refused_with_a_diff_before_any_effect",
+    ),
+    "a letter is read twice": Mutation(
+        "agentrun/runner/waits.py",
+        '    step.run.consumed.add(str(letter["id"]))\n    step.run.append(step.read(letter))\n',
+        "",
+        "runner/test_waits.py::test_a_signal_is_received_once_and_in_order",
+    ),
+    "a tool is called though nobody approved": Mutation(
+        "agentrun/runner/perform.py",
+        "        if body.approve and step.outcome is None:\n",
+        "        if False:\n",
+        "runner/test_waits.py::test_a_call_waits_for_its_approval",
+    ),
+    "threads do not carry the run": Mutation(
+        "agentrun/runner/propagate.py",
+        "    threading.Thread.start = started  # type: ignore[method-assign]\n",
+        "",
+        "runner/test_identity.py::test_threads_and_pools_carry_the_run",
+    ),
+    "malformed calls are answered without end": Mutation(
+        "agentrun/runner/calls.py",
+        "MALFORMED_IN_A_ROW = 3  #",
+        "MALFORMED_IN_A_ROW = 10_000  #",
+        "runner/test_calls.py::test_malformed_calls_are_bounded",
+    ),
+    "an exception comes back without its text": Mutation(
+        "agentrun/runner/failures.py",
+        "    if error is not None and text_of(error) != message:\n",
+        "    if False:\n",
+        "runner/test_failures.py::test_the_model_is_told_the_same_again",
+    ),
+    # -- transactions ----------------------------------------------------------------------------
+    "a transaction commits before its checkpoint": Mutation(
+        "agentrun/runner/transaction.py",
+        '    points.reach("checkpoint", "before")\n',
+        '    yield _apart(conn.commit)\n    points.reach("checkpoint", "before")\n',
+        "runner/test_transactions.py::test_killed_around_its_commit_a_transaction_is_done_once",
+    ),
+    "a tool may commit its transaction itself": Mutation(
+        "agentrun/store/connection.py",
+        "        if self.lent:\n            raise ConfigError(",
+        "        if False:\n            raise ConfigError(",
+        "runner/test_tools.py::test_a_transaction_must_not_commit_by_itself",
+    ),
+    "a serialization failure is the tool's error": Mutation(
+        "agentrun/runner/transaction.py",
+        "    if isinstance(error, RETRY_AT_ONCE) or is_lost(conn, error):\n",
+        "    if is_lost(conn, error):\n",
+        "runner/test_tools.py::test_a_serialization_failure_reruns_the_body_whole",
+    ),
+    # -- model calls -----------------------------------------------------------------------------
+    "the SDK's own retries stay on": Mutation(
+        "agentrun/models/wrap.py",
+        "    target.max_retries = 0\n",
+        "",
+        "models/test_model_wrap.py::test_wrap_returns_the_same_instance_and_switches_the_retries_of_the_sdk_off",
+    ),
+    "an SDK retries what was given up": Mutation(
+        "agentrun/models/call.py",
+        '            response.headers["x-should-retry"] = "false"\n',
+        "            pass\n",
+        "models/test_model_retries.py::test_retries_switched_on_again_send_nothing_more",
+    ),
+    "no idempotency key is sent": Mutation(
+        "agentrun/models/call.py",
+        '            self.request.headers.setdefault("Idempotency-Key", step.key)\n',
+        "            pass\n",
+        "models/test_model_retries.py::test_two_429_and_an_answer_are_three_attempts_of_one_step",
+    ),
+    "a stream is recorded at its end, not at its last word": Mutation(
+        "agentrun/models/body.py",
+        "        if self._tape.ended:\n",
+        "        if self._tape.ended and wire is None:\n",
+        "models/test_model_streams.py::test_the_outcome_is_recorded_before_the_terminal_marker_is_handed_on",
+    ),
+    "a stream without its last word is whole": Mutation(
+        "agentrun/models/body.py",
+        "            raise self._hx.RemoteProtocolError(NOT_WHOLE)\n",
+        '            self._settle("complete")\n',
+        "models/test_model_streams.py::test_a_stream_that_loses_its_end_is_an_error_now_and_again",
+    ),
+    "something is handed on after a stream's last word": Mutation(
+        "agentrun/models/body.py",
+        'while wire == b"" or (self._settled and wire is not None):',
+        'while wire == b"":',
+        "models/test_model_streams.py::test_nothing_is_handed_on_that_follows_the_end",
+    ),
+    "an interrupted reader leaves half a reply as the recorded one": Mutation(
+        "agentrun/models/body.py",
+        "        if not _interrupted():\n",
+        "        if True:\n",
+        "models/test_model_streams.py::test_an_interrupted_consumer_leaves_no_outcome",
+    ),
+    # -- values, secrets, what is shown ------------------------------------------------------------
+    "NUL and lone surrogates are stored as they are": Mutation(
+        "agentrun/core/codec.py",
+        "    if not _UNSTORABLE.search(exact):\n",
+        "    if True:\n",
+        "core/test_codec.py::test_stored_text_is_ascii_that_postgres_can_open",
+    ),
+    "a payload is not proved by its digest": Mutation(
+        "agentrun/core/codec.py",
+        "    if digest(data) != name:\n",
+        "    if False:\n",
+        "core/test_codec.py::test_a_damaged_payload_is_refused",
+    ),
+    "NaN becomes null": Mutation(
+        "agentrun/runner/values.py",
+        'ConfigDict(ser_json_inf_nan="constants")',
+        'ConfigDict(ser_json_inf_nan="null")',
+        "runner/test_trouble.py::test_a_result_that_cannot_be_stored_is_told_and_its_effect_not_repeated",
+    ),
+    "secrets are stored": Mutation(
+        "agentrun/core/codec.py",
+        "    clean, redacted = redact(value)\n",
+        "    clean, redacted = value, False\n",
+        "runner/test_models.py::test_secrets_reach_no_row",
+    ),
+    "secrets are stored in exact bytes": Mutation(
+        "agentrun/runner/model_step.py",
+        "    raw = without_secrets(reply.raw, stream=reply.stream)\n",
+        "    raw = reply.raw\n",
+        "runner/test_models.py::test_secrets_reach_no_row",
+    ),
+    "cookies are stored": Mutation(
+        "agentrun/models/reply.py",
+        "    dropped = SECRET_HEADERS\n",
+        "    dropped: frozenset[str] = frozenset()\n",
+        "models/test_model_wrap.py::test_credentials_are_stored_nowhere",
+    ),
+    "secrets are logged": Mutation(
+        "agentrun/core/log.py",
+        "logger.addFilter(_clean)\n",
+        "",
+        "store/test_poison.py::test_the_log_holds_no_secret",
+    ),
+    "markup is not escaped": Mutation(
+        "agentrun/view/safe.py",
+        "    return html.escape(visible(text, multiline=True))\n",
+        "    return visible(text, multiline=True)\n",
+        "view/test_view.py::test_a_hostile_run_is_inert_in_a_browser",
+    ),
+    "control characters reach the terminal": Mutation(
+        "agentrun/view/safe.py",
+        "    return _SUSPECT.sub(lambda found: _shown(found[0], multiline), text)\n",
+        "    return text\n",
+        "view/test_view.py::test_a_hostile_run_is_inert_in_a_terminal",
+    ),
+    "an auditor's query may write": Mutation(
+        "agentrun/store/audit.py",
+        "conn.autocommit, conn.read_only = False, True",
+        "conn.autocommit, conn.read_only = False, False",
+        "cli/test_cli_reading.py::test_sql_refuses_to_write",
+    ),
+    "a server that loses commits is taken": Mutation(
+        "agentrun/store/opening.py",
+        'if settings["synchronous_commit"] == "off" and not allow_unsafe:',
+        "if False:",
+        "store/test_opening.py::test_a_server_that_may_lose_commits_is_refused",
+    ),
+}  # fmt: skip

@@ -1,0 +1,117 @@
+"""A suite that cannot fail proves nothing: each deliberate defect must turn its own test red.
+
+The tree is copied, the defect put into the copy, and the named test run there: it must fail by
+itself, in time, and not because nothing could be imported. Once, all of them must be green on a
+copy without a defect.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mutations import MUTATIONS, Mutation
+
+ROOT = Path(__file__).parents[2]
+TREE = ("agentrun", "migrations", "prompts", "tools", "tests", "pyproject.toml")
+LIMIT = 120.0  # seconds for a test
+
+
+@pytest.mark.parametrize("what", MUTATIONS)
+def test_a_defect_can_be_made_and_has_its_test(what: str) -> None:
+    """The list cannot rot: the text is there once, what it becomes is code, the test exists."""
+    mutation = MUTATIONS[what]
+    text = (ROOT / mutation.file).read_text("utf-8")
+    assert text.count(mutation.old) == 1
+    assert mutation.new != mutation.old
+    if mutation.file.endswith(".py"):
+        ast.parse(changed(text, mutation))
+    file, _, name = mutation.test.partition("::")
+    assert f"def {name}(" in (ROOT / "tests" / file).read_text("utf-8")
+
+
+@pytest.mark.long
+def test_every_defect_is_caught(proof: Any, server: Any, tmp_path: Path) -> None:
+    cases = list(proof.cases("mutations", list(MUTATIONS), share=3))
+    tests = {MUTATIONS[case.name].test for case in cases}
+    outcomes = run(copied(tmp_path / "sound"), tests, LIMIT * len(tests))
+    assert outcomes == dict.fromkeys(map(named, tests), "passed")
+    for number, case in enumerate(cases):
+        with case:
+            mutation = MUTATIONS[case.name]
+            copy = copied(tmp_path / f"defect-{number}")
+            file = copy / mutation.file
+            file.write_text(changed(file.read_text("utf-8"), mutation), "utf-8")
+            own_server = mutation.file.startswith("migrations/")  # the session's has the schema
+            red = {named(mutation.test): "failed"}
+            tries = (
+                run(copy, [mutation.test], LIMIT, own_server=own_server)
+                for _ in range(mutation.tries)
+            )
+            assert red in tries
+            case.count(caught=1)
+            shutil.rmtree(copy)
+
+
+def changed(text: str, mutation: Mutation) -> str:
+    return text.replace(mutation.old, mutation.new)
+
+
+def named(test: str) -> str:
+    return test.rpartition("::")[2]
+
+
+def copied(place: Path) -> Path:
+    """A copy of the tree, without compiled code."""
+    place.mkdir()
+    for part in TREE:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, place / part)
+    return place
+
+
+def run(
+    tree: Path, tests: Iterable[str], limit: float, *, own_server: bool = False
+) -> dict[str, str]:
+    """Run the tests in this tree: each name, and how it ended; raises if they take too long."""
+    report = tree / "report.xml"
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    if own_server:
+        del environment["AGENTRUN_TEST_SESSION"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+               f"--junitxml={report}", *(f"tests/{test}" for test in sorted(tests))]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tree, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    assert process.returncode in (0, 1), output  # else nothing was collected, or pytest failed
+    return outcomes_in(report)
+
+
+def outcomes_in(report: Path) -> dict[str, str]:
+    """How each test ended, whatever its parameters: failed if one did in its own body."""
+    outcomes: dict[str, str] = {}
+    for case in ET.parse(report).iter("testcase"):
+        name = str(case.get("name")).partition("[")[0]
+        kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
+        outcome = "failed" if "failure" in kinds else " ".join(sorted(kinds)) or "passed"
+        if outcomes.get(name) != "failed":
+            outcomes[name] = outcome
+    return outcomes

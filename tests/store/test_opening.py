@@ -1,0 +1,27 @@
+"""Which databases are opened, and which are refused before anything is written."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+import agentrun
+
+
+@pytest.fixture
+def careless(dsn: str) -> str:
+    """A database that may lose commits it has acknowledged."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        (name,) = conn.execute("SELECT current_database()").fetchone() or ("",)
+        conn.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    return dsn
+
+
+def test_a_server_that_may_lose_commits_is_refused(careless: str) -> None:
+    with pytest.raises(agentrun.ConfigError, match="synchronous_commit=off"):
+        agentrun.connect(careless)
+
+
+def test_a_server_that_may_lose_commits_is_taken_if_told_so(careless: str) -> None:
+    with agentrun.connect(careless, allow_unsafe=True) as database:
+        assert database.query("runs", status=None, limit=1) == []
