@@ -156,7 +156,7 @@ MUTATIONS: dict[str, Mutation] = {
         "agentrun/runner/worker.py",
         "POISON = 5  #",
         "POISON = 10_000  #",
-        "crash/test_workers.py::test_a_poisonous_run_is_parked_while_others_go_on",
+        "runner/test_worker.py::test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked",
     ),
     "a forked child goes on with its parent's run": Mutation(
         "agentrun/runner/context.py",
@@ -193,7 +193,7 @@ MUTATIONS: dict[str, Mutation] = {
         "agentrun/runner/perform.py",
         "info = StepInfo(step.key, step.attempts, step.number, connection)",
         'info = StepInfo(f"{step.key}.{step.attempts}", step.attempts, step.number, connection)',
-        "runner/test_tools.py::test_a_sync_idempotent_tool_times_out_and_is_retried",
+        "runner/test_tools.py::test_inside_a_run_the_key_is_filled_in_and_stays_the_same",
     ),
     "a doubt is retried in silence": Mutation(
         "agentrun/runner/step.py",

@@ -229,7 +229,7 @@ def test_secrets_reach_no_row(
     environment = "an entirely ordinary looking value"
     monkeypatch.setenv("PAYROLL_TOKEN", environment)
     agentrun.connect(db.dsn)
-    provider.say([Reply(f"the key is {canary}", chunks=9)])
+    provider.say([Reply(f"the key is {canary}", chunks=3)])
 
     @agentrun.tool
     def leak(what: str) -> str:
@@ -251,7 +251,8 @@ def test_secrets_reach_no_row(
     assert payloads, "a stream is kept as its exact bytes"
     dump += "".join(str(ZstdDecompressor().decompress(zstd)) for (zstd,) in payloads)
     for secret in (canary, environment, "abcdefghijklmnopqrstuvwx"):
-        assert not [s for s in (secret, secret[5:20], secret[-15:]) if s in dump]
+        parts = [secret[at : at + 10] for at in range(len(secret) - 9)]  # a stream spells it in 3
+        assert not [part for part in parts if part in dump]
         assert secret not in str(agentrun.transcript("k"))
 
 

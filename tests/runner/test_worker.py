@@ -26,6 +26,27 @@ def test_submitted_runs_are_executed(db: Any) -> None:
         assert [handle.result(timeout=30) for handle in handles] == [n * 2 for n in range(20)]
 
 
+def test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked(db: Any, dsn: str) -> None:
+    executed: list[int] = []
+
+    @agentrun.agent
+    def poison() -> None:
+        executed.append(1)
+
+    handle = poison.with_options(key="bad").submit()
+    for _ in range(5):
+        assert db.claim(db.find("bad"), "a test") is not None
+    with db.connection() as conn:
+        conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
+    with (
+        agentrun.connect(dsn) as another,
+        agentrun.Worker([poison], database=another),
+        pytest.raises(agentrun.RunHeld, match="5 claims in a row brought no step forward"),
+    ):
+        handle.result(timeout=60)
+    assert executed == []
+
+
 def test_async_agents_share_a_loop(db: Any) -> None:
     running: list[int] = []
 

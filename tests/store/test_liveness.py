@@ -287,7 +287,7 @@ def test_a_new_server_says_nothing_about_sessions(dsn: str, conn: DeadlineConnec
     with worker(dsn, 3600.0) as victim:  # the server of these tests is younger than that
         elsewhere(conn, victim.name)
         victim.kill()
-        assert find_dead(conn, victim.name) is None
+        assert find_dead(conn, victim.name, lambda _grace: pytest.fail("nothing is gone")) is None
 
 
 def test_a_frozen_worker_is_found_by_its_lease_alone(dsn: str, conn: DeadlineConnection) -> None:
