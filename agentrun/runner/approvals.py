@@ -61,7 +61,8 @@ def _decided(step: Step, letter: Letter) -> Json:
     by, reason, mail = letter["by"] or "somebody", letter["reason"], str(letter["id"])
     if letter["kind"] == "approve":
         edited = letter["payload"].get("arguments")
-        output = {"original": step.wanted.asked["args"], "approved": edited} if edited else None
+        asked = step.wanted.asked["args"]
+        output = None if edited is None else {"original": asked, "approved": edited}
         step.run.append(step.resolved("approved", by, reason, mail, output))
         return edited
     text = f"{step.wanted.name} was not approved by {by}" + (f": {reason}" if reason else "")

@@ -110,7 +110,7 @@ class Tool(Generic[P, R]):
             self.retries,
             self.timeout,
             approve=approvals.wanted(self.approve, values),
-            edited=lambda given: functools.partial(self._invoke, self.validated(given)),
+            edited=lambda given: functools.partial(self._invoke_edited, given),
         )
         return (yield from perform(line, wanted, body))
 
@@ -138,6 +138,10 @@ class Tool(Generic[P, R]):
     def _invoke(self, values: dict[str, Any], info: StepInfo) -> Any:
         positional, named = self.arguments.call_with(values, info.key)
         return cast(Callable[..., Any], self.function)(*positional, **named)
+
+    def _invoke_edited(self, given: dict[str, Any], info: StepInfo) -> Any:
+        # Only now: that what a person wrote does not fit is an outcome, and recorded.
+        return self._invoke(self.validated(given), info)
 
     def _equals(self, sent: Json, asked: dict[str, Json]) -> bool:
         """Whether what the model sent means these arguments, once validated."""

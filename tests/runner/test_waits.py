@@ -211,6 +211,56 @@ def test_edited_arguments_are_recorded_beside_the_original(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("edited", [{"what": 1}, {"nope": 1}])
+def test_edited_arguments_that_do_not_fit_are_the_steps_error(
+    db: Any, edited: dict[str, Any], events: Any
+) -> None:
+    acted: list[str] = []
+
+    @agentrun.tool(approve=True)
+    def act(what: str) -> None:
+        acted.append(what)
+
+    @agentrun.agent
+    def run() -> str:
+        with pytest.raises(agentrun.ToolFailed, match="not valid") as failed:
+            act("this")
+        return str(failed.value)
+
+    keyed = run.with_options(key="k")
+    with pytest.raises(agentrun.RunHeld):
+        keyed.run()
+    agentrun.approve("k", 1, arguments=edited)
+    assert keyed.run() == keyed.run()
+    assert acted == []
+    assert [e.status for e in events("k") if e.event == "step_finished"] == ["error"]
+
+
+def test_arguments_edited_away_stay_away_on_resume(db: Any) -> None:
+    acted: list[str] = []
+    crash = True
+
+    @agentrun.tool(approve=True, effect="idempotent")
+    def act(what: str = "nothing") -> None:
+        acted.append(what)
+        if crash:
+            raise SystemExit
+
+    @agentrun.agent
+    def run() -> None:
+        act("everything")
+
+    keyed = run.with_options(key="k")
+    with pytest.raises(agentrun.RunHeld):
+        keyed.run()
+    agentrun.approve("k", 1, arguments={})
+    with pytest.raises(SystemExit):
+        keyed.run()
+    crash = False
+    keyed.run()
+    assert acted == ["nothing", "nothing"]
+
+
 def test_an_expired_approval_counts_no_more(db: Any, world: World) -> None:
     agent = refunds(world)
     with pytest.raises(agentrun.RunHeld):
