@@ -80,7 +80,7 @@ MUTATIONS: dict[str, Mutation] = {
         "agentrun/store/durable.py",
         "            if not task.done():\n                task.set_result(None)\n",
         "            task.set_result(None)\n",
-        "store/test_journal.py::test_a_task_may_be_cancelled_at_every_await_of_a_durable_wait",
+        "store/test_journal.py::test_no_waiter_can_cancel_what_the_writer_owes_to_others",
     ),
     "events pass by a reserved seq": Mutation(
         "agentrun/store/journal.py",
@@ -139,6 +139,12 @@ MUTATIONS: dict[str, Mutation] = {
         'if (last.epoch, _status(events)) != (run["epoch"], run["status"]):',
         "if False:",
         "store/test_claims.py::test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed",
+    ),
+    "a dead worker's doubt is settled before its lease has passed": Mutation(
+        "agentrun/runner/doubt.py",
+        "    while left > 0 and waited < longest:\n",
+        "    while False:\n",
+        "runner/test_doubt.py::test_a_doubt_is_settled_when_its_worker_can_send_nothing_more",
     ),
     "a lost lease is an ordinary exception": Mutation(
         "agentrun/core/errors.py",
@@ -219,6 +225,12 @@ MUTATIONS: dict[str, Mutation] = {
         " == (kind, name, fingerprint):\n",
         "    if True:\n",
         "runner/test_identity.py::test_changed_code_is_refused_with_a_diff_before_any_effect",
+    ),
+    "a letter is read twice": Mutation(
+        "agentrun/runner/waits.py",
+        '    step.run.consumed.add(str(letter["id"]))\n    step.run.append(step.read(letter), *then)\n',
+        "    step.run.append(*then)\n",
+        "runner/test_waits.py::test_a_signal_is_received_once_and_in_order",
     ),
     "a tool is called though nobody approved": Mutation(
         "agentrun/runner/perform.py",
