@@ -228,7 +228,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a letter is read twice": Mutation(
         "agentrun/runner/waits.py",
-        '    step.run.consumed.add(str(letter["id"]))\n    step.run.append(step.read(letter), *then)\n',
+        '    step.run.consumed.add(str(letter["id"]))\n'
+        "    step.run.append(step.read(letter), *then)\n",
         "    step.run.append(*then)\n",
         "runner/test_waits.py::test_a_signal_is_received_once_and_in_order",
     ),
