@@ -73,7 +73,7 @@ class RunContext:
         self.in_place = in_place  # waits hold the caller, as `.run()` does; a worker parks
         self.waits: dict[int, datetime | None] = {}  # steps that wait, and until when
         self.children: list[RunContext] = []  # child runs that execute in this process
-        self.task: asyncio.Task[Any] | None = None  # in which an async agent executes
+        self.task: asyncio.Task[Any] | None = None  # in which the body of an async agent executes
         self.parent: dict[str, Any] | None = None  # key and step of the run that waits for this one
         self.expires_at: datetime | None = None  # the run's deadline
         self.budgeted = False  # a budget holds the run: its own, or that of a run above
@@ -120,7 +120,13 @@ class RunContext:
             child.cancel(why)
         task = self.task
         if task is not None:
-            task.get_loop().call_soon_threadsafe(task.cancel)
+            task.get_loop().call_soon_threadsafe(self._cancel_body)
+
+    def _cancel_body(self) -> None:
+        """In the loop, so that it cannot strike when the body has ended and the run comes to its
+        end: every beat asks for this again, in case the body took no notice."""
+        if self.task is not None:
+            self.task.cancel()
 
     def check(self, scope: Scope) -> None:
         """Raise the run's interrupt: once interrupted, every further effect is refused."""

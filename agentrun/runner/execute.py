@@ -393,6 +393,7 @@ def call_body(
             try:
                 return await function(*args, **kwargs)
             finally:
+                line.run.task = None
                 line.run.quit()
 
     return Op(call, call_async)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -444,3 +445,31 @@ def test_threads_of_the_harness_do_not_count_as_the_agents(dsn: str, tmp_path: P
     crash[0] = False
     with agentrun.connect(dsn):
         assert keyed.run() == seen.read_text()
+
+
+@pytest.mark.parametrize("cause", ["deadline", "cancel"])
+def test_an_end_that_takes_longer_than_a_beat_is_no_other_end_for_that(
+    dsn: str, cause: str
+) -> None:
+    """Each beat asks again whether the run is to stop, also while it comes to its end."""
+
+    @agentrun.tool(effect="idempotent")
+    async def stubborn() -> None:
+        until = asyncio.get_running_loop().time() + 1.5
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(left)
+
+    @agentrun.agent
+    async def work() -> None:
+        if cause == "cancel":
+            await asyncio.to_thread(agentrun.cancel, "k")
+        step = asyncio.create_task(stubborn())
+        await asyncio.shield(step)
+
+    limit = 0.3 if cause == "deadline" else None
+    with agentrun.connect(dsn, lease=2.0):  # a beat each 0.2 s
+        with pytest.raises(agentrun.RunError, match=r"deadline passed|: by ") as ended:
+            work.with_options(key="k", deadline=limit).run()
+        assert isinstance(ended.value, agentrun.RunFailed) == (cause == "deadline")
+        assert agentrun.get("k").status() == ("failed" if cause == "deadline" else "cancelled")
