@@ -284,8 +284,7 @@ CROSS JOIN LATERAL (
                WHERE e.event = 'attempt_started' AND e.step = ANY (before.open)) AS rerun,
            -- a decision at once, without the run having parked, is a doubt too
            count(*) FILTER (WHERE e.event = 'in_doubt'
-                            OR e.event = 'resolved'
-                               AND e.status NOT IN ('reopened', 'approved', 'rejected')
+                            OR e.event = 'resolved' AND e.status <> 'reopened'
                                AND e.previous IS DISTINCT FROM 'in_doubt') AS in_doubt
     FROM (
         SELECT j.seq, j.step, j.event, j.status,

@@ -6,7 +6,6 @@ reserved for them; else for a person, in the inbox; or it fails the run, as the 
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,6 +13,7 @@ from uuid import UUID
 from agentrun.core.budget import Budget, Grant, Refusal, nearly_used
 from agentrun.core.errors import ConfigError, Parking, RunExpired
 from agentrun.core.flow import Flow
+from agentrun.core.log import logger
 from agentrun.core.recorder import ModelRequest
 from agentrun.models.quote import quote
 from agentrun.runner import approvals
@@ -25,8 +25,6 @@ from agentrun.store.budgets import reserve as ask
 if TYPE_CHECKING:
     from agentrun.runner.step import Step
     from agentrun.runner.waits import Letter
-
-logger = logging.getLogger("agentrun")
 
 _POLL = (0.02, 1.0)  # seconds between looks while others are under way: first, at most
 _PATIENCE = 600.0  # seconds; a call made while reading the stream of another waits for itself

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,7 +103,7 @@ def replay(dsn: str) -> float:
     if os.environ.get("DBOS_REPLAYED"):
         sequential(1)
         return replayed(sizes.REPLAYED, os.environ["DBOS_REPLAYED"])
-    marker = Path(f"/tmp/dbos-replayed-{os.getpid()}")
+    marker = Path(tempfile.gettempdir()) / f"dbos-replayed-{os.getpid()}"
     child = {**os.environ, "DBOS_REPLAYED": str(marker)}
     subprocess.run([sys.executable, __file__, "replay", dsn], env=child, capture_output=True)
     DBOS.launch()  # recovers what this executor left

@@ -43,6 +43,22 @@ def test_the_bundled_migrations_are_numbered_from_one_without_gaps() -> None:
     assert len(list(bundled.folder("migrations").glob("*.sql"))) == len(numbers)
 
 
+# The beginning of each file's checksum. A migration that databases have is never edited: they would
+# be refused for it. What is to change goes into a new one, and its line is added here.
+CHECKSUMS = {
+    "0001_journal.sql": "8171887270360024",
+    "0002_views.sql": "5d3bc7e5b1b83329",
+    "0003_waiting.sql": "408ebf2fa228d8b3",
+    "0004_spend.sql": "ea7d78a8e23ab2a1",
+    "0005_budgets.sql": "96434333c2b5f30d",
+    "0006_decisions.sql": "4166a351b5dd1f5e",
+}
+
+
+def test_no_migration_was_edited_after_it_was_published() -> None:
+    assert {found.name: found.checksum[:16] for found in known()} == CHECKSUMS
+
+
 def test_a_fresh_database_gets_every_migration(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn) as conn:
         assert state(conn) is None
