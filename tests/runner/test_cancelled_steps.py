@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World, die_recorded, killed
+from crashing import World, die, die_recorded, killed
 from openai import AsyncOpenAI
 
 import agentrun
+from agentrun.core import points
 from agentrun.testing import Provider, Reply, Rule
 
 PATIENCE = 2.0  # seconds; a busy machine has sent its request by then
@@ -105,6 +106,51 @@ def test_a_tool_given_up_is_not_performed_again(
     assert world.effects == ["began", "died"]
     tools = [e.status for e in events("k") if e.event == "step_finished" and e.kind == "tool"]
     assert tools == ["cancelled"]
+
+
+@pytest.mark.parametrize("effect", ["idempotent", "once", "transaction"])
+def test_killed_before_the_giving_up_is_on_disk_it_is_as_if_killed_in_the_effect(
+    db: Any, dsn: str, world: World, effect: Any
+) -> None:
+    def find(key: str) -> agentrun.NotHappened:
+        world.act(f"asked for {key}")
+        return agentrun.NotHappened()
+
+    @agentrun.tool(effect=effect, reconcile=find if effect == "once" else None)
+    async def dawdle(idempotency_key: str = "") -> str:
+        world.act(f"began {idempotency_key}")
+        await asyncio.sleep(30)
+        return "at last"
+
+    @agentrun.step(effect="idempotent")
+    async def next_step() -> None: ...
+
+    fatal = [True]
+
+    @agentrun.agent
+    async def impatient() -> str:
+        try:
+            await asyncio.wait_for(dawdle(), PATIENCE)
+        except TimeoutError:
+            if fatal[0]:
+                points.arm(lambda point: die() if point == "append:before" else None)
+            await next_step()
+        return "gave up"
+
+    keyed = impatient.with_options(key="k")
+
+    def action() -> None:
+        agentrun.connect(dsn)
+        keyed.run()
+
+    killed(action)
+    fatal[0] = False
+    assert keyed.run() == "gave up"
+    began = [line for line in world.effects if line.startswith("began")]
+    assert len(began) == 2
+    assert len(set(began)) == 1, "another attempt has the same key"
+    asked = [line for line in world.effects if line.startswith("asked")]
+    assert len(asked) == (effect == "once"), "a `once` effect is not repeated unasked"
 
 
 def test_of_two_calls_the_slower_is_given_up_again(world: World, resumed: Any) -> None:
