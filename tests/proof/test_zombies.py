@@ -72,7 +72,7 @@ def test_a_zombie_changes_nothing(proof: Any, grounds: Any) -> None:
         shape, first = CASES[case.name]
         with case, grounds() as dsn:
             for at in count(first, STRIDE):
-                numbers = yield from slept(shape, dsn, f"{shape.name} {at}", at)
+                numbers = yield from slept(shape, dsn, f"{shape.name} {at} zombie", at)
                 if numbers is None:
                     return
                 case.count(**numbers)
