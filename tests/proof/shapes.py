@@ -473,6 +473,8 @@ SHAPES = [
     ),
 ]
 
+BY_NAME = {shape.name: shape for shape in SHAPES}
+
 # A case of a matrix: every 8th point of a shape, until a run has no such point.
 # Its runs have names that no other matrix uses: an idempotency key comes of a run's key alone, and
 # all matrices of a session act on one carrier, which would answer for another's booking.

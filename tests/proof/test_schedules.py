@@ -19,14 +19,13 @@ import shapes
 from children import STOPPED, Child
 from crashing import until
 from psycopg.rows import dict_row
-from shapes import Shape
+from shapes import BY_NAME, Shape
 
 from agentrun.store import embedded, liveness
 from agentrun.store.migrate import migrate
 from agentrun.testing import Fault
 
 SHORT, LONG = 1.0, 30.0  # leases, in seconds
-BY_NAME = {shape.name: shape for shape in shapes.SHAPES}
 
 
 @pytest.fixture
@@ -63,10 +62,11 @@ MAILS = [
 DOUBTS = [shape for shape in shapes.SHAPES if shape.name.startswith("doubt")]
 
 
-def answered_late(dsn: str, shape: Shape, at: str, owner_at: str) -> None:
+def answered_late(dsn: str, shape: Shape, at: str, owner_at: str) -> list[str]:
     """A process is stopped with an answer in hand, and wakes when its run is another's.
 
-    The new owner stands at a point of its own until the answer is kept.
+    The new owner stands at a point of its own until the answer is kept. Returns what points they
+    passed.
     """
     since = shapes.here.mark()
     see_through = partial(shape.see_through, dsn, "k")
@@ -81,6 +81,7 @@ def answered_late(dsn: str, shape: Shape, at: str, owner_at: str) -> None:
         assert late.wait() == 0
     numbers = books.settle(shape, dsn, "k", shapes.here.effects("k", since), [])
     assert numbers["in_flight_repeated"] == numbers["possibly_billed"] == 0
+    return [*late.passed(), *owner.passed()]
 
 
 @pytest.mark.parametrize("shape", MAILS, ids=lambda shape: shape.name)
@@ -104,6 +105,7 @@ def test_a_late_answer_of_a_once_tool_resolves_its_doubt(ground: str, shape: Sha
 # -- death that is not certain ---------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_dead_workers_once_attempt_waits_out_its_lease(ground: str) -> None:
     """Its session is gone, so its run is taken at once; but a cut network looks the same."""
     shape, lease = BY_NAME["stream"], 8.0
@@ -132,6 +134,7 @@ def server_older_than(dsn: str, seconds: float) -> None:
     until(lambda: asked(dsn, query, seconds)[0]["is"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", DOUBTS, ids=lambda shape: shape.name)
 def test_an_answer_that_comes_while_its_lease_is_waited_out_resolves_the_doubt(
     ground: str, shape: Shape
@@ -158,6 +161,7 @@ def test_an_answer_that_comes_while_its_lease_is_waited_out_resolves_the_doubt(
 # -- Postgres restarts -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_restarted_postgres_makes_no_worker_take_anothers_runs(
     grounds: Any, new_home: Path
 ) -> None:
