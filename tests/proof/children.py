@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import faulthandler
 import itertools
+import mmap
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -24,6 +24,7 @@ from agentrun.core import points
 
 STOPPED = -signal.SIGSTOP
 PATIENCE = 120.0  # seconds after which a child shows where its threads stand, and ends
+SLOT = 32  # bytes that the name of a point takes
 LOOK = 0.001  # seconds between looks at children
 
 At = int | str | None
@@ -42,12 +43,12 @@ class Child:
         at: At = None,
         strike: signal.Signals = signal.SIGKILL,
     ) -> None:
-        self._trace = tempfile.TemporaryFile()  # noqa: SIM115 (closed when it ends)
+        self._trace = mmap.mmap(-1, SLOT * 4096)  # shared with the child
         self.over = False
 
         def live() -> None:
             faulthandler.dump_traceback_later(PATIENCE, exit=True)
-            points.arm(_striker(self._trace.fileno(), at, strike))
+            points.arm(_striker(self._trace, at, strike))
             action()
 
         self.pid = spawn(live)
@@ -55,8 +56,7 @@ class Child:
     def passed(self) -> list[str]:
         """The points that the child has passed, the one that it was struck at included."""
         if not self._trace.closed:
-            file = self._trace.fileno()
-            self._passed = os.pread(file, os.fstat(file).st_size, 0).decode().split()
+            self._passed = self._trace[:].replace(b"\0", b" ").decode().split()
         return self._passed
 
     def look(self) -> int | None:
@@ -100,14 +100,18 @@ class Child:
         self.kill()
 
 
-def _striker(trace: int, at: At, strike: signal.Signals) -> Callable[[str], None]:
-    """A hook that notes each point and strikes at one, in whichever thread passes it."""
+def _striker(trace: mmap.mmap, at: At, strike: signal.Signals) -> Callable[[str], None]:
+    """A hook that notes each point and strikes at one, in whichever thread passes it.
+
+    It writes to memory, for a system call would let another thread go on between note and strike.
+    """
     passed = itertools.count()
     named = itertools.count()
 
     def hook(point: str) -> None:
-        os.write(trace, f"{point}\n".encode())
-        if next(passed) == at or (point == at and next(named) == 0):
+        number = next(passed)
+        trace[number * SLOT : (number + 1) * SLOT] = point.encode().ljust(SLOT, b"\0")
+        if number == at or (point == at and next(named) == 0):
             # Aimed at this thread: another would leave it a moment to go on.
             signal.pthread_kill(threading.get_ident(), strike)
 

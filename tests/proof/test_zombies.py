@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -18,6 +18,10 @@ import pytest
 import shapes
 from children import STOPPED, Child, Story, play
 from shapes import CASES, STRIDE, Shape
+
+from agentrun.core import points
+from agentrun.core.flow import Flow
+from agentrun.runner.step import Step
 
 pytestmark = pytest.mark.long
 
@@ -38,10 +42,7 @@ def slept(
     with Child(see_through, at, signal.SIGSTOP) as zombie:
         if (yield zombie) != STOPPED:
             return None
-        # A body that failed has no point after it, but its failure is in the journal.
-        failed = [row for row in books.read(dsn, run).journal if row["event"] == "attempt_failed"]
-        bodies = [row for row in failed if row["kind"] == "tool"]
-        about_to_send = under_way(zombie.passed()) - len(bodies)
+        about_to_send = checked(zombie.passed())
         with Child(see_through) as successor:
             assert (yield successor) == 0, "the run was not finished by another"
         before, done = books.read(dsn, run), shapes.here.effects(run, since)
@@ -61,10 +62,35 @@ def slept(
     }
 
 
-def under_way(passed: list[str]) -> int:
-    """How many effects the process had checked its lease for and not finished."""
+@pytest.fixture(autouse=True)
+def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may be stopped in the very moment after its check, too: the worst one."""
+    attempt = Step.attempt
+
+    def checking(self: Step, *given: Any) -> Flow[Any]:
+        late = yield from attempt(self, *given)
+        if late is None:
+            points.reach("checked", self.wanted.kind)  # type: ignore[arg-type]
+        return late
+
+    def telling(end: Callable[..., Any]) -> Callable[..., Any]:
+        def told(self: Step, *given: Any, **more: Any) -> Any:
+            if "by" not in more:  # else it is the late answer of another attempt
+                points.reach("over", self.wanted.kind)  # type: ignore[arg-type]
+            return end(self, *given, **more)
+
+        return told
+
+    monkeypatch.setattr(Step, "attempt", checking)
+    monkeypatch.setattr(Step, "finish", telling(Step.finish))
+    monkeypatch.setattr(Step, "failed", telling(Step.failed))
+
+
+def checked(passed: list[str]) -> int:
+    """How many effects the process had checked its lease for and not seen answered."""
     times = Counter(passed)
-    return sum(times[f"{name}:before"] - times[f"{name}:after"] for name in ("body", "send"))
+    models = times["checked:model"] - times["send:after"]
+    return models + times["checked:tool"] - times["over:tool"]
 
 
 def test_a_zombie_changes_nothing(proof: Any, grounds: Any) -> None:
