@@ -21,6 +21,8 @@ from agentrun.store.sql import QUERIES
 
 __all__ = ["Attempt", "Holder", "raise_budget", "reserve"]
 
+_STOPPED = 5.0  # seconds between two statements of a reservation, which belong together
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -66,7 +68,7 @@ def reserve(
 def _decide(
     conn: psycopg.Connection[Any], asking: dict[str, Any], quote: Quote
 ) -> tuple[list[Holder], Grant | Refusal]:
-    conn.execute(QUERIES["lock_tree"], asking)
+    conn.execute(QUERIES["lock_tree"], {**asking, "milliseconds": str(int(_STOPPED * 1000))})
     conn.execute(QUERIES["settle_tree"], asking)
     holders = [_holder(row) for row in conn.execute(QUERIES["budgets"], asking)]
     decided = grant([(holder.budget, holder.spent) for holder in holders], quote)

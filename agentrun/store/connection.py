@@ -22,8 +22,14 @@ CONNECT_TIMEOUT = 5  # seconds
 
 # Failures after which the same statement may succeed: a lost or refused connection, a server
 # that starts, stops, became a standby or ran out of space or connections, a lock not had in
-# time, a serialization failure. Whatever else fails would fail again.
-_TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+# time, a serialization failure, a transaction that was idle for too long. Whatever else fails would
+# fail again.
+_TRANSIENT = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+)
 RETRY_AT_ONCE = (errors.SerializationFailure, errors.DeadlockDetected)
 
 

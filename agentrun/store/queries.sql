@@ -429,8 +429,10 @@ WHERE %(agent)s = ANY(agents) AND dead_at IS NULL AND beat_at + lease > clock_ti
 SELECT pg_notify('agentrun', '')
 
 -- name: lock_tree
--- One reservation at a time in a tree of runs; until the end of the transaction.
-SELECT pg_advisory_xact_lock(hashtextextended('agentrun budget ' || agentrun.top(%(run_id)s), 0))
+-- One reservation at a time in a tree of runs; until the end of the transaction, which the server
+-- ends should its process stop in the middle: nobody else of the tree could make a call.
+SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true),
+       pg_advisory_xact_lock(hashtextextended('agentrun budget ' || agentrun.top(%(run_id)s), 0))
 
 -- name: settle_tree
 -- What the journal knows by now of the calls that were reserved in this tree.

@@ -146,5 +146,6 @@ def _go_on(under_way: dict[Story, Child], story: Story, status: Any) -> None:
         pass
     except Exception as error:
         if child is not None:
-            error.add_note(f"the child that it waited for passed {' '.join(child.passed())}")
+            passed = [point for point in child.passed() if not point.startswith("beat")]
+            error.add_note(f"the child that it waited for passed {' '.join(passed)}")
         raise

@@ -21,7 +21,7 @@ from crashing import until
 from psycopg.rows import dict_row
 from shapes import BY_NAME, Shape
 
-from agentrun.store import embedded, liveness
+from agentrun.store import budgets, embedded, liveness
 from agentrun.store.migrate import migrate
 from agentrun.testing import Fault
 
@@ -156,6 +156,35 @@ def test_an_answer_that_comes_while_its_lease_is_waited_out_resolves_the_doubt(
     books.settle(shape, ground, "k", shapes.here.effects("k", since), [])
     (decision,) = events(ground, "k", "resolved")
     assert (decision["status"], decision["by"]) == ("happened", "late result")
+
+
+# -- a process that stops with the database in its hand --------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["budget", "budget, async"])
+def test_a_process_that_stops_in_its_reservation_holds_up_nobody_for_long(
+    ground: str, name: str
+) -> None:
+    shape, since = BY_NAME[name], shapes.here.mark()
+
+    def stops() -> None:
+        grant = budgets.grant
+
+        def stopping(*given: Any) -> Any:
+            budgets.grant = grant
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return grant(*given)
+
+        budgets.grant = stopping
+        shape.see_through(ground, "k", SHORT)
+
+    with Child(stops) as zombie:
+        assert zombie.wait() == STOPPED
+        with Child(partial(shape.see_through, ground, "k")) as owner:
+            assert owner.wait() == 0
+        zombie.go_on()
+        assert zombie.wait() == 0
+    books.settle(shape, ground, "k", shapes.here.effects("k", since), [])
 
 
 # -- Postgres restarts -----------------------------------------------------------------------------
