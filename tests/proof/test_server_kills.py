@@ -71,7 +71,7 @@ class Witness(Sender):
         conn = super().connection()
         if self._sent is not None:  # no process of the server that it was sent to is alive
             batch, known = self._sent, settled(conn, self._sent)
-            assert known in (set(), batch.runs()), "a batch is torn"
+            assert known in (set(), batch.runs), "a batch is torn"
             self.count.update(unknown=1, unknown_committed=bool(known))
             self._sent = None
         return conn
@@ -100,7 +100,7 @@ def write(dsn: str, number: int, notes: Path, stop: Any) -> None:
                     event = Event(event="received", input=value, has_input=True)
                     rows.append(to_row(event, run_id, seq, 1, worker, Shared()))
             batch = Batch(rows)
-            assert sender.send(batch) == batch.runs(), "nobody else writes to these runs"
+            assert sender.send(batch) == batch.runs, "nobody else writes to these runs"
             for run, _, length in told:
                 ends[UUID(run)] += length
             line = {"batch": str(batch.nonce), "runs": told, "count": sender.count}
@@ -181,6 +181,8 @@ class Load:
         while any(
             note.stat().st_size == read for note, read in zip(self.notes, self.read, strict=True)
         ):
+            ended = [p.exitcode for p in self.processes if p.exitcode is not None]
+            assert not ended, "a process of the load has ended"
             assert time.monotonic() < deadline, "a writer does not come back"
             time.sleep(0.02)
 
