@@ -141,13 +141,16 @@ class RunContext:
             if self.interrupt is not None:
                 raise self.interrupt
 
-    def fence(self) -> Flow[None]:
-        """The last act before an effect is sent: the lease is good."""
+    def fence(self) -> Flow[bool]:
+        """The last act before an effect is sent: the lease is good. Did that take a beat?"""
+        waited = False
         try:
             while self.heart.stale:
+                waited = True
                 yield blocking(self.heart.fence)
         except LeaseLost as lost:
             raise self.stop(lost) from None
+        return waited
 
     def letters(self, ident: str) -> Flow[list[dict[str, Any]]]:
         """What the run was told and has not read yet, oldest first; the step ``ident`` looks."""

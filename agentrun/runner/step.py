@@ -101,8 +101,10 @@ class Step:
                 if late is not None:
                     self.adopted = late["attempt"]
                     return adopt(late["output"], late["status"])
-        yield from self.run.fence()
+        # The lease is looked at last: `check` may wait for another thread of the run.
         self.run.check(self.scope)
+        while (yield from self.run.fence()):
+            self.run.check(self.scope)
         return None
 
     def _late(self, attempt: int) -> Flow[dict[str, Any] | None]:

@@ -122,6 +122,15 @@ MUTATIONS: dict[str, Mutation] = {
         "return self._dead",
         "store/test_liveness.py::test_the_fence_notices_death_without_waiting_for_a_beat",
     ),
+    "the lease is looked at before the last wait": Mutation(
+        "agentrun/runner/step.py",
+        "        self.run.check(self.scope)\n"
+        "        while (yield from self.run.fence()):\n"
+        "            self.run.check(self.scope)\n",
+        "        yield from self.run.fence()\n        self.run.check(self.scope)\n",
+        "runner/test_order.py"
+        "::test_a_thread_that_waits_for_another_of_its_run_looks_at_the_lease_after_that",
+    ),
     "no step asks the fence": Mutation(
         "agentrun/runner/context.py",
         "            while self.heart.stale:\n",

@@ -147,6 +147,43 @@ def test_a_worker_that_was_declared_dead_sends_nothing(db: Any, effect: Any) -> 
     assert sent == [2]
 
 
+def test_a_thread_that_waits_for_another_of_its_run_looks_at_the_lease_after_that(db: Any) -> None:
+    """Both may be stopped meanwhile, for longer than their lease."""
+    sent: list[int] = []
+    begun, waits = threading.Event(), threading.Event()
+    runs: list[Any] = []
+
+    @agentrun.tool(effect="idempotent")
+    def act() -> None:
+        sent.append(agentrun.current_run().tail.epoch)  # type: ignore[union-attr]
+
+    @agentrun.agent
+    def run() -> None:
+        runs.append(agentrun.current_run())
+        if len(runs) == 1:
+            begun.set()
+            assert waits.wait(LONG)
+        act()
+
+    thread = Thread(run.run)
+    assert begun.wait(LONG)
+    first = runs[0]
+    with nothing_is_committed(db.writer):
+        waits.set()
+        while first.history.last_step == 0:  # its intent is queued
+            thread.join(0.01)
+        first.lock.acquire()
+    try:
+        thread.join(SOON)  # its intent is durable; it comes as far as the lock
+        with first.heart._beating, db.connection() as conn:
+            conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'lease expired'")
+            first.heart._confirmed = (0.0, 0.0)
+    finally:
+        first.lock.release()
+    assert thread.result is None
+    assert sent == [2]
+
+
 # -- late answers ----------------------------------------------------------------------------------
 
 
