@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from functools import partial
 from itertools import count
 from typing import Any
@@ -21,11 +22,13 @@ from shapes import CASES, STRIDE, Shape
 
 from agentrun.core import points
 from agentrun.core.flow import Flow
+from agentrun.runner.context import RunContext
 from agentrun.runner.step import Step
 
 pytestmark = pytest.mark.long
 
 LEASE = 1.0  # seconds
+asking: ContextVar[str | None] = ContextVar("asking", default=None)  # the kind of step that begins
 LANES = 6  # mostly they wait
 
 
@@ -65,13 +68,20 @@ def slept(
 @pytest.fixture(autouse=True)
 def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may be stopped in the very moment after its check, too: the worst one."""
-    attempt = Step.attempt
+    attempt, fence = Step.attempt, RunContext.fence
 
-    def checking(self: Step, *given: Any) -> Flow[Any]:
-        late = yield from attempt(self, *given)
-        if late is None:
-            points.reach("checked", self.wanted.kind)  # type: ignore[arg-type]
-        return late
+    def attempting(self: Step, *given: Any) -> Flow[Any]:
+        token = asking.set(self.wanted.kind)
+        try:
+            return (yield from attempt(self, *given))
+        finally:
+            asking.reset(token)
+
+    def checking(self: RunContext) -> Flow[bool]:
+        # Noted as it begins, or another thread could stop this one between the look and the note.
+        if kind := asking.get():
+            points.reach("checked", kind)  # type: ignore[arg-type]
+        return fence(self)
 
     def telling(end: Callable[..., Any]) -> Callable[..., Any]:
         def told(self: Step, *given: Any, **more: Any) -> Any:
@@ -81,13 +91,14 @@ def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return told
 
-    monkeypatch.setattr(Step, "attempt", checking)
+    monkeypatch.setattr(Step, "attempt", attempting)
+    monkeypatch.setattr(RunContext, "fence", checking)
     monkeypatch.setattr(Step, "finish", telling(Step.finish))
     monkeypatch.setattr(Step, "failed", telling(Step.failed))
 
 
 def checked(passed: list[str]) -> int:
-    """How many effects the process had checked its lease for and not seen answered."""
+    """For how many effects the process had begun to check its lease, and not seen them answered."""
     times = Counter(passed)
     models = times["checked:model"] - times["send:after"]
     return models + times["checked:tool"] - times["over:tool"]
