@@ -5,7 +5,7 @@
     pytest -m long tests/proof --whole --shard 2/4      a part of them
 
 A matrix hands its cases to `proof.cases` and counts what it saw. What was counted is printed at the
-end and, with ``--out``, kept a line a case: `table.py` makes the published table of it.
+end and, with ``--out``, kept a line a case: `table.py` makes the published tables of it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,16 @@ from agentrun.store.embedded import Files
 Grounds = Callable[[], AbstractContextManager[str]]
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
+
+
+def commit() -> str:
+    """The commit that is tested, with a + where the tree differs from it."""
+    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
+    try:
+        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 class Case:
@@ -73,6 +84,7 @@ class Proof:
         self._part, self._parts = int(part) - 1, int(parts)
         out = config.getoption("--out")
         self._out = Path(out) if out else None
+        self._commit = commit() if out else ""
         self._done: set[tuple[str, str]] = set()
         if self._out is not None and self._out.exists():
             lines = map(json.loads, self._out.read_text("utf-8").splitlines())
@@ -95,6 +107,7 @@ class Proof:
                 "matrix": case.matrix,
                 "case": case.name,
                 "seed": SEED,
+                "commit": self._commit,
                 "seconds": round(seconds, 3),
                 "numbers": dict(case.numbers),
             }

@@ -46,8 +46,11 @@ def test_view_a_run_follows_it_and_shows_its_transcript() -> None:
     assert "· done ·" in transcript["text/plain"].splitlines()[0]
     assert "<script" not in transcript["text/html"]
     assert all(len(line) <= 80 for line in transcript["text/plain"].splitlines())
-    updates = [msg for msg in messages if msg["msg_type"] == "update_display_data"]
-    assert any("resumed by" not in msg["content"]["data"]["text/html"] for msg in updates)
+    # The first look is a display of its own; how many updates follow is a matter of speed.
+    kinds = ("display_data", "update_display_data")
+    looks = [msg["content"]["data"]["text/html"] for msg in messages if msg["msg_type"] in kinds]
+    assert "resumed by" not in looks[0]
+    assert len(set(looks)) > 1
 
 
 def test_audit_with_sql_tells_what_the_tools_did() -> None:
