@@ -401,11 +401,12 @@ WHERE r.status = 'running' AND r.agent = ANY(%(agents)s) AND r.queue = ANY(%(que
 ORDER BY r.changed_at LIMIT %(limit)s
 
 -- name: overlooked
--- Letters that arrived in the instant in which their run parked, and whose parker died then.
+-- Letters that arrived in the instant in which their run parked: the parker died then, or neither
+-- saw the other, as the letter was committed after the parker's second look. Any other letter that
+-- came after the park has made the run due by itself.
 UPDATE agentrun.runs r SET wake_at = clock_timestamp()
 FROM agentrun.mail m
 WHERE m.run_id = r.run_id AND m.sent_at > r.changed_at - interval '10 seconds'
-  AND m.sent_at <= r.changed_at
   AND r.status IN ('waiting', 'held') AND (r.wake_at IS NULL OR r.wake_at > clock_timestamp())
   AND NOT EXISTS (SELECT FROM agentrun.journal j
                   WHERE j.run_id = m.run_id AND j.event IN ('resolved', 'received')

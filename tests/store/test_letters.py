@@ -1,0 +1,40 @@
+"""Letters that arrive in the very moment in which their run lets go."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg.rows import dict_row
+
+from agentrun.core.events import Event
+from agentrun.store import journal
+from agentrun.store.database import Database
+from agentrun.store.journal import Batch
+from agentrun.store.rows import to_row
+
+
+def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost(dsn: str) -> None:
+    """Neither sees the other: the letter is sent to a run that still executes, and committed when
+    the parker has looked at its mail for the last time."""
+    with Database(dsn) as database:
+        database.create("k", "agent", {}, "")
+        claimed = database.claim(database.find("k"), "first claim")
+        assert claimed is not None
+        tail = claimed[0]
+        parked = Event(event="parked", status="waiting", reason="waits for a letter")
+        row = to_row(parked, tail.run_id, tail.seq + 1, tail.epoch, tail.worker, tail.shared)
+        with psycopg.connect(dsn, row_factory=dict_row) as parker, psycopg.connect(dsn) as sender:
+            assert journal.append(parker, Batch([row])) == {tail.run_id}
+            sender.execute("SELECT agentrun.send('k', 'signal')")
+            parker.commit()
+            database.wake(tail.run_id, [set()])
+            sender.commit()
+        database.query("overlooked")
+        claims = database.query(
+            "claim_ready",
+            agents=["agent"],
+            queues=["default"],
+            limit=1,
+            worker=database.heart.worker,
+            batch=tail.run_id,
+        )
+    assert [claim["key"] for claim in claims] == ["k"]
