@@ -132,9 +132,10 @@ def resolve(
         payload["result"] = outcome.result
     database = default()
     run = database.find(key)
-    if run["open_doubt"] != step:
-        doubt = run["open_doubt"]
-        what = "is not in doubt" if doubt is None else f"is in doubt about step {doubt}"
+    doubts = database.doubts(run["run_id"])
+    if step not in doubts:
+        steps = ", ".join(map(str, doubts))
+        what = f"is in doubt about step {steps}" if doubts else "is not in doubt"
         raise RunError(f"run {key!r} {what}; `agentrun inbox` lists what waits", key=key)
     return database.send_mail(
         key, "resolve", step=step, by=by or somebody(), reason=reason, payload=payload
@@ -193,7 +194,8 @@ def _decide(
     check(payload, "payload")
     database = default()
     run = database.find(key)
-    if run["status"] != "held" or run["open_doubt"] != step:
+    asks = run["status"] == "held" and run["open_doubt"] == step
+    if not asks or step in database.doubts(run["run_id"]):
         raise RunError(
             f"run {key!r} does not wait for a decision about step {step}; "
             "`agentrun inbox` lists what waits",

@@ -382,6 +382,10 @@ class Database:
         rows = self.query("news", run_id=run["run_id"], step=run["open_doubt"])
         return bool(rows)
 
+    def doubts(self, run_id: UUID) -> list[int]:
+        """The steps that a parked run is in doubt about."""
+        return [row["step"] for row in self.query("doubts", run_id=run_id)]
+
     def late_result(self, run_id: UUID, step: int, attempt: int) -> dict[str, Any] | None:
         """An answer to an earlier attempt that arrived after its worker had lost the run."""
         rows = self.query("late", run_id=run_id, step=step, attempt=attempt)

@@ -283,6 +283,10 @@ UNION ALL
 SELECT l.worker FROM agentrun.late_results l
 WHERE l.run_id = %(run_id)s AND l.step = %(step)s
 
+-- name: doubts
+-- Steps of a run that nobody has decided about.
+SELECT step FROM agentrun.in_doubt WHERE run_id = %(run_id)s ORDER BY step
+
 -- name: inbox
 -- What waits for a person, in one run or in all, longest first.
 SELECT key, agent, step, waits_for, name, effect, attempt, args, idempotency_key, reason, since

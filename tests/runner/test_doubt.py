@@ -308,3 +308,31 @@ def test_a_decided_doubt_leaves_the_inbox(shop: Shop, sql: Any) -> None:
     assert (waiting.step, waiting.waits_for, waiting.effect) == (1, "doubt", "once")
     agentrun.resolve("k", 1, NotHappened())
     assert sql("SELECT * FROM agentrun.inbox") == []
+
+
+def test_an_approval_is_no_answer_to_a_doubt(shop: Shop, sql: Any) -> None:
+    agent = shop.crashed()
+    with pytest.raises(agentrun.RunHeld):
+        agent.run()
+    for tell in (agentrun.approve, agentrun.reject):
+        with pytest.raises(agentrun.RunError, match="does not wait for a decision about step 1"):
+            tell("k", 1)
+    sql("SELECT agentrun.send('k', 'approve', 1)")  # by hand
+    assert sql("SELECT waits_for, step FROM agentrun.inbox") == [("doubt", 1)]
+
+
+def test_a_resolution_is_no_answer_to_who_waits_for_an_approval(db: Any, sql: Any) -> None:
+    @agentrun.tool(approve=True)
+    def act() -> str:
+        return "acted"
+
+    @agentrun.agent
+    def run() -> str:
+        return act()
+
+    with pytest.raises(agentrun.RunHeld):
+        run.with_options(key="k").run()
+    with pytest.raises(agentrun.RunError, match="is not in doubt"):
+        agentrun.resolve("k", 1, NotHappened())
+    sql("""SELECT agentrun.send('k', 'resolve', 1, '{"outcome": "unknown"}')""")
+    assert sql("SELECT waits_for, step FROM agentrun.inbox") == [("decision", 1)]

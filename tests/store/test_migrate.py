@@ -52,6 +52,7 @@ CHECKSUMS = {
     "0004_spend.sql": "ea7d78a8e23ab2a1",
     "0005_budgets.sql": "96434333c2b5f30d",
     "0006_decisions.sql": "4166a351b5dd1f5e",
+    "0007_answers.sql": "8c1290dfe096d2fe",
 }
 
 
