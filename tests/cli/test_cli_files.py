@@ -18,6 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from command_line import Cli, Write
+from crashing import until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from agentrun.store.audit import wake_delay
@@ -275,7 +276,7 @@ def test_a_live_worker_is_reason_enough_to_wait(dsn: str, cli: Cli, write: Write
     with started(dsn, "worker", file) as worker:
         assert worker.stderr is not None
         assert "worker of payer" in worker.stderr.readline()
-        assert doctor(cli)["stuck"] == []
+        until(lambda: doctor(cli)["stuck"] == [])
 
 
 def test_doctor_tells_a_pooler_from_a_direct_connection(cli: Cli, dsn: str, tmp_path: Path) -> None:
