@@ -50,15 +50,22 @@ def _see_through(
     run = line.run
     key = agent.options.key or child_key(run.key, step.ident)
     options = replace(agent.options, in_place=run.in_place)
+    if not run.in_place:
+        options = replace(options, on_held="raise")
+    elif run.on_held == "wait":
+        options = replace(options, on_held="wait")
     while True:
         try:
             value = yield from execute.start(
                 agent, run.database, key, options, arguments, parent=(run, step.number)
             )
-        except RunHeld:
+        except RunHeld as held:
             run.check(step.scope)
+            reason = f"waits for child run {key!r}"
+            if run.in_place:
+                reason = f"its child {held}"
             letter = yield from await_letter(
-                step, lambda sent: _is_end(sent, step), None, f"waits for child run {key!r}"
+                step, lambda sent: _is_end(sent, step), None, reason, held=True
             )
             if letter is not None:
                 consume(step, letter)

@@ -63,6 +63,7 @@ class RunContext:
         events: Sequence[Event],
         on_divergence: str,
         in_place: bool = True,
+        on_held: str = "raise",
     ) -> None:
         self.database = database
         self.pid = os.getpid()
@@ -71,6 +72,7 @@ class RunContext:
         self.tail = tail
         self.on_divergence = on_divergence
         self.in_place = in_place  # waits hold the caller, as `.run()` does; a worker parks
+        self.on_held = on_held  # whether `.run()` waits for a person, too
         self.waits: dict[int, datetime | None] = {}  # steps that wait, and until when
         self.children: list[RunContext] = []  # child runs that execute in this process
         self.task: asyncio.Task[Any] | None = None  # in which the body of an async agent executes

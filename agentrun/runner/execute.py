@@ -179,7 +179,7 @@ def proceed(
             person = None  # another worker has the run: wait for what it makes of it
         except RunHeld as held:
             person = None  # has been heard: from now on the run waits
-            if options.on_held == "raise" or held.step is None or not options.in_place:
+            if options.on_held == "raise" or held.step is None:
                 raise
 
 
@@ -253,7 +253,14 @@ def execute(
     """Execute a claimed run, and journal how it ends."""
     tail, events = claimed
     run = RunContext(
-        database, key, agent.name, tail, events, options.on_divergence, options.in_place
+        database,
+        key,
+        agent.name,
+        tail,
+        events,
+        options.on_divergence,
+        options.in_place,
+        options.on_held,
     )
     run.expires_at = _expires_at(events, person)
     run.budgeted = _budgeted(events[0].input)

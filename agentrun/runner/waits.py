@@ -119,9 +119,17 @@ def _began(step: Step) -> Flow[datetime]:
 
 
 def await_letter(
-    step: Step, wanted: Callable[[Letter], bool], until: datetime | None, reason: str
+    step: Step,
+    wanted: Callable[[Letter], bool],
+    until: datetime | None,
+    reason: str,
+    *,
+    held: bool = False,
 ) -> Flow[Letter | None]:
-    """The oldest unread letter that is ``wanted``; None when ``until`` has passed without one."""
+    """The oldest unread letter that is ``wanted``; None when ``until`` has passed without one.
+
+    ``held``: a person has to act first. `.run()` does not wait for that either, the run parks.
+    """
     look = _POLL[0]
     while True:
         for letter in (yield from step.run.letters(step.ident)):
@@ -131,18 +139,20 @@ def await_letter(
         left = None if until is None else (until - datetime.now(UTC)).total_seconds()
         if left is not None and left <= 0:
             return None
-        yield from _wait(step, look if left is None else min(look, left), until, reason)
+        yield from _wait(step, look if left is None else min(look, left), until, reason, held)
         look = min(_POLL[1], look * 1.5)
 
 
-def _wait(step: Step, seconds: float, until: datetime | None, reason: str) -> Flow[None]:
+def _wait(
+    step: Step, seconds: float, until: datetime | None, reason: str, held: bool = False
+) -> Flow[None]:
     """Wait a moment in place; in a worker, park the run once nothing in it does anything else."""
     run = step.run
     run.check(step.scope)
     with run.lock:
         run.waits[step.number] = until
     try:
-        if run.in_place:
+        if run.in_place and not held:
             yield pause(seconds)
             return
         # Other tasks of the run may be between two steps: only a pause shows that all wait.

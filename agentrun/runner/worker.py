@@ -249,7 +249,7 @@ class Worker:
         if _fruitless(claimed[1]) >= POISON:
             self._park(claimed[0])
             return
-        options = replace(agent.options, in_place=False)
+        options = replace(agent.options, in_place=False, on_held="raise")
         flow = execute.execute(agent, self._db, key, options, claimed)
         future: Future[Any]
         if agent.is_async:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -330,6 +331,51 @@ def test_an_agent_inside_a_run_is_a_child_run(db: Any, dsn: str, world: World) -
     assert outer.with_options(key="k").run() == 60
     assert world.effects == ["1", "2", "3"]
     assert [agentrun.get(f"k/{n}").status() for n in (1, 2, 3)] == ["done"] * 3
+
+
+def test_a_run_whose_child_waits_for_a_person_does_not_wait_in_place(db: Any, world: World) -> None:
+    inner = refunds(world).with_options(key="inner")
+
+    @agentrun.agent
+    def outer() -> str:
+        return f"inner: {inner(500)}"
+
+    agent = outer.with_options(key="outer")
+    for _ in range(2):
+        with pytest.raises(
+            agentrun.RunHeld, match=r"run 'outer' waits .* agentrun approve inner 1"
+        ):
+            agent.run()
+        assert agentrun.get("outer").status() == "waiting"
+    agentrun.approve("inner", 1, by="ada")
+    assert agent.run() == "inner: 500 refunded"
+    assert world.effects == ["7 500"]
+
+
+def test_a_run_that_waits_for_people_does_so_for_its_children(db: Any, world: World) -> None:
+    inner = refunds(world).with_options(key="inner")
+
+    @agentrun.agent
+    async def outer() -> list[str]:
+        return await asyncio.gather(asyncio.to_thread(inner, 500), anap())
+
+    async def anap() -> str:
+        await agentrun.asleep(0.1)
+        return "slept"
+
+    def asks(key: str) -> bool:
+        return any(asked.key == key for asked in agentrun.inbox())
+
+    def approve() -> None:
+        until(lambda: asks("inner"))
+        agentrun.approve("inner", 1, by="ada")
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        approved = pool.submit(approve)
+        agent = outer.with_options(key="outer", on_held="wait")
+        assert agent.run() == ["500 refunded", "slept"]
+        approved.result()
+    assert world.effects == ["7 500"]
 
 
 def test_children_are_gathered(db: Any, world: World) -> None:
