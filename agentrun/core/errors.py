@@ -16,7 +16,9 @@
         └─ ToolTimeout
 
     Interrupt(BaseException)        inside a run; `except Exception` must not swallow these
-    ├─ LeaseLost · RunCancelled · RunExpired · Diverging · Parking
+    ├─ LeaseLost                    another worker owns the run
+    │   └─ JournalLost              the database lost what it had acknowledged
+    └─ RunCancelled · RunExpired · Diverging · Parking
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ __all__ = [
     "Diverged",
     "Diverging",
     "Interrupt",
+    "JournalLost",
     "LeaseLost",
     "LimitExceeded",
     "NoRun",
@@ -145,6 +148,17 @@ class Interrupt(BaseException):
 
 class LeaseLost(Interrupt):
     """Another worker owns the run now; nothing more may be written or sent from here."""
+
+
+class JournalLost(LeaseLost):
+    """The database lacks events of the run that it had acknowledged.
+
+    A failover to a server that lagged behind does that. ``acknowledged`` is the last seq that was.
+    """
+
+    def __init__(self, acknowledged: int) -> None:
+        super().__init__("the database lost events of the run that it had acknowledged")
+        self.acknowledged = acknowledged
 
 
 class RunCancelled(Interrupt):

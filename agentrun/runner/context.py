@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -80,6 +80,8 @@ class RunContext:
         self.expires_at: datetime | None = None  # the run's deadline
         self.budgeted = False  # a budget holds the run: its own, or that of a run above
         self.lock = threading.RLock()
+        self._claimed = events  # the journal up to its claim, and what came since, by seq
+        self._written: dict[int, Event] = {}
         self.history = History()
         for event in events:
             self.history.apply(event, event.seq, event.epoch)
@@ -197,8 +199,24 @@ class RunContext:
             done = self.database.writer.append(self.tail, events)
             first = self.tail.seq - len(events) + 1
             for seq, event in enumerate(events, first):
-                self.history.apply(event, seq, self.tail.epoch)
+                self.take(event, seq)
         return done
+
+    def take(self, event: Event, seq: int) -> None:
+        """Take in what this claim has journaled at ``seq``."""
+        self.history.apply(event, seq, self.tail.epoch)
+        self._written[seq] = event
+
+    def journaled(self, *, after: int) -> list[Event]:
+        """What is known of the journal behind the seq ``after``, in order."""
+        epoch, worker = self.tail.epoch, self.tail.worker
+        with self.lock:
+            written = [
+                replace(event, seq=seq, epoch=epoch, worker=worker)
+                for seq, event in self._written.items()
+            ]
+        known = sorted([*self._claimed, *written], key=lambda event: event.seq)
+        return [event for event in known if event.seq > after]
 
     def end(self, last: Event) -> Op[None]:
         """Journal the last event of this claim; what still comes after it is no part of the run."""

@@ -17,6 +17,7 @@ from agentrun.core.errors import (
     Diverged,
     Diverging,
     Interrupt,
+    JournalLost,
     LeaseLost,
     LimitExceeded,
     Parking,
@@ -56,14 +57,14 @@ def settle(
     elif interrupt is None and isinstance(error, Interrupt):
         interrupt = error
     if interrupt is not None:
-        over = isinstance(interrupt, RunCancelled | RunExpired)
+        over = isinstance(interrupt, RunCancelled | RunExpired | JournalLost)
         handed_back = isinstance(error, _HANDED_BACK) and not over
         run.stop(interrupt)
         try:
             yield from _in_flight(run)
             yield from _interrupted(run, interrupt)
-        except LeaseLost:
-            if not handed_back:
+        except LeaseLost as lost:
+            if not handed_back or isinstance(lost, JournalLost):
                 raise
         raise error if handed_back and error else _seen_outside(run, interrupt)
     failing = run.failing_step

@@ -19,16 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check, fingerprint
-from agentrun.core.errors import (
-    Interrupt,
-    LeaseLost,
-    RunConflict,
-    RunHeld,
-)
+from agentrun.core.errors import Interrupt, JournalLost, LeaseLost, RunConflict, RunHeld
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
 from agentrun.core.secrets import redact
-from agentrun.runner import propagate
+from agentrun.runner import loss, propagate
 from agentrun.runner.context import Line, RunContext, blocking, on_line
 from agentrun.runner.ending import settle
 from agentrun.runner.handle import ended, run_held
@@ -282,6 +277,8 @@ def execute(
             except BaseException as error:
                 return (yield from settle(run, agent, None, error))
             return (yield from settle(run, agent, value, None))
+    except JournalLost as lost:
+        raise (yield from loss.settle(run, lost)) from None
     finally:
         if run.pid == os.getpid():
             run.let_go()  # interrupted once more, while it was coming to its end

@@ -148,7 +148,7 @@ class Step:
     def took(self, event: Event, seq: int) -> None:
         """Take in an event that went into the journal by another way: its transaction's own."""
         with self.run.lock:
-            self.run.history.apply(event, seq, self.run.tail.epoch)
+            self.run.take(event, seq)
         if event.event == "step_finished":
             self.over(event)
 

@@ -170,7 +170,7 @@ def _sent(run: RunContext, conn: Any, batch: Batch) -> Flow[None]:
     accepted = yield _apart(partial(append, conn, batch), partial(append_async, conn, batch))
     points.reach("checkpoint", "after")
     if run.run_id not in accepted:
-        raise run.stop(LeaseLost(f"the run was taken over from {run.tail.worker}"))
+        raise run.stop((yield blocking(partial(run.database.refusal, batch))))
     points.reach("commit", "before")
     yield _apart(conn.commit)
     points.reach("commit", "after")
@@ -205,7 +205,7 @@ def _lost(
     elif (yield blocking(lambda: run.database.settled(batch))):
         step.took(batch.rows[0].event, seq)
     else:
-        raise run.stop(LeaseLost(f"the run was taken over from {run.tail.worker}"))
+        raise run.stop((yield blocking(partial(run.database.refusal, batch))))
     if not isinstance(error, psycopg.Error) or (filled and again is None):
         raise error
     return again.retry_in if again is not None else 0.0

@@ -315,6 +315,11 @@ class Database:
         with self._claiming:
             return row.run_id in self._claims.send(Batch([row]))
 
+    def refusal(self, batch: Batch) -> LeaseLost:
+        """Why a batch of one run was refused."""
+        with self._claiming:
+            return next(iter(self._claims.refusals(batch, batch.runs).values()))
+
     def settled(self, batch: Batch) -> bool:
         """Whether this very batch of one run is in the journal."""
         with self._claiming:

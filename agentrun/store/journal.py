@@ -26,7 +26,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from functools import cached_property
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
@@ -34,12 +34,12 @@ from psycopg import errors
 from psycopg.rows import scalar_row
 
 from agentrun.core import points
-from agentrun.core.errors import LeaseLost, StoreError
+from agentrun.core.errors import JournalLost, LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
-from agentrun.store.arrays import INT8S, UUIDS
+from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import (
     RETRY_AT_ONCE,
     DeadlineConnection,
@@ -47,8 +47,11 @@ from agentrun.store.connection import (
     is_transient,
 )
 from agentrun.store.durable import Durable
+from agentrun.store.outcome import refusals, settled
 from agentrun.store.rows import Asked, Row, as_text, columns, payload_columns, to_row
 from agentrun.store.sql import QUERIES, numbered
+
+T = TypeVar("T")
 
 LINGER = 0.002  # seconds an event that nobody waits for may wait for company
 BATCH_ROWS = 2_000  # rows in one statement at the most
@@ -167,17 +170,6 @@ async def append_async(conn: psycopg.AsyncConnection[Any], batch: Batch) -> set[
     return set(await (await cursor.execute(_APPEND, batch.in_order())).fetchall())
 
 
-def settled(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
-    """The runs of which this very batch is in the journal, whoever sent it last."""
-    heads = batch.heads()
-    parameters = {
-        "run_id": UUIDS(list(heads)),
-        "seq": INT8S(list(heads.values())),
-        "batch": batch.nonce,
-    }
-    return set(conn.cursor(row_factory=scalar_row).execute(QUERIES["settled"], parameters))
-
-
 class Sender:
     """A connection that sends batches until their outcome is known, however often it breaks."""
 
@@ -200,15 +192,24 @@ class Sender:
         when they can never be sent (struct.error) or the database refuses them (psycopg.Error).
         """
         plain = batch.is_plain()
+        return self._until_answered(lambda conn: self._send(conn, batch, plain))
+
+    def _send(self, conn: DeadlineConnection, batch: Batch, plain: bool) -> set[UUID]:
+        points.reach(self._what, "before")
+        accepted = (append_plain if plain else append)(conn, batch)
+        points.reach(self._what, "after")
+        # A run may be refused because an earlier sending of this very batch is in: one whose
+        # answer was lost, or that Ctrl-C interrupted in another waiter's hands.
+        return accepted if accepted == batch.runs else accepted | settled(conn, batch)
+
+    def refusals(self, batch: Batch, runs: set[UUID]) -> dict[UUID, LeaseLost]:
+        """Why these runs of a batch that was sent are not in. Waits as `send` does."""
+        return self._until_answered(lambda conn: refusals(conn, batch, runs)) if runs else {}
+
+    def _until_answered(self, ask: Callable[[DeadlineConnection], T]) -> T:
         for attempt in _patiently():
             try:
-                conn = self.connection()
-                points.reach(self._what, "before")
-                accepted = (append_plain if plain else append)(conn, batch)
-                points.reach(self._what, "after")
-                # A run may be refused because an earlier sending of this very batch is in: one
-                # whose answer was lost, or that Ctrl-C interrupted in another waiter's hands.
-                return accepted if accepted == batch.runs else accepted | self.settled(batch)
+                return ask(self.connection())
             except RETRY_AT_ONCE:
                 continue  # the whole statement was rolled back; it decides anew
             except Exception as error:
@@ -420,12 +421,13 @@ class Writer:
             batch, entries = self._frozen[0]
             try:
                 accepted = self._sender.send(batch) if batch.rows else set()
+                refused = self._sender.refusals(batch, batch.runs - accepted)
             except Exception as error:
                 self._sender.close()
                 parts = self._each_alone(batch, entries, error)
             else:
                 parts = []
-                self._report(entries, accepted)
+                self._report(entries, accepted, refused)
             with self._guard:
                 self._frozen[:1] = parts
         return found
@@ -450,17 +452,21 @@ class Writer:
             entry.fail(StoreError(f"an event of this run cannot be stored: {error}".strip()))
         return []
 
-    def _report(self, entries: list[_Entry], accepted: set[UUID]) -> None:
+    def _report(
+        self, entries: list[_Entry], accepted: set[UUID], refused: dict[UUID, LeaseLost]
+    ) -> None:
         for entry in entries:
-            accounted = entry.tail.run_id in accepted or (not entry.rows and not entry.tail.lost)
+            lost = entry.tail.lost
+            accounted = entry.tail.run_id in accepted or (not entry.rows and not lost)
             if accounted or entry.done.settled:  # settled: Ctrl-C came while waiters were told
                 entry.done.settle()
             else:
-                self._refuse(entry, LeaseLost(f"the run was taken over from {entry.tail.worker}"))
+                self._refuse(entry, lost or refused[entry.tail.run_id])
 
     def _refuse(self, entry: _Entry, error: BaseException) -> None:
         """The run is not ours any more: its events are no part of the journal."""
-        for row in entry.rows:
+        # One that was cut short is written again by its run, which knows all of it.
+        for row in () if isinstance(error, JournalLost) else entry.rows:
             try:
                 self._late(row)
             except Exception:

@@ -6,8 +6,9 @@
 --
 -- A run's first row in the batch (head) is inserted only if the row before it is there and has
 -- its epoch (one less for a claim). That predecessor is committed and never changes, and
--- (run_id, seq) is unique, so nobody can hold n + 1 who has not seen n. Heads are sorted: one
--- lock order for all writers, or batches of two processes deadlock.
+-- (run_id, seq) is unique, so nobody can hold n + 1 who has not seen n. Its worker is compared
+-- for a server that lost a claim in a failover and gave the epoch away again. Heads are sorted:
+-- one lock order for all writers, or batches of two processes deadlock.
 WITH b AS MATERIALIZED (
     SELECT * FROM unnest(
         %(run_id)b::uuid[], %(seq)b::bigint[], %(head)b::boolean[], %(epoch)b::bigint[],
@@ -39,6 +40,7 @@ heads AS (
     WHERE head AND EXISTS (
         SELECT FROM agentrun.journal p
         WHERE p.run_id = b.run_id AND p.seq = b.seq - 1
+          AND (b.event = 'claimed' OR p.worker = b.worker)
           AND p.epoch = b.epoch - (b.event = 'claimed')::int)
     ORDER BY b.run_id
     ON CONFLICT (run_id, seq) DO NOTHING
@@ -120,13 +122,22 @@ FROM (VALUES
 WHERE b.n < %(rows)s::integer AND EXISTS (
     SELECT FROM agentrun.journal p
     WHERE p.run_id = %(run)s::uuid AND p.seq = %(first)s::bigint - 1
-      AND p.epoch = %(epoch)s::bigint)
+      AND p.worker = %(worker)s::text AND p.epoch = %(epoch)s::bigint)
 
 -- name: settled
 -- After a lost answer and a resend: which heads carry my nonce?
 SELECT j.run_id FROM agentrun.journal j
 JOIN unnest(%(run_id)b::uuid[], %(seq)b::bigint[]) AS h(run_id, seq) USING (run_id, seq)
 WHERE j.batch = %(batch)s
+
+-- name: cut_short
+-- Of refused runs: those without the row that they were to follow, though it was acknowledged.
+SELECT h.run_id
+FROM unnest(%(run_id)b::uuid[], %(seq)b::bigint[], %(epoch)b::bigint[], %(worker)b::text[])
+    AS h(run_id, seq, epoch, worker)
+WHERE NOT EXISTS (
+    SELECT FROM agentrun.journal p
+    WHERE p.run_id = h.run_id AND p.seq = h.seq - 1 AND p.epoch = h.epoch AND p.worker = h.worker)
 
 -- name: settle_soon
 -- Before a tool's COMMIT: should that never arrive, the server ends the transaction all the same,
