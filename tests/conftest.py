@@ -6,7 +6,8 @@ janitor, started first and outliving us all, waits for the exclusive one. It get
 client is gone, be it by SIGKILL, and then stops every server below the folder and removes it.
 
 The server starts when the first test asks for it. Fixtures: ``dsn`` a migrated database,
-``empty_dsn`` one without the schema, ``new_home`` a folder for an embedded server of one's own.
+``empty_dsn`` one without the schema, ``new_home`` a folder for an embedded server of one's own,
+``disk_home`` one that is not in memory, ``impatient`` short deadlines.
 """
 
 from __future__ import annotations
@@ -71,19 +72,24 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
     inherited = Path(os.environ.get(SESSION, "/nonexistent"))
     folder = inherited if inherited.is_dir() else _new_folder()
+    os.environ[SESSION] = str(folder)
+    os.environ["AGENTRUN_HOME"] = str(folder / "home")
+    config.add_cleanup(_enter(folder, first=folder != inherited))
+
+
+def _enter(folder: Path, *, first: bool) -> Callable[[], None]:
+    """Be a client of the folder; returns how to leave it. The first one brings the janitor."""
     folder.chmod(0o755)  # as root, Postgres runs as somebody else, who must pass
     lease = os.open(folder / "clients.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lease, fcntl.LOCK_SH)
-    janitor = None if folder == inherited else _start_janitor(folder)
-    os.environ[SESSION] = str(folder)
-    os.environ["AGENTRUN_HOME"] = str(folder / "home")
+    janitor = _start_janitor(folder) if first else None
 
     def leave() -> None:
         os.close(lease)
         if janitor is not None:
             janitor.wait(timeout=120)
 
-    config.add_cleanup(leave)
+    return leave
 
 
 def _new_folder() -> Path:
@@ -163,6 +169,15 @@ def new_home() -> Iterator[Path]:
     yield home
     embedded.stop(home)
     shutil.rmtree(home)
+
+
+@pytest.fixture
+def disk_home() -> Iterator[Path]:
+    """`new_home` on a disk, where a commit takes its time: in memory hardly one is under way."""
+    folder = Path(tempfile.mkdtemp(prefix="agentrun-tests-", dir="/var/tmp")).resolve()
+    leave = _enter(folder, first=True)
+    yield folder / "home"
+    leave()
 
 
 @pytest.fixture

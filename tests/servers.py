@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from agentrun.store import binaries, embedded
-from agentrun.store.account import account_for, running_as
+from agentrun.store.account import account_for, give, running_as
 
 
 def postmaster(home: Path) -> psutil.Process:
@@ -31,25 +35,89 @@ def kill(home: Path) -> None:
     psutil.wait_procs(processes)
 
 
-def follow(primary: Path, home: Path) -> None:
-    """Start a standby of the server in the one folder in the other, by streaming replication.
+class Pair:
+    """A primary, and a standby that follows it by streaming replication, which change places."""
 
-    Skips the test where the Postgres programs here lack what that takes.
-    """
-    files = embedded.where(home)
-    account = account_for(embedded.where(primary).data)
-    programs = binaries.find(files.root, embedded.where(primary).data, account)
-    if not (programs / "pg_basebackup").exists():
-        pytest.skip(f"no pg_basebackup beside {programs / 'postgres'}")
-    shutil.rmtree(files.data, ignore_errors=True)
-    files.root.chmod(0o777)
-    command = [programs / "pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
-    command += [f"--pgdata={files.data}", f"--dbname={embedded.where(primary).dsn()}"]
-    subprocess.run(command, check=True, capture_output=True, **running_as(account))
-    embedded.start(home)
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o755)  # as root, Postgres runs as somebody else, who must pass
+        self.primary, self.standby = folder / "a", folder / "b"
+        embedded.start(self.primary)
+        self.follow()
+
+    @property
+    def dsn(self) -> str:
+        """Of whichever of the two takes writes."""
+        given = conninfo_to_dict(embedded.where(self.primary).dsn())
+        sockets = [
+            str(embedded.where(home).socket) for home in sorted((self.primary, self.standby))
+        ]
+        hosts = {"host": ",".join(sockets), "port": f"{given['port']},{given['port']}"}
+        return make_conninfo(**{**given, **hosts, "target_session_attrs": "read-write"})
+
+    def follow(self) -> None:
+        """Make the standby anew, of what the primary has.
+
+        Skips the test where the Postgres programs here lack what that takes.
+        """
+        files, source = embedded.where(self.standby), embedded.where(self.primary)
+        account = account_for(source.data)
+        programs = binaries.find(source.root, source.data, account)
+        if not (programs / "pg_basebackup").exists():
+            pytest.skip(f"no pg_basebackup beside {programs / 'postgres'}")
+        shutil.rmtree(files.data, ignore_errors=True)
+        files.root.mkdir(exist_ok=True)
+        files.data.mkdir(mode=0o700)
+        give(files.data, account)
+        command = [programs / "pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
+        command += [f"--pgdata={files.data}", f"--dbname={source.dsn()}"]
+        subprocess.run(command, check=True, capture_output=True, **running_as(account))
+        embedded.start(self.standby)
+
+    def require(self) -> None:
+        """From now on nothing is acknowledged that the standby has not: synchronous replication."""
+        for home in (self.standby, self.primary):
+            with _admin(home) as conn:
+                conn.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+                conn.execute("SELECT pg_reload_conf()")
+        with _admin(self.primary) as conn:
+            query = "SELECT sync_state FROM pg_stat_replication"
+            _until(lambda: conn.execute(query).fetchall() == [("sync",)])
+
+    def catch_up(self) -> None:
+        """Wait until the standby has all that the primary has committed."""
+        with _admin(self.primary) as primary, _admin(self.standby) as standby:
+            (there,) = primary.execute("SELECT pg_current_wal_lsn()").fetchone() or ("",)
+            query = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+            _until(lambda: standby.execute(query, [there]).fetchone() == (True,))
+
+    def part(self) -> None:
+        """From now on nothing that the primary commits reaches the standby."""
+        with _admin(self.standby) as standby:
+            standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            standby.execute("SELECT pg_reload_conf()")
+            _until(lambda: not standby.execute("SELECT FROM pg_stat_wal_receiver").fetchall())
+
+    def fail_over(self) -> None:
+        """Kill the primary; the standby takes its place."""
+        kill(self.primary)
+        self.promote()
+
+    def promote(self) -> None:
+        with _admin(self.standby) as standby:
+            standby.execute("SELECT pg_promote()")
+        self.primary, self.standby = self.standby, self.primary
+
+    def stop(self) -> None:
+        for home in (self.primary, self.standby):
+            embedded.stop(home)
 
 
-def promote(home: Path) -> None:
-    """Make the standby in this folder the primary."""
-    with psycopg.connect(embedded.where(home).dsn(), autocommit=True) as conn:
-        conn.execute("SELECT pg_promote()")
+def _admin(home: Path) -> psycopg.Connection[Any]:
+    return psycopg.connect(embedded.where(home).dsn(), autocommit=True)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)

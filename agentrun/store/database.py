@@ -243,8 +243,7 @@ class Database:
         owner = run["owner"]
         if run["status"] != "running" or owner is None:
             return False, None
-        heart: Heart | None = getattr(self, "_heart", None)
-        if heart is not None and heart.worker == owner and not heart.dead:
+        if self.heart.worker == owner:  # registered: leases of others may count from then on
             return run["run_id"] in self.active, None
 
         def look() -> Life | None:

@@ -228,12 +228,15 @@ UPDATE agentrun.workers SET beat_at = clock_timestamp()
 WHERE worker = %(worker)s AND dead_at IS NULL RETURNING worker
 
 -- name: owner
--- What is known about the life of a worker, by the database's clock.
+-- What is known about the life of a worker, by the database's clock. Nobody can beat while the
+-- server is down, so the lease counts from its start where that is later. A server that came out of
+-- recovery may be a promoted standby, up for long: there, of a worker that has not come back yet, it
+-- counts from the first contact that any worker had.
 SELECT w.worker, w.host, w.pid, w.process, w.beat_at, w.dead_at, w.cause,
        extract(epoch FROM w.lease)::float8 AS lease,
-       greatest(w.beat_at, pg_postmaster_start_time()) + w.lease < clock_timestamp() AS expired,
-       greatest(0, extract(epoch FROM greatest(w.beat_at, pg_postmaster_start_time()) + w.lease
-                                      - clock_timestamp()))::float8 AS lease_left,
+       heard.at + w.lease < clock_timestamp() AS expired,
+       greatest(0, extract(epoch FROM heard.at + w.lease - clock_timestamp()))::float8
+           AS lease_left,
        w.session_pid IS NOT NULL
            AND w.server_start = pg_postmaster_start_time()
            AND pg_postmaster_start_time() + w.lease < clock_timestamp()
@@ -241,7 +244,13 @@ SELECT w.worker, w.host, w.pid, w.process, w.beat_at, w.dead_at, w.cause,
                SELECT FROM pg_stat_activity a WHERE a.pid = w.session_pid
                AND (a.backend_start IS NULL OR a.backend_start = w.session_start))
            AS session_gone
-FROM agentrun.workers w WHERE w.worker = %(worker)s
+FROM agentrun.workers w
+CROSS JOIN LATERAL (SELECT greatest(w.beat_at, pg_postmaster_start_time(), CASE
+    WHEN w.server_start <> pg_postmaster_start_time() AND pg_last_xact_replay_timestamp() IS NOT NULL
+    THEN coalesce((SELECT min(s.session_start) FROM agentrun.workers s
+                   WHERE s.server_start = pg_postmaster_start_time()), clock_timestamp())
+    END) AS at) heard
+WHERE w.worker = %(worker)s
 
 -- name: declare_dead
 -- Death is declared first, once, and only on the beat that was seen; its runs are taken after.

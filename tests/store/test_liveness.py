@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from servers import Pair, kill
 
 from agentrun.core.errors import LeaseLost
 from agentrun.store import embedded, liveness
@@ -314,19 +315,13 @@ def test_death_is_declared_only_on_the_beat_that_was_seen(
 # -- Postgres restarts ----------------------------------------------------------------------------
 
 
-def kill_server(home: Path) -> None:
-    pid = int((embedded.where(home).data / "postmaster.pid").read_text().split()[0])
-    psutil.Process(pid).kill()
-    until(lambda: not psutil.pid_exists(pid))
-
-
 def test_a_restarted_postgres_does_not_make_everyone_take_everyone(new_home: Path) -> None:
     dsn = embedded.start(new_home)
     migrate(dsn)
     lease = 15.0
     with worker(dsn, lease) as silent, beating(dsn, 2.0) as heart:
         silent.freeze()  # it had no time yet to register again
-        kill_server(new_home)
+        kill(new_home)
         embedded.start(new_home)
         with connect(dsn) as conn:
             conn.execute(  # the server was away for longer than a lease
@@ -343,6 +338,32 @@ def test_a_restarted_postgres_does_not_make_everyone_take_everyone(new_home: Pat
             until(lambda: row(conn, silent.name)["server_start"] == new["at"])
             assert silent.asked() == "may send"
             assert find_dead(conn, silent.name) is None
+
+
+def test_a_failover_does_not_make_everyone_take_everyone(new_home: Path) -> None:
+    """The standby was up before it became the primary: its age says nothing about leases."""
+    pair, lease = Pair(new_home), 1.0
+    migrate(pair.dsn)
+    with worker(pair.dsn, lease) as silent:
+        pair.catch_up()
+        silent.freeze()
+        kill(pair.primary)
+        time.sleep(lease + 0.5)
+        pair.promote()
+        with connect(pair.dsn) as conn:
+            elsewhere(conn, silent.name)
+            assert find_dead(conn, silent.name) is None, "nobody had a chance to beat"
+            time.sleep(lease + 0.5)
+            assert find_dead(conn, silent.name) is None, "nobody has reached this server yet"
+            with beating(pair.dsn, lease):
+                life = until(lambda: find_dead(conn, silent.name))
+            assert life.cause == "lease expired"
+            began = conn.execute(
+                "SELECT min(session_start) AS at FROM agentrun.workers WHERE worker <> %s",
+                [silent.name],
+            ).fetchone()
+            assert (life.dead_at - began["at"]).total_seconds() >= lease
+    pair.stop()
 
 
 def test_one_crashed_backend_does_not_cost_the_others_their_runs(new_home: Path) -> None:
