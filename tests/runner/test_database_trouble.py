@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psutil
 import psycopg
 import pytest
 from crashing import World
 from openai import AsyncOpenAI, OpenAI
+from servers import kill
 
 import agentrun
 from agentrun.store import connection, embedded
@@ -64,18 +64,6 @@ class Report(logging.Handler):
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path / "effects")
-
-
-def postmaster(home: Path) -> psutil.Process:
-    pid_file = embedded.where(home).data / "postmaster.pid"
-    return psutil.Process(int(pid_file.read_text().split()[0]))
-
-
-def kill(home: Path) -> None:
-    """What a power cut does to the server."""
-    process = postmaster(home)
-    process.kill()
-    process.wait()
 
 
 ENDS = [kill, embedded.stop]
