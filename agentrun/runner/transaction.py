@@ -2,10 +2,10 @@
 
 While the body runs on its connection no seq is taken. At its end the writer makes everything
 earlier durable and holds later events of the run back; the checkpoint is the connection's last
-statement, and one COMMIT decides about both. A serialization failure, or a connection lost in the
-body, reruns the body whole. If the answer to COMMIT is lost, `attempt_failed` is appended at the
-same seq: success proves that the commit did not happen, refusal that it did (or that the run was
-lost).
+statement, and one COMMIT decides about both. A serialization failure, a connection lost in the body
+or a full disk reruns the body whole. If the answer to COMMIT is lost, `attempt_failed` is appended
+at the same seq: success proves that the commit did not happen, refusal that it did (or that the run
+was lost).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from agentrun.runner.waiting import pause
 from agentrun.store.connection import (
     RETRY_AT_ONCE,
     is_lost,
+    is_short,
     open_transaction,
     open_transaction_async,
 )
@@ -114,6 +115,9 @@ def _again(step: Step, conn: Any, error: BaseException, body: Body) -> _Again | 
     """Whether another attempt follows; None: there is none, the error is the outcome."""
     known = step.run.history.steps.get(step.ident)
     failed, reruns = (known.failures, known.reruns) if known else (0, 0)
+    if is_short(error):  # there is no end to that patience, here as elsewhere
+        logger.warning("waiting for the database: %s", str(error).strip())
+        return _Again(min(30.0, 0.5 * 2.0 ** min(reruns, 10)), "rolled_back")
     if isinstance(error, RETRY_AT_ONCE) or is_lost(conn, error):
         more = reruns < max(body.retries, _RERUNS)
         return _Again(min(5.0, 0.02 * 2**reruns), "rolled_back") if more else None

@@ -82,6 +82,11 @@ def is_lost(conn: psycopg.BaseConnection[Any], error: BaseException) -> bool:
     return ended or conn.broken
 
 
+def is_short(error: BaseException) -> bool:
+    """Whether the server has run out of space, memory or connections, for a while."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("53")
+
+
 def explain_refusal(error: psycopg.OperationalError, dsn: str) -> Exception:
     """The error to raise when the very first connection fails; never shows the password."""
     target = describe(dsn)

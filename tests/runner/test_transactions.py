@@ -181,3 +181,26 @@ def test_killed_around_its_commit_a_transaction_is_done_once(
     assert counted() == ([7] if point == "commit:after" else [])
     assert keyed.run() == 7  # a second row would be refused
     assert counted() == [7]
+
+
+def test_a_full_disk_is_waited_for_and_is_no_outcome(
+    counted: Any, events: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bodies: list[int] = []
+
+    @agentrun.tool(effect="transaction")
+    def insert() -> int:
+        agentrun.current_step().connection.execute("INSERT INTO counted VALUES (1)")
+        bodies.append(1)
+        if len(bodies) == 1:
+            raise psycopg.errors.DiskFull("could not extend file: No space left on device")
+        return len(bodies)
+
+    @agentrun.agent
+    def run() -> int:
+        return insert()
+
+    assert run.with_options(key="k").run() == 2
+    assert counted() == [1]
+    assert [event.event for event in events("k")].count("attempt_failed") == 1
+    assert "waiting for the database: could not extend file" in caplog.text
