@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,36 @@ def kill(home: Path) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[None]:
+    """Mount a disk of its own there, which is soon full; skips the test where that is refused."""
+    place.mkdir()
+    options = f"size={megabytes}m,mode=755"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        place.rmdir()
+        pytest.skip(f"a small disk cannot be mounted here: {getattr(error, 'stderr', error)}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path, *, but: int) -> None:
+    """Take the room that is left, but for so many bytes; `free` gives it back."""
+    with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+    assert os.statvfs(disk).f_bavail == 0
+    os.truncate(disk / "ballast", (disk / "ballast").stat().st_size - but)
+
+
+def free(disk: Path) -> None:
+    (disk / "ballast").unlink()
 
 
 class Pair:

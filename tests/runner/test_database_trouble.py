@@ -8,11 +8,9 @@ the run has logged that it waits, so a run that did not wait or did not say so c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
-import subprocess
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ import psycopg
 import pytest
 from crashing import World
 from openai import AsyncOpenAI, OpenAI
-from servers import kill
+from servers import fill, free, kill, small_disk
 
 import agentrun
 from agentrun.store import connection, embedded
@@ -370,47 +368,23 @@ def test_a_schema_of_another_version_is_refused_before_anything_happens(
 
 
 @pytest.fixture
-def small_disk(new_home: Path) -> Iterator[Path]:
-    """A folder on a disk of its own that is nearly full once a server has its data there."""
-    disk = new_home / "disk"
-    disk.mkdir()
+def full_home(new_home: Path) -> Iterator[Path]:
+    """A folder for a server, on a small disk of its own."""
     new_home.chmod(0o755)  # as root, Postgres runs as somebody else, who must pass
-    command = ["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "tmpfs", str(disk)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        disk.rmdir()
-        pytest.skip(f"a small disk cannot be mounted here: {getattr(error, 'stderr', error)}")
-    try:
+    disk = new_home / "disk"
+    with small_disk(disk, megabytes=160):
         yield disk
-    finally:
         embedded.stop(disk)
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def fill(disk: Path, *, but: int) -> None:
-    """Take the room that is left, but for so many bytes; `free` gives it back."""
-    with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(1 << 16)):
-            pass
-    assert os.statvfs(disk).f_bavail == 0
-    os.truncate(disk / "ballast", (disk / "ballast").stat().st_size - but)
-
-
-def free(disk: Path) -> None:
-    """Make room again, and start the server should it have given up."""
-    (disk / "ballast").unlink()
-    embedded.start(disk)
 
 
 @pytest.mark.parametrize("full", ["tables", "log"])
 def test_a_run_whose_database_has_a_full_disk_waits_says_so_and_goes_on(
-    small_disk: Path, world: World, full: str
+    full_home: Path, world: World, full: str
 ) -> None:
     """Where there is no room for a table the statement fails; where for the log, the server."""
     text = os.urandom(30_000).hex()  # 60 KB that no compression makes smaller than half
     settings = {"checkpoint_timeout": "1h", "max_wal_size": "64MB", "wal_recycle": "off"}
-    dsn = embedded.start(small_disk, options=settings)
+    dsn = embedded.start(full_home, options=settings)
 
     def fill_up() -> None:
         with psycopg.connect(dsn, autocommit=True) as conn:
@@ -419,7 +393,11 @@ def test_a_run_whose_database_has_a_full_disk_waits_says_so_and_goes_on(
             if full == "log":
                 nearly = "SELECT pg_logical_emit_message(false, '', repeat('x', 15_500_000))"
                 conn.execute(nearly)
-        fill(small_disk, but=8 << 20 if full == "log" else 0)
+        fill(full_home, but=8 << 20 if full == "log" else 0)
+
+    def free_again() -> None:
+        free(full_home)
+        embedded.start(full_home)  # should it have given up
 
     @agentrun.tool
     def act(n: int) -> str:
@@ -433,13 +411,13 @@ def test_a_run_whose_database_has_a_full_disk_waits_says_so_and_goes_on(
         for n in range(60):
             act(n)
 
-    with agentrun.connect(dsn) as db, Report(then=lambda: free(small_disk)) as report:
+    with agentrun.connect(dsn) as db, Report(then=free_again) as report:
         work.with_options(key="k").run()
         events, _ = db.events(db.find("k")["run_id"])
     if full == "tables":
         assert any("No space left on device" in line for line in report.lines if WAITS in line)
     else:
-        assert "PANIC:  could not write" in embedded.where(small_disk).log.read_text()
+        assert "PANIC:  could not write" in embedded.where(full_home).log.read_text()
     assert report.waited
     assert world.effects == [f"act {n}" for n in range(60)]
     outcomes = [event.output["result"] for event in events if event.event == "step_finished"]
