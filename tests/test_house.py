@@ -147,3 +147,17 @@ def test_no_statement_stands_outside_the_queries_file() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not node.value.lstrip().startswith(verbs), f"{path.name}: {node.value[:60]}"
+
+
+def test_what_is_decided_is_decided_by_the_databases_clock() -> None:
+    """Machines disagree about the time; `Heart.now` is what a worker may ask."""
+    apart = {
+        "store/liveness.py",  # that clock; the wall clock beside it sees a machine that slept
+        "store/audit.py",  # measures how far the two are apart
+        "runner/clock.py",  # `agentrun.now()`, which is recorded
+    }
+    for path in sorted([*(PACKAGE / "store").glob("*.py"), *(PACKAGE / "runner").glob("*.py")]):
+        if str(path.relative_to(PACKAGE)) not in apart:
+            text = path.read_text("utf-8")
+            assert "datetime.now(" not in text, path.name
+            assert "time.time(" not in text, path.name

@@ -7,7 +7,7 @@ step's arguments are part of its identity. Edited arguments are recorded beside 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def settle(step: Step) -> Flow[Json]:
     if known is not None and known.granted:
         return known.approved
     for letter in (yield from step.run.letters(step.ident)):
-        if letter["step"] == step.number and decides(letter):
+        if letter["step"] == step.number and decides(letter, step.run.heart.now()):
             return _decided(step, letter)
     reason = (
         f"step {step.number}, {step.wanted.name}, waits for an approval: "
@@ -48,11 +48,11 @@ def settle(step: Step) -> Flow[Json]:
     raise step.run.stop(Parking(reason, step=step.number))
 
 
-def decides(letter: Letter) -> bool:
-    """Whether a letter is a decision that still counts."""
+def decides(letter: Letter, now: datetime) -> bool:
+    """Whether a letter is a decision that still counts ``now``."""
     expires = letter["payload"].get("expires")
     return letter["kind"] in ("approve", "reject") and (
-        expires is None or datetime.fromisoformat(expires) > datetime.now(UTC)
+        expires is None or datetime.fromisoformat(expires) > now
     )
 
 

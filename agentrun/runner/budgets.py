@@ -70,7 +70,7 @@ def _warn(holders: list[Holder]) -> None:
 def _told(step: Step, holder: Holder) -> Flow[bool]:
     """Follow what a person has said about this step, if anybody has."""
     for letter in (yield from step.run.letters(step.ident)):
-        if approvals.decides(letter) and _is_for(step, letter):
+        if approvals.decides(letter, step.run.heart.now()) and _is_for(step, letter):
             yield from _follow(step, holder, letter)
             return True
     return False

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -114,7 +114,7 @@ class RunContext:
 
     def expire(self) -> None:
         """`cancel`, for a run whose deadline has passed."""
-        if self.expires_at is not None and datetime.now(UTC) >= self.expires_at:
+        if self.expires_at is not None and self.heart.now() >= self.expires_at:
             reason = f"its deadline passed at {self.expires_at:%F %T} UTC"
             self.stop(RunExpired(reason))
             self._rouse(f"its parent {self.key!r} came to an end: {reason}")

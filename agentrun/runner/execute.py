@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
@@ -257,7 +257,7 @@ def execute(
         options.in_place,
         options.on_held,
     )
-    run.expires_at = _expires_at(events, person)
+    run.expires_at = _expires_at(run, events, person)
     run.budgeted = _budgeted(events[0].input)
     yield from _entered(run)
     if parent is not None:
@@ -288,13 +288,13 @@ def execute(
                 parent.children.remove(run)
 
 
-def _expires_at(events: list[Event], person: Person | None) -> datetime | None:
+def _expires_at(run: RunContext, events: list[Event], person: Person | None) -> datetime | None:
     """The run's deadline: counted from its submission, anew when a person resumes it."""
     seconds = events[0].input.get("deadline")
     if seconds is None:
         return None
     begun = [event.at for event in events if event.event in ("created", "resumed") and event.at]
-    return (datetime.now(UTC) if person else begun[-1]) + timedelta(seconds=seconds)
+    return (run.heart.now() if person else begun[-1]) + timedelta(seconds=seconds)
 
 
 def _entered(run: RunContext) -> Flow[None]:
@@ -307,7 +307,7 @@ def _entered(run: RunContext) -> Flow[None]:
         while not run.database.enter(run.run_id, run):
             if waited >= _LEAVING:
                 reason = "a step of an earlier claim is still under way in this process"
-                later = datetime.now(UTC) + timedelta(seconds=_LEAVING)
+                later = run.heart.now() + timedelta(seconds=_LEAVING)
                 yield run.end(Event(event="handed_back", reason=reason, wake_at=later))
                 raise LeaseLost(f"run {run.key!r} was handed back: {reason}")
             yield pause(_POLL[0])

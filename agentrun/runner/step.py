@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from agentrun.core.codec import plain
@@ -93,7 +93,7 @@ class Step:
         """
         self.run.check(self.scope)
         self.attempts += 1
-        self.started_at = datetime.now(UTC)
+        self.started_at = self.run.heart.now()
         if self.wanted.effect != "read":
             yield self.run.durable(self.run.append(self._event("attempt_started", usage=reserved)))
             if self.attempts > 1 and adopt is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,7 +54,7 @@ def attempt(step: Step, invoke: Callable[[Any], Op[Any]], body: Body) -> Flow[No
     """One attempt: body, checkpoint and COMMIT on one connection."""
     step.run.check(step.scope)
     step.attempts += 1
-    step.started_at = datetime.now(UTC)
+    step.started_at = step.run.heart.now()
     conn = yield from _opened(step)
     try:
         yield from step.run.fence()

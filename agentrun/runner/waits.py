@@ -7,7 +7,7 @@ slot; it is taken up again when its time has come or mail has arrived, and repla
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from agentrun.core.codec import plain
@@ -70,7 +70,7 @@ def _sleep(line: Line, seconds: float) -> Flow[None]:
     try:
         if step.outcome is None:
             until = (yield from _began(step)) + timedelta(seconds=seconds)
-            while (left := (until - datetime.now(UTC)).total_seconds()) > 0:
+            while (left := (until - step.run.heart.now()).total_seconds()) > 0:
                 yield from _wait(step, min(left, 1.0), until, f"sleeps until {until:%F %T} UTC")
             step.finish("ok", {"result": None})
     finally:
@@ -115,7 +115,7 @@ def _began(step: Step) -> Flow[datetime]:
         step.attempts = known.attempts
         return known.open.at
     yield from step.attempt()
-    return datetime.now(UTC)
+    return step.run.heart.now()
 
 
 def await_letter(
@@ -136,7 +136,7 @@ def await_letter(
             if wanted(letter):
                 found: Letter = letter
                 return found
-        left = None if until is None else (until - datetime.now(UTC)).total_seconds()
+        left = None if until is None else (until - step.run.heart.now()).total_seconds()
         if left is not None and left <= 0:
             return None
         yield from _wait(step, look if left is None else min(look, left), until, reason, held)

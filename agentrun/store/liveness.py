@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,7 @@ class Heart:
         self._after_beat = after_beat
         self._conn: DeadlineConnection | None = None
         self._confirmed = _now()
+        self._clock = (self._confirmed[0], datetime.now(UTC))  # since boot; the database's then
         self._dead = False
         self._beating = threading.Lock()
         self._stop = threading.Event()
@@ -194,6 +195,14 @@ class Heart:
     def stale(self) -> bool:
         """Whether `fence` has to be asked: dead, or the last confirmed beat is too old."""
         return self._dead or self._age() > _FENCE * self.lease
+
+    def now(self) -> datetime:
+        """The time by the database's clock, whatever this machine's says: as of the last beat.
+
+        Whatever is compared with a time of the journal or of `runs` is asked of this clock.
+        """
+        since_boot, at = self._clock
+        return at + timedelta(seconds=_now()[0] - since_boot)
 
     @property
     def dead(self) -> bool:
@@ -239,6 +248,7 @@ class Heart:
                 card = self._card(conn) if beat == "register" else {"worker": self.worker}
                 points.reach(beat, "before")
                 row = conn.execute(QUERIES[beat], card).fetchone()
+                answered, _ = _now()
                 points.reach(beat, "after")
             except psycopg.Error:
                 self._disconnect()
@@ -247,6 +257,7 @@ class Heart:
                 self._dead = True
             else:
                 self._confirmed = sent
+                self._clock = ((sent[0] + answered) / 2, row["now"])
 
     def _card(self, conn: DeadlineConnection) -> dict[str, Any]:
         return {

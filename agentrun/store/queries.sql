@@ -220,12 +220,12 @@ ON CONFLICT (worker) DO UPDATE
 SET session_pid = excluded.session_pid, session_start = excluded.session_start,
     server_start = excluded.server_start, beat_at = clock_timestamp()
 WHERE workers.dead_at IS NULL
-RETURNING worker
+RETURNING clock_timestamp() AS now
 
 -- name: beat
 -- No row back: this worker was declared dead, and stays so.
 UPDATE agentrun.workers SET beat_at = clock_timestamp()
-WHERE worker = %(worker)s AND dead_at IS NULL RETURNING worker
+WHERE worker = %(worker)s AND dead_at IS NULL RETURNING clock_timestamp() AS now
 
 -- name: owner
 -- What is known about the life of a worker, by the database's clock. Nobody can beat while the
