@@ -12,17 +12,17 @@ that had ended or parked when its database failed over.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
+from shlex import quote
 
 from agentrun.core.errors import JournalLost, LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow
+from agentrun.core.log import logger
 from agentrun.core.state import ENDED
 from agentrun.runner.context import RunContext, blocking
 from agentrun.runner.handle import run_held
-
-logger = logging.getLogger("agentrun")
+from agentrun.runner.waiting import pause
 
 # What says who had the run, rather than what it did: not to be written again.
 _OF_THE_CLAIM = frozenset(
@@ -39,10 +39,11 @@ def settle(run: RunContext, lost: JournalLost) -> Flow[BaseException]:
         try:
             told: BaseException | None = yield blocking(partial(_settle, run, lost))
         except LeaseLost:
-            continue  # somebody was faster: look again at what there is
+            told = None
         if told is not None:
-            logger.error("run %r: %s", run.key, told)
+            logger.error("%s", told)
             return told
+        yield pause(0.1)  # somebody was faster: look again at what there is
 
 
 def _settle(run: RunContext, lost: JournalLost) -> BaseException | None:
@@ -70,7 +71,7 @@ def _settle(run: RunContext, lost: JournalLost) -> BaseException | None:
     else:
         again = [event for event in missing if _happened(event, lost)]
         advice = "They are recorded again, but for what `transaction` tools did: that is undone."
-    reason = _told(missing, lost, f"{advice} Then: agentrun resume {run.key} FILE")
+    reason = _told(missing, lost, f"{advice} Then: agentrun resume {quote(run.key)} FILE")
     step = min(event.step for event in missing if event.step)
     parked = Event(event="parked", status="held", step=step, reason=reason)
     database.writer.wait(database.writer.append(tail, [*again, parked]))

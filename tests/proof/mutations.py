@@ -26,21 +26,42 @@ MUTATIONS: dict[str, Mutation] = {
     # -- the journal -----------------------------------------------------------------------------
     "the fence of a group's append is removed": Mutation(
         "agentrun/store/queries.sql",
+        "          AND (b.event = 'claimed' OR p.worker = b.worker)\n"
         "          AND p.epoch = b.epoch - (b.event = 'claimed')::int)\n",
         "          )\n",
         "store/test_append_stress.py::test_no_append_is_torn_lost_or_let_in_late",
     ),
     "the fence of a lone run's append is removed": Mutation(
         "agentrun/store/queries.sql",
-        "p.seq = %(first)s::bigint - 1\n      AND p.epoch = %(epoch)s::bigint)",
+        "p.seq = %(first)s::bigint - 1\n"
+        "      AND p.worker = %(worker)s::text AND p.epoch = %(epoch)s::bigint)",
         "p.seq = %(first)s::bigint - 1)",
         "store/test_append_stress.py::test_no_append_of_a_lone_run_is_torn_lost_or_let_in_late",
+    ),
+    "an epoch that was given away twice fences nobody": Mutation(
+        "agentrun/store/queries.sql",
+        "      AND p.worker = %(worker)s::text AND p.epoch = %(epoch)s::bigint)",
+        "      AND p.epoch = %(epoch)s::bigint)",
+        "runner/test_loss.py::test_whoever_went_on_without_what_was_lost_is_stopped",
+    ),
+    "a journal cut short is taken for a takeover": Mutation(
+        "agentrun/store/outcome.py",
+        "        if head.run_id in cut\n",
+        "        if False\n",
+        "runner/test_loss.py::test_a_run_that_is_gone_is_refused_and_not_begun_anew",
+    ),
+    "what was lost is forgotten": Mutation(
+        "agentrun/runner/loss.py",
+        "append(tail, [*again, parked])",
+        "append(tail, [parked])",
+        "runner/test_loss.py::test_lost_steps_are_recorded_again_and_the_run_is_held",
     ),
     "append looks at no row before": Mutation(
         "agentrun/store/queries.sql",
         "    WHERE head AND EXISTS (\n"
         "        SELECT FROM agentrun.journal p\n"
         "        WHERE p.run_id = b.run_id AND p.seq = b.seq - 1\n"
+        "          AND (b.event = 'claimed' OR p.worker = b.worker)\n"
         "          AND p.epoch = b.epoch - (b.event = 'claimed')::int)\n",
         "    WHERE head\n",
         "store/test_append_stress.py::test_no_append_is_torn_lost_or_let_in_late",
@@ -60,7 +81,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a lost answer is taken for a refusal": Mutation(
         "agentrun/store/journal.py",
-        "return accepted if accepted == batch.runs else accepted | self.settled(batch)",
+        "return accepted if accepted == batch.runs else accepted | settled(conn, batch)",
         "return accepted",
         "store/test_wire.py::test_a_batch_whose_answer_is_lost_is_accepted_and_there_once",
     ),
@@ -92,15 +113,15 @@ MUTATIONS: dict[str, Mutation] = {
     "a worker declared dead renews its lease": Mutation(
         "agentrun/store/queries.sql",
         "UPDATE agentrun.workers SET beat_at = clock_timestamp()\n"
-        "WHERE worker = %(worker)s AND dead_at IS NULL RETURNING worker",
+        "WHERE worker = %(worker)s AND dead_at IS NULL RETURNING clock",
         "UPDATE agentrun.workers SET beat_at = clock_timestamp()\n"
-        "WHERE worker = %(worker)s RETURNING worker",
+        "WHERE worker = %(worker)s RETURNING clock",
         "store/test_liveness.py::test_the_fence_notices_death_without_waiting_for_a_beat",
     ),
     "a dead worker registers again": Mutation(
         "agentrun/store/queries.sql",
-        "WHERE workers.dead_at IS NULL\nRETURNING worker",
-        "RETURNING worker",
+        "WHERE workers.dead_at IS NULL\nRETURNING clock",
+        "RETURNING clock",
         "store/test_liveness.py::test_a_dead_worker_cannot_register_again",
     ),
     "death is declared whatever the last beat": Mutation(
@@ -109,6 +130,12 @@ MUTATIONS: dict[str, Mutation] = {
         "WHERE worker = %(worker)s AND %(beat_at)s::timestamptz IS NOT NULL AND dead_at IS NULL"
         " RETURNING worker",
         "store/test_liveness.py::test_death_is_declared_only_on_the_beat_that_was_seen",
+    ),
+    "a failover leaves everybody without a lease": Mutation(
+        "agentrun/store/queries.sql",
+        "WHERE s.server_start = pg_postmaster_start_time()), clock_timestamp())",
+        "WHERE s.server_start = pg_postmaster_start_time()), w.beat_at)",
+        "store/test_liveness.py::test_a_failover_does_not_make_everyone_take_everyone",
     ),
     "a restarted server makes every session look gone": Mutation(
         "agentrun/store/queries.sql",

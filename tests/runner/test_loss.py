@@ -38,12 +38,12 @@ def cut(dsn: str, *, after: int) -> None:
 
 
 def acting(world: World, then: dict[int, Callable[[], object]]) -> Any:
-    """An agent of three effects, in whose bodies something may happen."""
+    """An agent of three effects, in whose bodies something happens, once."""
 
     @agentrun.tool
     def act(n: int) -> int:
         world.act(f"act {n}")
-        then.get(n, lambda: None)()
+        then.pop(n, lambda: None)()
         return n
 
     @agentrun.agent
