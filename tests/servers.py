@@ -6,14 +6,14 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
 import pytest
+from crashing import until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from agentrun.store import binaries, embedded
@@ -112,21 +112,21 @@ class Pair:
                 conn.execute("SELECT pg_reload_conf()")
         with _admin(self.primary) as conn:
             query = "SELECT sync_state FROM pg_stat_replication"
-            _until(lambda: conn.execute(query).fetchall() == [("sync",)])
+            until(lambda: conn.execute(query).fetchall() == [("sync",)])
 
     def catch_up(self) -> None:
         """Wait until the standby has all that the primary has committed."""
         with _admin(self.primary) as primary, _admin(self.standby) as standby:
             (there,) = primary.execute("SELECT pg_current_wal_lsn()").fetchone() or ("",)
             query = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
-            _until(lambda: standby.execute(query, [there]).fetchone() == (True,))
+            until(lambda: standby.execute(query, [there]).fetchone() == (True,))
 
     def part(self) -> None:
         """From now on nothing that the primary commits reaches the standby."""
         with _admin(self.standby) as standby:
             standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
             standby.execute("SELECT pg_reload_conf()")
-            _until(lambda: not standby.execute("SELECT FROM pg_stat_wal_receiver").fetchall())
+            until(lambda: not standby.execute("SELECT FROM pg_stat_wal_receiver").fetchall())
 
     def fail_over(self) -> None:
         """Kill the primary; the standby takes its place."""
@@ -145,10 +145,3 @@ class Pair:
 
 def _admin(home: Path) -> psycopg.Connection[Any]:
     return psycopg.connect(embedded.where(home).dsn(), autocommit=True)
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
