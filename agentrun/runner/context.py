@@ -77,6 +77,7 @@ class RunContext:
         self.children: list[RunContext] = []  # child runs that execute in this process
         self.task: asyncio.Task[Any] | None = None  # in which the body of an async agent executes
         self.parent: dict[str, Any] | None = None  # key and step of the run that waits for this one
+        self.nested = False  # that run executes it, in this process
         self.expires_at: datetime | None = None  # the run's deadline
         self.budgeted = False  # a budget holds the run: its own, or that of a run above
         self.lock = threading.RLock()
@@ -87,7 +88,7 @@ class RunContext:
             self.history.apply(event, event.seq, event.epoch)
         self.root = Scope()
         self.interrupt: Interrupt | None = None
-        self._draining = False
+        self.draining = False
         # The step whose recorded error was handed out last, with nothing handed out since.
         self.failing_step: int | None = None
         self.under_way: dict[str, Step] = {}  # by ident: what somebody performs
@@ -103,7 +104,7 @@ class RunContext:
 
     def drain(self) -> None:
         """Stop at the next step: what is in flight finishes, then the run is handed back."""
-        self._draining = True
+        self.draining = True
         for child in self.children:
             child.drain()
 
@@ -140,7 +141,7 @@ class RunContext:
                 self._interrupt_for(over)
             if self.interrupt is None:
                 self.expire()
-            if self.interrupt is None and self._draining and not scope.body:
+            if self.interrupt is None and self.draining and not scope.body:
                 self.stop(Parking("the process is stopping", status="queued"))
             if self.interrupt is not None:
                 raise self.interrupt

@@ -52,7 +52,9 @@ def settle(
     interrupt = run.interrupt
     if run.pid != os.getpid() or isinstance(error, GeneratorExit):
         raise error or ConfigError(f"run {run.key!r} goes on in the parent of this forked process")
-    if interrupt is None and isinstance(error, _HANDED_BACK):
+    # A worker stops its runs by a drain alone; any other exit is the agent's own, each time again.
+    stopped = run.in_place or run.draining or run.nested
+    if interrupt is None and isinstance(error, _HANDED_BACK) and stopped:
         interrupt = Parking(f"interrupted: {type(error).__name__}", status="queued")
     elif interrupt is None and isinstance(error, Interrupt):
         interrupt = error

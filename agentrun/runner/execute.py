@@ -260,6 +260,7 @@ def execute(
     run.expires_at = _expires_at(run, events, person)
     run.budgeted = _budgeted(events[0].input)
     yield from _entered(run)
+    run.nested = parent is not None
     if parent is not None:
         parent.children.append(run)
     else:

@@ -287,3 +287,24 @@ def test_a_run_whose_earlier_claim_does_not_leave_goes_to_whoever_is_free(db: An
         assert agentrun.get("k").result(timeout=30) == 4
     ends = [event.event for event in db.events(run["run_id"])[0]][2:]
     assert ends[0] == "handed_back"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_an_agent_that_exits_in_a_worker_has_failed(db: Any, events: Any, kind: Any) -> None:
+    """Handed back, it would be taken up again and again."""
+
+    @agentrun.agent
+    def exits() -> None:
+        raise kind
+
+    @agentrun.agent
+    async def aexits() -> None:
+        raise kind
+
+    handles = [exits.submit(), aexits.submit()]
+    with agentrun.Worker([exits, aexits]):
+        for handle in handles:
+            with pytest.raises(agentrun.RunFailed, match=kind.__name__):
+                handle.result(timeout=30)
+    for handle in handles:
+        assert [event.event for event in events(handle.key)].count("claimed") == 1
