@@ -30,7 +30,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -242,14 +242,11 @@ class Heart:
         with self._beating:
             sent = _now()  # before sending: the lease counts from when the beat left here
             try:
-                fresh = self._conn is None or self._conn.closed
-                conn = self._connected()
-                beat = "register" if register or fresh else "beat"
-                card = self._card(conn) if beat == "register" else {"worker": self.worker}
-                points.reach(beat, "before")
-                row = conn.execute(QUERIES[beat], card).fetchone()
+                known = not register and self._conn is not None and not self._conn.closed
+                row = self._say("beat") if known else None
+                # No row: declared dead, or, seen through a pooler, a server that lost the row.
+                row = row or self._say("register")
                 answered, _ = _now()
-                points.reach(beat, "after")
             except psycopg.Error:
                 self._disconnect()
                 raise
@@ -258,6 +255,14 @@ class Heart:
             else:
                 self._confirmed = sent
                 self._clock = ((sent[0] + answered) / 2, row["now"])
+
+    def _say(self, what: Literal["beat", "register"]) -> dict[str, Any] | None:
+        conn = self._connected()
+        card = self._card(conn) if what == "register" else {"worker": self.worker}
+        points.reach(what, "before")
+        row = conn.execute(QUERIES[what], card).fetchone()
+        points.reach(what, "after")
+        return row
 
     def _card(self, conn: DeadlineConnection) -> dict[str, Any]:
         return {

@@ -137,6 +137,12 @@ MUTATIONS: dict[str, Mutation] = {
         "WHERE s.server_start = pg_postmaster_start_time()), w.beat_at)",
         "store/test_liveness.py::test_a_failover_does_not_make_everyone_take_everyone",
     ),
+    "a worker that its server forgot counts as dead": Mutation(
+        "agentrun/store/liveness.py",
+        'row = row or self._say("register")',
+        'row = row if known else self._say("register")',
+        "store/test_liveness.py::test_a_worker_that_its_server_forgot_registers_again",
+    ),
     "a restarted server makes every session look gone": Mutation(
         "agentrun/store/queries.sql",
         "           AND pg_postmaster_start_time() + w.lease < clock_timestamp()\n",

@@ -366,6 +366,16 @@ def test_a_failover_does_not_make_everyone_take_everyone(new_home: Path) -> None
     pair.stop()
 
 
+def test_a_worker_that_its_server_forgot_registers_again(
+    dsn: str, conn: DeadlineConnection
+) -> None:
+    """A pooler's connection outlives the server behind it, and the next one may lack the row."""
+    with beating(dsn, 1.0) as heart:
+        conn.execute("DELETE FROM agentrun.workers")
+        until(lambda: life_of(conn, heart.worker))
+        heart.fence()
+
+
 def test_one_crashed_backend_does_not_cost_the_others_their_runs(new_home: Path) -> None:
     """All sessions end, while the server's start time stays."""
     dsn = embedded.start(new_home)
