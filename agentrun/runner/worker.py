@@ -3,6 +3,7 @@
 One thread asks the database for work, async agents share one event loop, sync agents a pool of
 threads. NOTIFY wakes it; polling alone would do. A run that waits is parked and frees its slot. A
 run whose claims bring no progress, time after time, is parked for a person: it kills its workers.
+Those that it took with it look the same, and are told apart by taking such runs over one at a time.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from agentrun.store.opening import default
 POLL = 0.25  # seconds between looks for work when nothing wakes the worker
 SWEEP = 2.0  # seconds between looks for runs of dead workers and for overlooked mail
 POISON = 5  # claims in a row that brought no step: the run is parked
+SUSPECT = 2  # and so many: while such a run has brought none yet, no other such is taken over
 _PROGRESS = frozenset({"step_finished", "received", "resolved", "parked", "handed_back", "resumed"})
 
 
@@ -69,6 +71,7 @@ class Worker:
         self._stop = threading.Event()
         self._work = threading.Event()  # a hint: something may be ready
         self._under_way: dict[Future[Any], UUID] = {}
+        self._suspect: UUID | None = None  # the last one that was taken over
         self._guard = threading.Lock()
 
     # -- life ----------------------------------------------------------------------------------
@@ -217,10 +220,23 @@ class Worker:
         owned, life = self._db.owner_of(run)
         if owned or (life is None and not own):
             return
+        if run["epoch"] >= SUSPECT and self._fruitless(run["run_id"]) >= SUSPECT:
+            if self._is_on_trial():
+                return
+            self._suspect = run["run_id"]
         why = "left behind by this worker" if life is None else execute.took_over(life)
         claimed = self._db.claim(run, why)
         if claimed is not None:
             self._execute(run["key"], run["agent"], claimed)
+
+    def _is_on_trial(self) -> bool:
+        """Whether a suspect is under way here that has not come a step forward yet."""
+        with self._guard:
+            here = self._suspect if self._suspect in self._under_way.values() else None
+        return here is not None and self._fruitless(here) > 0
+
+    def _fruitless(self, run_id: UUID) -> int:
+        return _fruitless(self._db.events(run_id)[0])
 
     def _listen(self) -> None:
         """Wake on NOTIFY, where the connection can listen; polling is enough without."""
@@ -246,7 +262,7 @@ class Worker:
 
     def _execute(self, key: str, name: str, claimed: tuple[Tail, list[Event]]) -> None:
         agent = self._agents[name]
-        if _fruitless(claimed[1]) >= POISON:
+        if _fruitless(claimed[1][:-1]) >= POISON:
             self._park(claimed[0])
             return
         options = replace(agent.options, in_place=False, on_held="raise")
@@ -279,9 +295,9 @@ class Worker:
 
 
 def _fruitless(events: Sequence[Event]) -> int:
-    """How many claims at the end of the journal, this one not counted, brought nothing."""
+    """How many claims at the end of the journal brought nothing."""
     claims = 0
-    for event in reversed(events[:-1]):
+    for event in reversed(events):
         if event.event in _PROGRESS:
             break
         claims += event.event == "claimed"

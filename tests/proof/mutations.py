@@ -206,6 +206,12 @@ MUTATIONS: dict[str, Mutation] = {
         "POISON = 10_000  #",
         "runner/test_worker.py::test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked",
     ),
+    "all that may crash a worker are tried at once": Mutation(
+        "agentrun/runner/worker.py",
+        "            if self._is_on_trial():\n",
+        "            if False:\n",
+        "runner/test_worker.py::test_runs_that_may_crash_their_workers_are_tried_one_at_a_time",
+    ),
     "a forked child goes on with its parent's run": Mutation(
         "agentrun/runner/context.py",
         "        if self.run.pid != os.getpid():\n            raise ConfigError(",

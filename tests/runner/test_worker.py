@@ -12,6 +12,7 @@ from test_waits import until
 
 import agentrun
 from agentrun.core import points
+from agentrun.runner import worker
 
 
 @agentrun.agent
@@ -45,6 +46,46 @@ def test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked(db: Any, d
     ):
         handle.result(timeout=60)
     assert executed == []
+
+
+def test_runs_that_may_crash_their_workers_are_tried_one_at_a_time(
+    db: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that died with a poison have as many claims for nothing: they are not parked, too."""
+    begun: list[int] = []
+    step, leave = threading.Event(), threading.Event()
+    sweeps: list[str] = []
+
+    @agentrun.tool
+    def act() -> None:
+        step.wait(30)
+
+    @agentrun.agent
+    def suspect(n: int) -> int:
+        begun.append(n)
+        act()
+        assert n or leave.wait(30)
+        return n
+
+    handles = [suspect.with_options(key=f"k{n}").submit(n) for n in range(3)]
+    for n in range(3):
+        for _ in range(2):
+            assert db.claim(db.find(f"k{n}"), "a test") is not None
+    with db.connection() as conn:
+        conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
+    monkeypatch.setattr(worker, "SWEEP", 0.0)
+    points.arm(lambda point: sweeps.append(point) if point == "overlooked:after" else None)
+    try:
+        with agentrun.connect(dsn) as another, agentrun.Worker([suspect], database=another):
+            until(lambda: begun and len(sweeps) > 3)
+            assert begun == [0], "tried together, the one takes the others with it"
+            step.set()
+            assert [handle.result(timeout=30) for handle in handles[1:]] == [1, 2]
+            assert handles[0].status() == "running", "one step forward is enough"
+            leave.set()
+            assert handles[0].result(timeout=30) == 0
+    finally:
+        points.arm(None)
 
 
 def test_async_agents_share_a_loop(db: Any) -> None:
