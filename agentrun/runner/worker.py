@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +36,8 @@ POLL = 0.25  # seconds between looks for work when nothing wakes the worker
 SWEEP = 2.0  # seconds between looks for runs of dead workers and for overlooked mail
 POISON = 5  # claims in a row that brought no step: the run is parked
 SUSPECT = 2  # and so many: while such a run has brought none yet, no other such is taken over
+_LOOK = 0.05  # seconds between looks for runs that have to be drained
+_cards = threading.Lock()
 _PROGRESS = frozenset({"step_finished", "received", "resolved", "parked", "handed_back", "resumed"})
 
 
@@ -72,6 +74,7 @@ class Worker:
         self._work = threading.Event()  # a hint: something may be ready
         self._under_way: dict[Future[Any], UUID] = {}
         self._suspect: UUID | None = None  # the last one that was taken over
+        self._announced: tuple[str, list[str]] | None = None  # what the card says
         self._guard = threading.Lock()
 
     # -- life ----------------------------------------------------------------------------------
@@ -79,6 +82,7 @@ class Worker:
     def start(self) -> Self:
         """Begin to take runs, in threads of its own."""
         self._db = self._database or default()
+        self._serve(1)
         self._pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="agentrun-run")
         self._loop = asyncio.new_event_loop()
         self._threads = [
@@ -106,16 +110,22 @@ class Worker:
         self._stop.set()
         self._work.set()
         self._threads[1].join()
-        for run in list(self._db.active.values()):
-            run.drain()
-        for future in self._running():
-            with contextlib.suppress(BaseException):
-                future.result()
+        while running := self._running():
+            self._drain()
+            wait(running, timeout=_LOOK)  # one that was just taken is active in a moment
+        self._serve(-1)
         self._pool.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._threads[0].join()
         self._loop.close()
         self._threads[2].join()
+
+    def _drain(self) -> None:
+        with self._guard:
+            here = set(self._under_way.values())
+        for run_id, run in list(self._db.active.items()):
+            if run_id in here:
+                run.drain()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -188,12 +198,20 @@ class Worker:
             self._db.hold(run, f"it cannot be taken up: {error}")
 
     def _serving(self) -> str:
-        """The name of this process as a worker, with its agents on its card."""
+        """The name of this process as a worker, with the agents of all its workers on its card."""
         worker = self._db.heart.worker
-        if worker != getattr(self, "_announced", None):
-            self._db.query("serving", worker=worker, agents=sorted(self._agents))
-            self._announced = worker
+        with _cards:
+            agents = sorted(+self._db.served)
+        if self._announced != (worker, agents):
+            self._db.query("serving", worker=worker, agents=agents)
+            self._announced = (worker, agents)
         return worker
+
+    def _serve(self, number: int) -> None:
+        """Let the process serve the agents by so many workers more."""
+        with _cards:
+            for name in self._agents:
+                self._db.served[name] += number
 
     def _sweep(self) -> None:
         """Take over what nobody executes, of dead workers and our own; wake overlooked runs."""

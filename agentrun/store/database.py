@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import cached_property, partial
@@ -63,6 +64,7 @@ class Database:
         self.reserving = threading.Lock()  # one transaction at a time: they wait for each other
         # Runs executing in this process; the runner enters and leaves them.
         self.active: dict[UUID, Any] = {}
+        self.served: Counter[str] = Counter()  # by agent, the workers of this process
         self._left = threading.Condition(self._guard)
         self._closed = False
         self._writer: Writer | None = None

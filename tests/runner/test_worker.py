@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from typing import Any
 
@@ -286,6 +287,31 @@ def test_leaving_the_worker_hands_runs_back(db: Any) -> None:
     assert handle.status() == "queued"
     with agentrun.Worker([long]):
         assert handle.result(timeout=30) == "done"
+
+
+def test_leaving_one_worker_leaves_the_rest_of_the_process_alone(db: Any) -> None:
+    """Neither the runs that others execute here nor the agents that they serve."""
+    began, go = threading.Event(), threading.Event()
+
+    @agentrun.agent
+    def long() -> str:
+        began.set()
+        assert go.wait(30)
+        return agentrun.step(lambda: "done", name="last")()
+
+    def cards() -> Any:
+        with db.connection() as conn:
+            rows = conn.execute("SELECT agents FROM agentrun.workers").fetchall()
+        return [row["agents"] for row in rows]
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, agentrun.Worker([double]):
+        with agentrun.Worker([long]):
+            until(lambda: cards() == [["double", "long"]])
+            ran = pool.submit(long.with_options(key="ran").run)
+            assert began.wait(30)
+        until(lambda: cards() == [["double"]])
+        go.set()
+        assert ran.result(timeout=30) == "done"
 
 
 @pytest.mark.parametrize("wrong", [{"agents": []}, {"agents": [double], "concurrency": 0}])
