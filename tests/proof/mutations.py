@@ -182,6 +182,37 @@ MUTATIONS: dict[str, Mutation] = {
         "if False:",
         "store/test_claims.py::test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed",
     ),
+    "the last event of a lost run moves it": Mutation(
+        "agentrun/store/queries.sql",
+        "    FROM b JOIN heads USING (run_id)\n    WHERE r.run_id = b.run_id",
+        "    FROM b\n    WHERE r.run_id = b.run_id",
+        "proof/test_stateful.py::test_the_database_does_what_the_model_says",
+    ),
+    "a claim leaves the run waiting for what it was parked at": Mutation(
+        "agentrun/store/queries.sql",
+        "epoch = c.epoch, wake_at = NULL, open_doubt = NULL,\n    reason = NULL,",
+        "epoch = c.epoch, wake_at = NULL,\n    reason = NULL,",
+        "proof/test_stateful.py::test_the_database_does_what_the_model_says",
+    ),
+    "a run is woken by letters that it saw and did not want": Mutation(
+        "agentrun/store/queries.sql",
+        "(m.kind = 'cancel' OR %(looked)s AND m.id <> ALL (%(seen)b::uuid[]))",
+        "(m.kind = 'cancel' OR %(looked)s AND %(seen)b::uuid[] IS NOT NULL)",
+        "proof/test_stateful.py::test_the_database_does_what_the_model_says",
+    ),
+    "a letter that crossed its run's parking wakes nobody": Mutation(
+        "agentrun/store/queries.sql",
+        "m.sent_at > r.changed_at - interval '10 seconds'\n",
+        "m.sent_at > r.changed_at - interval '10 seconds' AND m.sent_at <= r.changed_at\n",
+        "store/test_letters.py"
+        "::test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost",
+    ),
+    "an approval answers a doubt": Mutation(
+        "migrations/0007_answers.sql",
+        "m.kind = 'resolve' AND m.sent_at > d.at",
+        "m.sent_at > d.at",
+        "runner/test_doubt.py::test_an_approval_is_no_answer_to_a_doubt",
+    ),
     "a dead worker's doubt is settled before its lease has passed": Mutation(
         "agentrun/runner/doubt.py",
         "    while left > 0 and waited < longest:\n",

@@ -97,7 +97,7 @@ def run(
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     if own_server:
         del environment["AGENTRUN_TEST_SESSION"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider",
                f"--junitxml={report}", *(f"tests/{test}" for test in sorted(tests))]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=tree, env=environment, start_new_session=True,

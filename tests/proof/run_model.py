@@ -1,0 +1,322 @@
+"""What must be true of runs, workers and letters: a second statement of it, in plain Python.
+
+Nothing here is agentrun's. `test_stateful.py` does the same things to this model and to a real
+database, and compares what each answers and what both then look like.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+
+ENDED = ("done", "failed", "cancelled")
+
+
+@dataclass(eq=False)
+class Worker:
+    """One incarnation of a process that executes runs."""
+
+    name: str
+    gone: bool = False  # killed, and the kernel says so
+    silent: bool = False  # no beat for a whole lease
+    dead: str | None = None  # declared so; why
+    told: bool = False  # it has noticed
+
+    def looked_at(self) -> bool:
+        """Somebody looks whether it lives; if not, that is declared, once and for good."""
+        if self.dead is None and (self.gone or self.silent):
+            self.dead = "process gone" if self.gone else "lease expired"
+        return self.dead is None
+
+    def seems_alive(self) -> bool:
+        """Whether it was heard of lately."""
+        return not (self.gone or self.silent or self.dead)
+
+    def may_send(self) -> bool:
+        """Whether it may begin an effect: it beats first if its lease is old, and so finds out."""
+        if self.silent and not self.told:
+            self.beats()
+        return not self.told
+
+    def beats(self) -> None:
+        """It says that it lives, or finds that it is dead."""
+        if self.dead is not None:
+            self.told = True
+        else:
+            self.silent = False
+
+    def settled(self) -> bool:
+        """Whether nothing that it began can still be sent."""
+        return self.silent or self.dead in ("stopped", "process gone")
+
+
+@dataclass(eq=False)
+class Letter:
+    """What somebody told a run."""
+
+    kind: str
+    step: int | None
+    sent: int  # when
+    says: object = None
+    read: bool = False
+
+
+@dataclass(eq=False)
+class Step:
+    """One step of a run, as its journal knows it."""
+
+    number: int
+    effect: str
+    attempts: int = 0
+    opened_by: str | None = None  # the worker whose attempt has no outcome
+    doubted: int | None = None  # when that was raised as a doubt
+    asks: int | None = None  # when it asked for an approval that it has not got
+    outcome: tuple[str, object] | None = None
+
+
+@dataclass(eq=False)
+class Run:
+    """One run: its row, the end of its journal, its steps and its mail."""
+
+    key: str
+    age: int
+    priority: int
+    wakes: float | None  # when it is due: in the order of time; None: never by itself
+    status: str = "queued"
+    owner: Worker | None = None
+    epoch: int = 0
+    length: int = 1
+    waits_at: int | None = None  # the step it is parked at
+    parked: int = 0  # when
+    steps: dict[int, Step] = field(default_factory=dict)
+    letters: list[Letter] = field(default_factory=list)
+    late: dict[tuple[int, int], tuple[str, object]] = field(default_factory=dict)
+
+    @property
+    def is_parked(self) -> bool:
+        return self.status in ("waiting", "held")
+
+    @property
+    def in_doubt(self) -> list[int]:
+        """Steps whose doubt nobody has decided, while the run waits for that."""
+        if not self.is_parked or self.waits_at is None:
+            return []
+        return [step.number for step in self.steps.values() if step.doubted is not None]
+
+    @property
+    def asking(self) -> list[int]:
+        """Steps for which the run waits for an approval."""
+        waits = (
+            [] if self.status != "held" or self.waits_at is None else [self.steps[self.waits_at]]
+        )
+        return [step.number for step in waits if step.asks is not None]
+
+    @property
+    def inbox(self) -> list[tuple[str, int | None]]:
+        """What waits for a person: each doubt, else the step (or the run) that is held.
+
+        Not what a person has answered already, and the run will read when it is next taken up.
+        """
+        if self.status != "held":
+            return []
+        doubts = [self.steps[number] for number in self.in_doubt]
+        asked: list[tuple[str, int | None]] = [
+            ("doubt", step.number)
+            for step in doubts
+            if not self._answered(step.number, step.doubted or 0, ("resolve",))
+        ]
+        if self.waits_at not in self.in_doubt and not self._answered(
+            self.waits_at, self.parked, ("approve", "reject")
+        ):
+            asked.append(("decision", self.waits_at))
+        return asked
+
+    def _answered(self, step: int | None, since: int, kinds: Iterable[str]) -> bool:
+        return step is not None and any(
+            letter.step == step and letter.sent > since and letter.kind in kinds
+            for letter in self.letters
+        )
+
+    def unread(self, kind: str, step: int | None = None) -> list[Letter]:
+        """Letters of this kind (about this step) that the run has not read, oldest first."""
+        return [
+            letter
+            for letter in self.letters
+            if letter.kind == kind and letter.step == step and not letter.read
+        ]
+
+
+@dataclass(eq=False)
+class Claim:
+    """What a process that took a run believes: that the run is its own."""
+
+    run: Run
+    worker: Worker
+    epoch: int
+    over: bool = False  # it let go, or was told that it lost the run
+
+
+class Model:
+    """All runs and workers. A method says what the database must answer."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self._clock = count(1)
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def submit(self, key: str, priority: int, later: bool) -> bool:
+        """A key is one run: whether it was made now."""
+        if key in self.runs:
+            return False
+        self.runs[key] = Run(key, next(self._clock), priority, math.inf if later else None)
+        return True
+
+    def ready(self, most: int) -> list[Run]:
+        """Which runs a worker that asks for so many must get."""
+        queued = [r for r in self.runs.values() if r.status == "queued" and r.wakes is None]
+        due = [r for r in self.runs.values() if r.is_parked and (r.wakes or math.inf) < math.inf]
+        queued = sorted(queued, key=lambda run: (-run.priority, run.age))[:most]
+        due = sorted(due, key=lambda run: run.wakes or 0)[:most]
+        return sorted(queued + due, key=lambda run: (-run.priority, run.age))[:most]
+
+    def claim(self, run: Run, worker: Worker) -> Claim:
+        """The run changes hands, and what was parked at is past."""
+        run.status, run.owner, run.epoch, run.length = (
+            "running",
+            worker,
+            run.epoch + 1,
+            run.length + 1,
+        )
+        run.wakes = run.waits_at = None
+        return Claim(run, worker, run.epoch)
+
+    def is_owned(self, run: Run, by_other_than: Worker) -> bool:
+        """Whether somebody else who lives has it; the dead are declared dead by the asking."""
+        owner = run.owner
+        return owner is not None and owner is not by_other_than and owner.looked_at()
+
+    def append(self, claim: Claim, events: int = 1) -> bool:
+        """Only the owner writes: whether these events are in, all of them or none."""
+        accepted = not claim.over and claim.run.epoch == claim.epoch
+        claim.over = not accepted
+        claim.run.length += events if accepted else 0
+        return accepted
+
+    def let_go(self, claim: Claim, status: str, events: int = 1) -> bool:
+        """The last event of a claim: what comes after it is refused."""
+        run = claim.run
+        accepted = self.append(claim, events)
+        claim.over = True
+        if accepted:
+            run.status, run.owner, run.wakes, run.waits_at = status, None, None, None
+        return accepted
+
+    def park(
+        self, claim: Claim, status: str, step: int | None, wakes: float | None, events: int = 1
+    ) -> bool:
+        """The run waits: for a time, a letter, a person."""
+        accepted = self.let_go(claim, status, events)
+        if accepted:
+            claim.run.waits_at, claim.run.wakes = step, wakes
+            claim.run.parked = next(self._clock)
+        return accepted
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def begin(self, claim: Claim, step: Step) -> bool:
+        """An attempt's intent."""
+        accepted = self.append(claim)
+        if accepted:
+            claim.run.steps[step.number] = step
+            step.attempts += 1
+            step.opened_by, step.doubted = claim.worker.name, None
+        return accepted
+
+    def finish(self, claim: Claim, step: Step, attempt: int, status: str, value: object) -> bool:
+        """An attempt's outcome; of an owner that lost the run it is kept aside, the first one."""
+        accepted = self.append(claim)
+        if accepted:
+            self._over(step, status, value)
+        elif step.effect != "read":
+            claim.run.late.setdefault((step.number, attempt), (status, value))
+        return accepted
+
+    def fail(self, claim: Claim, step: Step) -> bool:
+        """An attempt that failed, and another may follow."""
+        accepted = self.append(claim)
+        if accepted:
+            step.opened_by = None
+        return accepted
+
+    def raise_doubt(self, claim: Claim, step: Step) -> bool:
+        """Nobody knows what became of an attempt: the run waits for a person."""
+        accepted = self.park(claim, "held", step.number, None, events=1 + (step.doubted is None))
+        if accepted and step.doubted is None:
+            step.doubted = claim.run.parked  # in one commit: no letter comes between
+        return accepted
+
+    def ask(self, claim: Claim, step: Step) -> bool:
+        """A call waits for an approval."""
+        accepted = self.park(claim, "held", step.number, None, events=2)
+        if accepted:
+            claim.run.steps[step.number] = step
+            step.asks = claim.run.parked
+        return accepted
+
+    def decide(
+        self, claim: Claim, step: Step, outcome: tuple[str, object] | None, letter: Letter | None
+    ) -> bool:
+        """What was decided about a step, and its outcome if it is one."""
+        accepted = self.append(claim, 1 + (outcome is not None))
+        if accepted:
+            step.opened_by = step.doubted = step.asks = None
+            if outcome is not None:
+                self._over(step, *outcome)
+            if letter is not None:
+                letter.read = True
+        elif outcome is not None:
+            claim.run.late.setdefault((step.number, max(1, step.attempts)), outcome)
+        return accepted
+
+    def receive(self, claim: Claim, step: Step, letter: Letter, events: int) -> bool:
+        """A signal is read, and what it says is the outcome of the step that waited."""
+        accepted = self.append(claim, events)
+        if accepted:
+            claim.run.steps[step.number] = step
+            step.attempts, letter.read = 1, True
+            self._over(step, "ok", letter.says)
+        else:
+            claim.run.late.setdefault((step.number, 1), ("ok", letter.says))
+        return accepted
+
+    def _over(self, step: Step, status: str, value: object) -> None:
+        step.outcome, step.opened_by, step.doubted = (status, value), None, None
+
+    # -- mail --------------------------------------------------------------------------------------
+
+    def send(self, run: Run, kind: str, step: int | None = None, says: object = None) -> None:
+        """A letter makes a parked run due."""
+        now = next(self._clock)
+        run.letters.append(Letter(kind, step, now, says))
+        if run.is_parked:
+            run.wakes = now
+
+    def wake(self, run: Run, seen: Iterable[Letter] | None) -> None:
+        """The parker looks again: for a cancellation, or what its steps have not seen."""
+        known = run.letters if seen is None else list(seen)
+        news = [one for one in run.letters if one.kind == "cancel" or one not in known]
+        if run.is_parked and any(not letter.read for letter in news):
+            run.wakes = next(self._clock)
+
+    def overlook(self, order: Iterable[str]) -> None:
+        """Letters that came before their run was parked, and that nobody woke it for.
+
+        Which of several is due first is nobody's promise: that is told by the ``order`` of keys.
+        """
+        for run in map(self.runs.__getitem__, order):
+            early = [one for one in run.letters if not one.read and one.sent < run.parked]
+            if run.is_parked and early and (run.wakes is None or run.wakes == math.inf):
+                run.wakes = next(self._clock)
