@@ -28,6 +28,7 @@ import httpx
 import httpx2
 import psycopg
 import pytest
+from invariants import assert_invariants
 
 from agentrun.runner import agent as agents
 from agentrun.store import connection, embedded
@@ -150,10 +151,14 @@ def databases(server: embedded.Files) -> Callable[[], AbstractContextManager[str
 
 
 @pytest.fixture
-def dsn(databases: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
-    """A fresh database with the schema agentrun."""
+def dsn(
+    request: pytest.FixtureRequest, databases: Callable[[], AbstractContextManager[str]]
+) -> Iterator[str]:
+    """A fresh database with the schema agentrun, in which all must be well after the test."""
     with databases() as dsn:
         yield dsn
+        if request.node.get_closest_marker("tampers") is None:
+            assert_invariants(dsn)
 
 
 @pytest.fixture

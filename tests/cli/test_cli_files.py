@@ -245,6 +245,7 @@ def doctor(cli: Cli, *args: object) -> dict[str, object]:
     return told
 
 
+@pytest.mark.tampers
 def test_doctor_names_the_runs_that_are_stuck_and_why(cli: Cli, dsn: str, in_doubt: Path) -> None:
     cli("submit", f"{in_doubt}:payer", 1, "--key", "waiting")
     cli("submit", f"{in_doubt}:payer", 1, "--key", "later", "--delay", 3600)

@@ -257,6 +257,7 @@ def test_doctor_of_a_sound_database(runs: Cli) -> None:
     assert "Postgres" in shown.stdout
 
 
+@pytest.mark.tampers
 def test_doctor_names_what_needs_attention(cli: Cli, dsn: str, in_doubt: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(

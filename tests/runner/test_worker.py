@@ -299,14 +299,17 @@ def test_leaving_one_worker_leaves_the_rest_of_the_process_alone(db: Any) -> Non
         assert go.wait(30)
         return agentrun.step(lambda: "done", name="last")()
 
+    @agentrun.agent
+    def other() -> None: ...
+
     def cards() -> Any:
         with db.connection() as conn:
             rows = conn.execute("SELECT agents FROM agentrun.workers").fetchall()
         return [row["agents"] for row in rows]
 
     with concurrent.futures.ThreadPoolExecutor() as pool, agentrun.Worker([double]):
-        with agentrun.Worker([long]):
-            until(lambda: cards() == [["double", "long"]])
+        with agentrun.Worker([other]):
+            until(lambda: cards() == [["double", "other"]])
             ran = pool.submit(long.with_options(key="ran").run)
             assert began.wait(30)
         until(lambda: cards() == [["double"]])

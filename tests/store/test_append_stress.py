@@ -323,6 +323,7 @@ def without(pattern: str, replacement: str, name: str = "append") -> str:
     return query
 
 
+@pytest.mark.tampers
 @pytest.mark.parametrize("alone", [False, True], ids=["many runs", "a lone run"])
 def test_without_its_look_at_the_row_before_stale_writers_get_in(
     dsn: str, seed: int, alone: bool
@@ -341,6 +342,7 @@ def test_without_its_look_at_the_row_before_stale_writers_get_in(
     print(sorted(wrong))
 
 
+@pytest.mark.tampers
 def test_a_taken_seq_must_refuse_all_rows_of_a_lone_run(dsn: str, seed: int) -> None:
     query = QUERIES["append_plain"] + "\nON CONFLICT DO NOTHING"
     deadline = time.monotonic() + BOUND

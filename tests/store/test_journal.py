@@ -174,6 +174,7 @@ def test_a_batch_has_a_limit_and_what_is_over_it_follows_in_order(
     assert commits(dsn) == 2 + 2  # created, claimed, and two batches
 
 
+@pytest.mark.tampers
 def test_one_row_is_stored_alike_alone_and_among_others(
     dsn: str, writer: Writer, claim: Claim
 ) -> None:

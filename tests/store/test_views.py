@@ -68,6 +68,7 @@ def test_tool_calls(db: Connection) -> None:
     assert call["idempotency_key"] == "key-2"
 
 
+@pytest.mark.tampers
 def test_resumes_agree_with_the_transcript(db: Connection) -> None:
     diverged = Journal(key="diverged").claimed("w-1")
     diverged.asks(1, [user("a")]).answers(1, assistant("b"))
@@ -130,6 +131,7 @@ def test_spend_tells_what_is_under_way_lost_refused_or_never_sent(db: Connection
     ]
 
 
+@pytest.mark.tampers
 def test_spend_by_run_adds_up_the_tree(db: Connection) -> None:
     above: Journal | None = None
     for key, cost in (("top", "0.5"), ("top/2", "0.25"), ("top/2/1", None)):
@@ -152,6 +154,7 @@ def test_spend_by_run_adds_up_the_tree(db: Connection) -> None:
     ]
 
 
+@pytest.mark.tampers
 def test_a_late_answer_that_was_adopted_is_not_billed_twice(db: Connection) -> None:
     j = Journal().claimed("w-1").asks(1, [user("?")]).claimed("w-2")
     j.asks(1, [user("?")], attempt=2).answers(1, assistant("!"), attempt=1)
@@ -176,6 +179,7 @@ def test_the_last_attempt_of_a_running_run_is_in_flight(db: Connection) -> None:
     assert row["status"] == "in flight"
 
 
+@pytest.mark.tampers
 def test_a_doubt_is_in_doubt_and_in_the_inbox_until_it_is_resolved(db: Connection) -> None:
     events = crashed_and_resumed().events
     insert(db, events[:8], status="held")  # … in_doubt, parked
@@ -188,6 +192,7 @@ def test_a_doubt_is_in_doubt_and_in_the_inbox_until_it_is_resolved(db: Connectio
     assert rows(db, "SELECT * FROM agentrun.in_doubt") == []
 
 
+@pytest.mark.tampers
 def test_a_held_run_without_doubt_waits_for_a_decision(db: Connection) -> None:
     j = Journal().claimed("w-1").add("parked", status="held", reason="budget of $1 reached")
     insert(db, j.events, status="held")
@@ -218,6 +223,7 @@ def test_the_transcript_lists_new_messages_of_shared_requests(db: Connection) ->
     ]  # fmt: skip
 
 
+@pytest.mark.tampers
 def test_the_transcript_reads_the_other_apis(db: Connection) -> None:
     j = Journal().claimed("w-1")
     j.asks(1, None, input={"body": {"input": "hi"}})
