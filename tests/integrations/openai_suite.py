@@ -2,16 +2,13 @@
 
 Run it as one command; it takes some minutes a pass, and two passes::
 
-    python tests/integrations/openai_suite.py
+    pip install '.[openai-suite]' && python tests/integrations/openai_suite.py
 
 It downloads the source distribution of the openai that is installed here (its tests are in it),
 runs them as they are, then once more with this file as a pytest plugin, and compares; exit code 1
 means that tests, which are named, fail only with us. Tests of the generated API resources are
 left out, since they need openai's mock server; some others need openai's repository, and fail in
-both passes. What the suite needs, beside agentrun::
-
-    pip install "openai[aiohttp,realtime,datalib]" pytest pytest-asyncio pytest-xdist \\
-        inline-snapshot trio azure-identity botocore Pillow griffe rich
+both passes.
 
 As a plugin it puts every test into a run of its own in a throwaway Postgres, with `install()` in
 force, so that each model call of each test is journaled; failures are left to the client, whose
@@ -108,10 +105,12 @@ class Suite:
         report = self.folder / "report.xml"
         command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider"]
         command += [f"--junitxml={report}", *self.arguments]
-        quiet = subprocess.DEVNULL
-        subprocess.run(
-            command, cwd=self.source, env={**os.environ, **env}, stdout=quiet, stderr=quiet
+        report.unlink(missing_ok=True)
+        done = subprocess.run(
+            command, cwd=self.source, env={**os.environ, **env}, capture_output=True, text=True
         )
+        if not report.exists():
+            sys.exit(f"pytest did not run:\n{done.stdout}{done.stderr}")
         found = dict(map(_outcome, ElementTree.parse(report).iter("testcase")))
         print(f"{label:17}", dict(sorted(Counter(found.values()).items())), flush=True)
         return found
