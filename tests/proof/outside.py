@@ -101,9 +101,12 @@ def _booking(key: str, what: str) -> dict[str, str]:
 
 
 def _lines(ledger: Path, since: int) -> list[dict[str, Any]]:
+    """The lines that begin there or later: the mark may be in one that was being written."""
     with ledger.open("rb") as file:
-        file.seek(since)
+        file.seek(max(0, since - 1))
         text = file.read()
+    if since:
+        text = text.partition(b"\n")[2]
     return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
 
 
