@@ -70,6 +70,12 @@ Written = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 By = Annotated[str | None, typer.Option(help="Who decides; default: the user of this process.")]
 Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
+Larger = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget", metavar="LIMIT=AMOUNT", help="Raise the budget to this, as usd=2 in all."
+    ),
+]
 Status = Enum("Status", {n: n for n in get_args(RunStatus)}, type=str)  # type: ignore[misc]
 
 
@@ -161,6 +167,7 @@ def resume(
     file: Annotated[
         str | None, typer.Argument(metavar="FILE", help="Defines the run's agent.")
     ] = None,
+    budget: Larger = None,
     by: By = None,
     reason: Reason = None,
     as_json: AsJson = False,
@@ -168,9 +175,10 @@ def resume(
     """Go on with a run from its last recorded step, here."""
     from agentrun.cli import executing
 
+    limits = options.budget_of(budget) if budget else None
     with ctx.obj.connect() as database:
         found = database.find(_full(database, key))
-        executing.resume(found["key"], found["agent"], file, by, reason, as_json=as_json)
+        executing.resume(found["key"], found["agent"], file, by, reason, limits, as_json=as_json)
 
 
 @app.command()
@@ -283,10 +291,7 @@ def approve(
     arguments: Annotated[
         str | None, typer.Option(metavar="JSON", help="Call the tool with these instead.")
     ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LIMIT=AMOUNT", help="Raise the budget to this, as usd=2 in all."),
-    ] = None,
+    budget: Larger = None,
     by: By = None,
     reason: Reason = None,
     as_json: AsJson = False,

@@ -85,6 +85,7 @@ def resume(
     file: str | None,
     by: str | None,
     reason: str | None,
+    budget: agentrun.Budget | None,
     *,
     as_json: bool,
 ) -> None:
@@ -98,7 +99,7 @@ def resume(
             )
         if not file:
             _known(key, agent_name)
-        result = agentrun.resume(key, by=by, reason=reason)
+        result = agentrun.resume(key, by=by, reason=reason, budget=budget)
     _show(registered(agent_name), key, result, as_json=as_json)
 
 

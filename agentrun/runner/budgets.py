@@ -6,6 +6,7 @@ reserved for them; else for a person, in the inbox; or it fails the run, as the 
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -81,12 +82,12 @@ def _refuse(step: Step, holder: Holder, refusal: Refusal, *, asked: bool) -> Non
     run = step.run
     whose = "" if holder.run_id == run.run_id else f" of run {holder.key!r}"
     spent = f"the budget{whose} does not allow the next model call: {refusal.reason}"
+    larger = f"--budget {_example(holder.budget, refusal)}"
     if holder.budget.on_exhausted == "fail":
-        raise run.stop(RunExpired(spent))
-    reason = (
-        f"{spent}. Raise it: agentrun approve {run.key} {step.number} "
-        f"--budget {_example(holder.budget, refusal)} | agentrun reject {run.key} {step.number}"
-    )
+        way = f"agentrun resume {shlex.quote(holder.key)} FILE {larger}"
+        raise run.stop(RunExpired(f"{spent}. Raise it: {way}"))
+    place = f"{shlex.quote(run.key)} {step.number}"
+    reason = f"{spent}. Raise it: agentrun approve {place} {larger} | agentrun reject {place}"
     if asked:
         raise run.stop(Parking(reason, step=step.number))
     run.append(step.asks_approval(reason))

@@ -26,6 +26,7 @@ from agentrun.runner.eventloop import run_in_loop
 from agentrun.runner.execute import Person
 from agentrun.runner.handle import Handle
 from agentrun.runner.waits import signal
+from agentrun.store.budgets import raise_budget
 from agentrun.store.opening import default
 
 _OUTCOMES = {Happened: "happened", NotHappened: "not_happened", Unknown: "unknown"}
@@ -70,18 +71,27 @@ async def atranscript(key: str) -> Transcript:
     return await asyncio.to_thread(transcript, key)
 
 
-def resume(key: str, *, by: str | None = None, reason: str | None = None) -> Any:
+def resume(
+    key: str, *, by: str | None = None, reason: str | None = None, budget: Budget | None = None
+) -> Any:
     """Go on with a run from its last recorded step, here; return its result.
 
     For a failed run, the error that ended it is set aside by a recorded decision, and its step
     may be attempted again. A run held in doubt asks its tool's ``reconcile`` once more.
 
+    Args:
+        key: the run's key.
+        by: who asks for it; default: the name of the user of this process.
+        reason: why, for the record.
+        budget: limits to which the run's own budget is raised first, in all; those it leaves out
+            stay as they are, and none is lowered.
+
     Raises:
         RunNotFound: no run has this key.
-        ConfigError: the file that defines its agent is not imported.
+        ConfigError: the file that defines its agent is not imported, or the run has no budget.
         RunHeld, RunFailed, Diverged: as `run` does.
     """
-    flow, is_async = _resumption(key, by, reason)
+    flow, is_async = _resumption(key, by, reason, budget)
     if not is_async:
         return run_sync(flow)
     try:
@@ -92,17 +102,29 @@ def resume(key: str, *, by: str | None = None, reason: str | None = None) -> Any
     raise ConfigError("an event loop is running here: use `await agentrun.aresume(key)`")
 
 
-async def aresume(key: str, *, by: str | None = None, reason: str | None = None) -> Any:
+async def aresume(
+    key: str, *, by: str | None = None, reason: str | None = None, budget: Budget | None = None
+) -> Any:
     """`resume`, awaited."""
-    return await run_async(_resumption(key, by, reason)[0])
+    return await run_async(_resumption(key, by, reason, budget)[0])
 
 
-def _resumption(key: str, by: str | None, reason: str | None) -> tuple[Flow[Any], bool]:
+def _resumption(
+    key: str, by: str | None, reason: str | None, budget: Budget | None
+) -> tuple[Flow[Any], bool]:
     agents.refuse_while_importing(f"run {key!r}")
     database = default()
     run = database.find(key)
     agent = agents.registered(run["agent"])
-    person = Person(by or somebody(), reason)
+    by = by or somebody()
+    if budget is not None:
+        to = ", ".join(f"{limit}={amount:g}" for limit, amount in budget.limits().items())
+        told = f"budget raised to {to}"
+        reason = f"{reason} ({told})" if reason else told
+        run_id = run["run_id"]
+        if not raise_budget(database, run_id, budget, run_id=run_id, by=by, reason=reason):
+            raise ConfigError(f"run {key!r} has no budget of its own that could be raised")
+    person = Person(by, reason)
     return execute.proceed(agent, database, key, agent.options, person), agent.is_async
 
 

@@ -87,9 +87,12 @@ def _holder(row: Mapping[str, Any]) -> Holder:
 
 def raise_budget(
     database: Database, holder: UUID, to: Budget, *, run_id: UUID, by: str, reason: str
-) -> None:
-    """Raise a budget to these limits; other runs of its tree that wait for that look again."""
-    database.query(
+) -> bool:
+    """Raise a budget to these limits; other runs of its tree that wait for that look again.
+
+    False: the holder has none.
+    """
+    (done,) = database.query(
         "raise_budget",
         holder=holder,
         budget=json.dumps(to.to_json()),
@@ -97,3 +100,4 @@ def raise_budget(
         by=by,
         reason=reason,
     )
+    return bool(done["raised"])

@@ -527,7 +527,7 @@ SET epoch = excluded.epoch, usd = excluded.usd, tokens = excluded.tokens
 WHERE reservations.epoch <= excluded.epoch AND reservations.billing = 'reserved'
 
 -- name: raise_budget
--- Raise a budget to these limits, and tell the other runs of its tree that ask for that.
+-- Raise a budget, if the run has one, to these limits; tell the other runs of its tree that ask.
 WITH raised AS (
     UPDATE agentrun.budgets b
     SET usd = greatest(b.usd, l.usd), tokens = greatest(b.tokens, l.tokens),
@@ -537,7 +537,8 @@ WITH raised AS (
     WHERE b.run_id = %(holder)s
     RETURNING b.run_id
 )
-SELECT agentrun.send(r.key, 'approve', q.step, '{}', %(by)s, %(reason)s)
+SELECT EXISTS (SELECT FROM raised) AS raised,
+       count(agentrun.send(r.key, 'approve', q.step, '{}', %(by)s, %(reason)s)) AS told
 FROM raised, agentrun.tree(%(holder)s) t JOIN agentrun.runs r USING (run_id)
 CROSS JOIN LATERAL (
     SELECT j.step, (array_agg(j.event ORDER BY j.seq DESC))[1] AS last

@@ -127,6 +127,23 @@ def test_it_fails_if_it_is_to(db: Any, client: OpenAI, provider: Provider) -> No
     assert isinstance(failed.value.__cause__, agentrun.LimitExceeded)
     assert provider.billed() == 2
     assert agentrun.get("k").status() == "failed"
+    with pytest.raises(agentrun.RunFailed, match="agentrun resume k FILE --budget model_calls=4"):
+        agentrun.resume("k")
+    assert agentrun.resume("k", by="ada", budget=Budget(model_calls=5)) == 5
+    assert provider.billed() == 5
+    (resumed,) = [event for event in db.events(db.find("k")["run_id"])[0] if event.by == "ada"]
+    assert resumed.reason == "budget raised to model_calls=5"
+
+
+def test_a_run_without_a_budget_has_none_to_raise(db: Any) -> None:
+    @agentrun.agent
+    def free() -> None:
+        raise ValueError
+
+    with pytest.raises(agentrun.RunFailed):
+        free.with_options(key="k").run()
+    with pytest.raises(agentrun.ConfigError, match="no budget of its own"):
+        agentrun.resume("k", budget=Budget(usd=1))
 
 
 def test_a_rejected_raise_fails_the_run(db: Any, client: OpenAI) -> None:
