@@ -57,7 +57,7 @@ def _see_through(
     while True:
         try:
             value = yield from execute.start(
-                agent, run.database, key, options, arguments, parent=(run, step.number)
+                agent, run.database, key, options, arguments, parent=(line, step.number)
             )
         except RunHeld as held:
             run.check(step.scope)

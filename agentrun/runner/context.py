@@ -78,6 +78,7 @@ class RunContext:
         self.task: asyncio.Task[Any] | None = None  # in which the body of an async agent executes
         self.parent: dict[str, Any] | None = None  # key and step of the run that waits for this one
         self.nested = False  # that run executes it, in this process
+        self.within = False  # in the body of a tool: it is a part of that step
         self.expires_at: datetime | None = None  # the run's deadline
         self.budgeted = False  # a budget holds the run: its own, or that of a run above
         self.lock = threading.RLock()
@@ -103,7 +104,12 @@ class RunContext:
     # -- may the run go on? ------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Stop at the next step: what is in flight finishes, then the run is handed back."""
+        """Stop at the next step: what is in flight finishes, then the run is handed back.
+
+        A child run within a tool's body is in flight: handed back, the body would wait for it.
+        """
+        if self.within:
+            return
         self.draining = True
         for child in self.children:
             child.drain()

@@ -69,9 +69,9 @@ def start(
     key: str,
     options: Options,
     arguments: dict[str, Json],
-    parent: tuple[RunContext, int] | None = None,
+    parent: tuple[Line, int] | None = None,
 ) -> Flow[Any]:
-    """Create the run, or find it, and see it to its end here; ``parent`` is a run and its step."""
+    """Create the run, or find it, and see it to its end here; ``parent``: its caller, and step."""
     yield from create(agent, database, key, options, arguments, parent)
     return (yield from proceed(agent, database, key, options, None, parent and parent[0]))
 
@@ -82,7 +82,7 @@ def create(
     key: str,
     options: Options,
     arguments: dict[str, Json],
-    parent: tuple[RunContext, int] | None = None,
+    parent: tuple[Line, int] | None = None,
 ) -> Flow[None]:
     """Create the run, or find that it is there with the same agent and arguments."""
     check(arguments, "arguments")
@@ -103,7 +103,7 @@ def create(
             queue=options.queue,
             priority=options.priority,
             delay=options.delay,
-            parent=parent and parent[0].run_id,
+            parent=parent and parent[0].run.run_id,
             budget=options.budget,
         )
     )
@@ -124,10 +124,10 @@ def create(
         )
 
 
-def _above(parent: RunContext, step: int) -> dict[str, Json]:
+def _above(parent: Line, step: int) -> dict[str, Json]:
     """What a child run's first event says of its parent."""
-    above: dict[str, Json] = {"key": parent.key, "step": step}
-    return {**above, "budgeted": True} if parent.budgeted else above
+    above: dict[str, Json] = {"key": parent.run.key, "step": step}
+    return {**above, "budgeted": True} if parent.run.budgeted else above
 
 
 def _budgeted(given: dict[str, Json]) -> bool:
@@ -140,7 +140,7 @@ def proceed(
     key: str,
     options: Options,
     person: Person | None,
-    parent: RunContext | None = None,
+    parent: Line | None = None,
 ) -> Flow[Any]:
     """Go on with an existing run until it is done, failed, or held."""
     wait = _POLL[0]
@@ -243,7 +243,7 @@ def execute(
     claimed: tuple[Tail, list[Event]],
     person: Person | None = None,
     *,
-    parent: RunContext | None = None,
+    parent: Line | None = None,
 ) -> Flow[Any]:
     """Execute a claimed run, and journal how it ends."""
     tail, events = claimed
@@ -259,10 +259,11 @@ def execute(
     )
     run.expires_at = _expires_at(run, events, person)
     run.budgeted = _budgeted(events[0].input)
-    yield from _entered(run)
     run.nested = parent is not None
+    run.within = parent is not None and (parent.scope.body or parent.run.within)
+    yield from _entered(run)
     if parent is not None:
-        parent.children.append(run)
+        parent.run.children.append(run)
     else:
         run.parent = events[0].input.get("parent")
     try:
@@ -286,7 +287,7 @@ def execute(
             run.stop(Interrupt(f"run {key!r} has ended in this process"))
             database.leave(run.run_id)
             if parent is not None:
-                parent.children.remove(run)
+                parent.run.children.remove(run)
 
 
 def _expires_at(run: RunContext, events: list[Event], person: Person | None) -> datetime | None:

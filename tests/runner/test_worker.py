@@ -215,6 +215,44 @@ def test_a_child_run_that_waits_lets_its_parent_wait(db: Any) -> None:
         assert handle.result(timeout=30) == "heard it"
 
 
+def test_a_worker_stops_once_a_child_run_within_a_tool_has_ended(db: Any) -> None:
+    """The tool is in flight, the child a part of it: handed back, nobody would end either."""
+    began, go = threading.Event(), threading.Event()
+
+    @agentrun.tool(effect="read")
+    def act(n: int) -> int:
+        began.set()
+        assert go.wait(30)
+        return n
+
+    @agentrun.agent
+    def innermost() -> int:
+        return act(1) + act(2)
+
+    @agentrun.agent
+    def inner() -> int:
+        return innermost()
+
+    @agentrun.tool
+    def ask() -> int:
+        return inner()
+
+    @agentrun.agent
+    def outer() -> int:
+        return ask()
+
+    handle = outer.submit()
+    working = agentrun.Worker([outer]).start()
+    assert began.wait(30)
+    stopping = threading.Thread(target=working.stop, daemon=True)
+    stopping.start()
+    until(lambda: db.active[db.find(handle.key)["run_id"]].draining)
+    go.set()
+    stopping.join(30)
+    assert not stopping.is_alive(), "it hangs"
+    assert handle.result(timeout=0) == 3
+
+
 def test_a_result_that_does_not_come_says_why(db: Any) -> None:
     with pytest.raises(TimeoutError, match="no live worker executes agent 'double'"):
         double.submit(1).result(timeout=0.05)
