@@ -83,8 +83,11 @@ def is_lost(conn: psycopg.BaseConnection[Any], error: BaseException) -> bool:
 
 
 def is_short(error: BaseException) -> bool:
-    """Whether the server has run out of space, memory or connections, for a while."""
-    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("53")
+    """Whether the server is out of space or connections: for a while, and not by this statement.
+
+    Out of memory, of locks or beyond a limit on temporary files, the same would be so again.
+    """
+    return isinstance(error, errors.DiskFull | errors.TooManyConnections)
 
 
 def explain_refusal(error: psycopg.OperationalError, dsn: str) -> Exception:

@@ -183,6 +183,22 @@ def test_killed_around_its_commit_a_transaction_is_done_once(
     assert counted() == [7]
 
 
+def test_a_statement_beyond_a_limit_of_the_server_is_an_outcome(db: Any, events: Any) -> None:
+    @agentrun.tool(effect="transaction")
+    def sort() -> None:
+        conn = agentrun.current_step().connection
+        conn.execute("SET LOCAL temp_file_limit = '1MB'; SET LOCAL work_mem = '64kB'")
+        conn.execute("SELECT count(*) FROM (SELECT generate_series(1, 999999) AS n ORDER BY n) s")
+
+    @agentrun.agent
+    def run() -> None:
+        sort()
+
+    with pytest.raises(agentrun.RunFailed, match="temp_file_limit"):
+        run.with_options(key="k").run()
+    assert "attempt_failed" not in [event.event for event in events("k")]
+
+
 def test_a_full_disk_is_waited_for_and_is_no_outcome(
     counted: Any, events: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
