@@ -30,6 +30,7 @@ from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import connect
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
+from agentrun.store.liveness import Heart
 from agentrun.store.opening import default
 
 POLL = 0.25  # seconds between looks for work when nothing wakes the worker
@@ -74,7 +75,7 @@ class Worker:
         self._work = threading.Event()  # a hint: something may be ready
         self._under_way: dict[Future[Any], UUID] = {}
         self._suspect: UUID | None = None  # the last one that was taken over
-        self._announced: tuple[str, list[str]] | None = None  # what the card says
+        self._announced: tuple[Heart, int, list[str]] | None = None  # what the card says
         self._guard = threading.Lock()
 
     # -- life ----------------------------------------------------------------------------------
@@ -114,6 +115,8 @@ class Worker:
             self._drain()
             wait(running, timeout=_LOOK)  # one that was just taken is active in a moment
         self._serve(-1)
+        with contextlib.suppress(psycopg.Error, AgentrunError):  # the database may be closed
+            self._serving()
         self._pool.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._threads[0].join()
@@ -199,13 +202,14 @@ class Worker:
 
     def _serving(self) -> str:
         """The name of this process as a worker, with the agents of all its workers on its card."""
-        worker = self._db.heart.worker
+        heart = self._db.heart
         with _cards:
             agents = sorted(+self._db.served)
-        if self._announced != (worker, agents):
-            self._db.query("serving", worker=worker, agents=agents)
-            self._announced = (worker, agents)
-        return worker
+        card = heart, heart.registered, agents
+        if self._announced != card:
+            self._db.query("serving", worker=heart.worker, agents=agents)
+            self._announced = card
+        return heart.worker
 
     def _serve(self, number: int) -> None:
         """Let the process serve the agents by so many workers more."""

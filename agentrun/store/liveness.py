@@ -169,6 +169,7 @@ class Heart:
         self._confirmed = _now()
         self._clock = (self._confirmed[0], datetime.now(UTC))  # since boot; the database's then
         self._dead = False
+        self.registered = 0  # times: a server that forgot this worker has a new, empty card of it
         self._beating = threading.Lock()
         self._stop = threading.Event()
         self._beat(register=True)
@@ -244,8 +245,9 @@ class Heart:
             try:
                 known = not register and self._conn is not None and not self._conn.closed
                 row = self._say("beat") if known else None
-                # No row: declared dead, or, seen through a pooler, a server that lost the row.
-                row = row or self._say("register")
+                if row is None:
+                    # Declared dead, or, seen through a pooler, a server that lost the row.
+                    known, row = False, self._say("register")
                 answered, _ = _now()
             except psycopg.Error:
                 self._disconnect()
@@ -253,6 +255,7 @@ class Heart:
             if row is None:
                 self._dead = True
             else:
+                self.registered += not known
                 self._confirmed = sent
                 self._clock = ((sent[0] + answered) / 2, row["now"])
 

@@ -258,6 +258,19 @@ def test_a_result_that_does_not_come_says_why(db: Any) -> None:
         double.submit(1).result(timeout=0.05)
 
 
+def test_the_card_says_what_a_process_executes_by_now(db: Any) -> None:
+    def alive() -> int:
+        (row,) = db.query("servers", agent="double")
+        return int(row["alive"])
+
+    with agentrun.Worker([double]):
+        until(lambda: alive() == 1)
+        with db.connection() as conn:
+            conn.execute("DELETE FROM agentrun.workers")  # as on a server that lagged behind
+        until(lambda: alive() == 1)
+    assert alive() == 0, "the process goes on, and executes nothing any more"
+
+
 def test_a_result_waits_on_once_a_person_has_decided(db: Any) -> None:
     @agentrun.tool(approve=True)
     def pay(cents: int) -> int:
