@@ -39,7 +39,6 @@ POISON = 5  # claims in a row that brought no step: the run is parked
 SUSPECT = 2  # and so many: while such a run has brought none yet, no other such is taken over
 _LOOK = 0.05  # seconds between looks for runs that have to be drained
 _cards = threading.Lock()
-_PROGRESS = frozenset({"step_finished", "received", "resolved", "parked", "handed_back", "resumed"})
 
 
 class Worker:
@@ -258,7 +257,9 @@ class Worker:
         return here is not None and self._fruitless(here) > 0
 
     def _fruitless(self, run_id: UUID) -> int:
-        return _fruitless(self._db.events(run_id)[0])
+        """How many claims at the end of its journal brought a run nothing."""
+        (row,) = self._db.query("fruitless", run_id=run_id)
+        return int(row["claims"])
 
     def _listen(self) -> None:
         """Wake on NOTIFY, where the connection can listen; polling is enough without."""
@@ -284,8 +285,9 @@ class Worker:
 
     def _execute(self, key: str, name: str, claimed: tuple[Tail, list[Event]]) -> None:
         agent = self._agents[name]
-        if _fruitless(claimed[1][:-1]) >= POISON:
-            self._park(claimed[0])
+        tail = claimed[0]
+        if tail.epoch > POISON and self._fruitless(tail.run_id) > POISON:  # this claim included
+            self._park(tail)
             return
         options = replace(agent.options, in_place=False, on_held="raise")
         flow = execute.execute(agent, self._db, key, options, claimed)
@@ -295,7 +297,7 @@ class Worker:
         else:
             future = self._pool.submit(_quiet, flow, key)
         with self._guard:
-            self._under_way[future] = claimed[0].run_id
+            self._under_way[future] = tail.run_id
         future.add_done_callback(self._ended)
 
     def _ended(self, future: Future[Any]) -> None:
@@ -314,16 +316,6 @@ class Worker:
         )
         parked = Event(event="parked", status="held", reason=reason)
         self._db.writer.wait(self._db.writer.append(tail, [parked]))
-
-
-def _fruitless(events: Sequence[Event]) -> int:
-    """How many claims at the end of the journal brought nothing."""
-    claims = 0
-    for event in reversed(events):
-        if event.event in _PROGRESS:
-            break
-        claims += event.event == "claimed"
-    return claims
 
 
 def _quiet(flow: Any, key: str) -> None:

@@ -424,6 +424,16 @@ WHERE r.status = 'running' AND r.agent = ANY(%(agents)s) AND r.queue = ANY(%(que
       ELSE w.dead_at IS NOT NULL OR w.beat_at < clock_timestamp() - w.lease * 0.2 END
 ORDER BY r.changed_at LIMIT %(limit)s
 
+-- name: fruitless
+-- How many claims at the end of its journal brought a run no step forward. A child run's steps are
+-- its parent's, too, whose own step ends with the child; that the child parks once more is not.
+SELECT count(*)::int AS claims FROM agentrun.journal c
+WHERE c.run_id = %(run_id)s AND c.event = 'claimed' AND c.at > coalesce((
+    SELECT max(j.at) FROM agentrun.tree(%(run_id)s) t JOIN agentrun.journal j USING (run_id)
+    WHERE j.event IN ('step_finished', 'received', 'resolved')
+       OR j.run_id = %(run_id)s AND j.event IN ('parked', 'handed_back', 'resumed')
+), '-infinity')
+
 -- name: overlooked
 -- Letters that arrived in the instant in which their run parked: the parker died then, or neither
 -- saw the other, as the letter was committed after the parker's second look. Any other letter that

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import pytest
+from crashing import die_recorded, killed
 from proxy import Fault, FaultProxy
 from test_waits import until
 
@@ -47,6 +48,37 @@ def test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked(db: Any, d
     ):
         handle.result(timeout=60)
     assert executed == []
+
+
+def test_the_steps_of_a_child_run_are_steps_forward_of_its_parent(db: Any, dsn: str) -> None:
+    crashes = [1, 3, 5, 7, 9, 11]
+
+    @agentrun.step(effect="idempotent")
+    def act(n: int) -> int:
+        return n
+
+    @agentrun.agent
+    def inner() -> int:
+        for n in range(12):
+            act(n)
+            if crashes and n == crashes[0]:
+                die_recorded()
+        return 12
+
+    @agentrun.agent
+    def outer() -> int:
+        return inner()
+
+    def work() -> None:
+        with agentrun.connect(dsn), agentrun.Worker([outer]):
+            threading.Event().wait(60)
+
+    handle = outer.submit()
+    while crashes:
+        killed(work)
+        crashes.pop(0)
+    with agentrun.Worker([outer]):
+        assert handle.result(timeout=60) == 12
 
 
 def test_runs_that_may_crash_their_workers_are_tried_one_at_a_time(
