@@ -219,23 +219,25 @@ class Worker:
     def _sweep(self) -> None:
         """Take over what nobody executes, of dead workers and our own; wake overlooked runs."""
         self._db.query("overlooked")
-        free = self._concurrency - len(self._running())
-        if free <= 0:
-            return
         worker = self._serving()
-        with self._guard:
-            here = [*self._under_way.values(), *self._db.active]
-        abandoned = self._db.query(
-            "abandoned",
-            agents=list(self._agents),
-            queues=self._queues,
-            worker=worker,
-            here=UUIDS(here),
-            limit=free,
-        )
-        for run in abandoned:
-            with self._apart(run):
-                self._take_over(run, own=run["owner"] == worker)
+        seen: list[UUID] = []  # runs that were left alone are not to hide those behind them
+        while (free := self._concurrency - len(self._running())) > 0 and not self._stop.is_set():
+            with self._guard:
+                here = [*self._under_way.values(), *self._db.active]
+            abandoned = self._db.query(
+                "abandoned",
+                agents=list(self._agents),
+                queues=self._queues,
+                worker=worker,
+                here=UUIDS([*here, *seen]),
+                limit=free,
+            )
+            for run in abandoned:
+                seen.append(run["run_id"])
+                with self._apart(run):
+                    self._take_over(run, own=run["owner"] == worker)
+            if len(abandoned) < free:
+                return
 
     def _take_over(self, run: dict[str, Any], *, own: bool) -> None:
         owned, life = self._db.owner_of(run)

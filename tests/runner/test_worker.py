@@ -121,6 +121,30 @@ def test_runs_that_may_crash_their_workers_are_tried_one_at_a_time(
         points.arm(None)
 
 
+def test_runs_that_wait_for_their_trial_hide_none_behind_them(db: Any, dsn: str) -> None:
+    leave = threading.Event()
+
+    @agentrun.agent
+    def suspect() -> None:
+        leave.wait(30)
+
+    waiting = [suspect.with_options(key=f"k{n}").submit() for n in range(4)]
+    handle = double.with_options(key="fine").submit(2)
+    for key in [one.key for one in waiting] * 2 + [handle.key]:
+        assert db.claim(db.find(key), "a test") is not None
+    with db.connection() as conn:
+        conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
+    with (
+        agentrun.connect(dsn) as another,
+        agentrun.Worker([suspect, double], database=another, concurrency=2),
+    ):
+        try:
+            assert handle.result(timeout=30) == 4
+        finally:
+            leave.set()
+        assert [one.result(timeout=30) for one in waiting] == [None] * 4
+
+
 def test_async_agents_share_a_loop(db: Any) -> None:
     running: list[int] = []
 
