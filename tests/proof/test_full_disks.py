@@ -31,7 +31,8 @@ pytestmark = pytest.mark.long
 
 STEPS = 8
 RUNS = 3
-TEXT = os.urandom(30_000).hex()  # 60 KB that no compression makes smaller than half
+# 60 KB a step that no compression makes smaller than half, nor the one step refer to another.
+TEXTS = [os.urandom(30_000).hex() for _ in range(STEPS)]
 SEGMENT = 16 << 20  # bytes of a file of the log
 # Of the log, one new file is left, so that its disk is soon full.
 SETTINGS = {"checkpoint_timeout": "1h", "max_wal_size": "64MB", "wal_recycle": "off"}
@@ -75,14 +76,14 @@ def agent_of(world: World, strike: dict[int, Callable[[], None]]) -> Any:
         world.act(f"{run} act {n}")
         if run == 0:
             strike.pop(n, lambda: None)()
-        return f"{n}{TEXT}"
+        return f"{n}{TEXTS[n]}"
 
     @agentrun.tool(effect="transaction")
     def count(run: int, n: int) -> str:
         agentrun.current_step().connection.execute("INSERT INTO counted VALUES (%s)", (run,))
         if run == 0:
             strike.pop(n, lambda: None)()
-        return TEXT
+        return TEXTS[n]
 
     @agentrun.agent
     def fills(run: int) -> list[int]:
@@ -117,7 +118,7 @@ def test_runs_wait_for_room_and_lose_nothing(
                 free(disks[full])
                 embedded.start(disks["data"])  # should it have given up
                 lengths = [handle.result(timeout=120) for handle in handles]
-            transaction, other = len(TEXT), len(TEXT) + 1
+            transaction, other = len(TEXTS[0]), len(TEXTS[0]) + 1
             assert lengths == [[transaction if n % 4 == 2 else other for n in range(STEPS)]] * RUNS
             effects = [f"{run} act {n}" for run in range(RUNS) for n in range(STEPS) if n % 4 != 2]
             assert sorted(world.effects) == effects
