@@ -187,8 +187,10 @@ class Parking(Interrupt):
         status: str = "held",
         step: int | None = None,
         wake_at: datetime | None = None,
+        by: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.status = status
+        self.by = by
         self.step = step
         self.wake_at = wake_at

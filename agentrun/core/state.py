@@ -15,6 +15,8 @@ the journal and compares.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentrun.core.events import Event, RunStatus
 
 # The status a run has after an event; events not listed leave it as it was.
@@ -29,6 +31,19 @@ STATUS_AFTER: dict[str, RunStatus] = {
 
 # Nothing more happens in these, unless somebody resumes the run.
 ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
+
+
+# `by` of a park that no letter ends, only a person who resumes the run: to go on could do harm.
+SAFEGUARD = "agentrun"
+
+
+def safeguard(events: Sequence[Event]) -> Event | None:
+    """The park that keeps the run until a person resumes it, if that is where its journal ends.
+
+    Whoever claims it without being one has to park it again.
+    """
+    last = next((event for event in reversed(events) if event.event != "claimed"), None)
+    return last if last is not None and (last.event, last.by) == ("parked", SAFEGUARD) else None
 
 
 def status_after(event: Event) -> RunStatus | None:

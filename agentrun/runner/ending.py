@@ -116,6 +116,7 @@ def _interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
                 event="parked",
                 status=interrupt.status,
                 step=interrupt.step,
+                by=interrupt.by,
                 reason=str(interrupt),
                 wake_at=min(filter(None, (interrupt.wake_at, run.expires_at)), default=None),
             )

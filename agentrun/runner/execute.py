@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check, fingerprint
-from agentrun.core.errors import Interrupt, JournalLost, LeaseLost, RunConflict, RunHeld
+from agentrun.core.errors import Interrupt, JournalLost, LeaseLost, Parking, RunConflict, RunHeld
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
 from agentrun.core.secrets import redact
+from agentrun.core.state import safeguard
 from agentrun.runner import loss, propagate
 from agentrun.runner.context import Line, RunContext, blocking, on_line
 from agentrun.runner.ending import settle
@@ -274,6 +275,8 @@ def execute(
                 if tail.epoch > 1:  # it may have been cancelled on its way into a park
                     yield blocking(database.obey_cancellations)
                 run.check(run.root)
+                if person is None and (kept := safeguard(events)):
+                    raise run.stop(Parking(kept.reason or "", by=kept.by))
                 arguments = agent.arguments.validate(events[0].input["args"])
                 value = yield agent.body(Line(run, run.root), arguments)
             except BaseException as error:

@@ -19,7 +19,7 @@ from agentrun.core.errors import JournalLost, LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow
 from agentrun.core.log import logger
-from agentrun.core.state import ENDED
+from agentrun.core.state import ENDED, SAFEGUARD
 from agentrun.runner.context import RunContext, blocking
 from agentrun.runner.handle import run_held
 from agentrun.runner.waiting import pause
@@ -72,10 +72,9 @@ def _settle(run: RunContext, lost: JournalLost) -> BaseException | None:
         again = [event for event in missing if _happened(event, lost)]
         advice = "They are recorded again, but for what `transaction` tools did: that is undone."
     reason = _told(missing, lost, f"{advice} Then: agentrun resume {quote(run.key)} FILE")
-    step = min(event.step for event in missing if event.step)
-    parked = Event(event="parked", status="held", step=step, reason=reason)
+    parked = Event(event="parked", status="held", by=SAFEGUARD, reason=reason)
     database.writer.wait(database.writer.append(tail, [*again, parked]))
-    return run_held(run.key, reason, step)
+    return run_held(run.key, reason, None)
 
 
 def _happened(event: Event, lost: JournalLost) -> bool:

@@ -24,6 +24,7 @@ from agentrun.core.errors import AgentrunError, ConfigError, Interrupt
 from agentrun.core.events import Event
 from agentrun.core.flow import run_async, run_sync
 from agentrun.core.log import logger
+from agentrun.core.state import SAFEGUARD
 from agentrun.runner import execute
 from agentrun.runner.agent import DurableAgent
 from agentrun.store.arrays import UUIDS
@@ -197,7 +198,8 @@ class Worker:
             yield
         except (AgentrunError, Interrupt) as error:
             logger.warning("run %r cannot be taken up: %s", run["key"], error)
-            self._db.hold(run, f"it cannot be taken up: {error}")
+            way = f"When that is mended: agentrun.resume({run['key']!r})"
+            self._db.hold(run, f"it cannot be taken up: {error}. {way}")
 
     def _serving(self) -> str:
         """The name of this process as a worker, with the agents of all its workers on its card."""
@@ -316,7 +318,7 @@ class Worker:
             f"{POISON} claims in a row brought no step forward: it may crash its workers. "
             "See its transcript, then agentrun.resume(key)"
         )
-        parked = Event(event="parked", status="held", reason=reason)
+        parked = Event(event="parked", status="held", by=SAFEGUARD, reason=reason)
         self._db.writer.wait(self._db.writer.append(tail, [parked]))
 
 

@@ -35,7 +35,7 @@ from agentrun.core.errors import (
 from agentrun.core.events import Event, Json
 from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
-from agentrun.core.state import status_after
+from agentrun.core.state import SAFEGUARD, status_after
 from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import DeadlineConnection, is_transient
 from agentrun.store.connection import connect as open_connection
@@ -299,7 +299,7 @@ class Database:
             tail = Tail(run_id, last["epoch"] + 1, self._beating().worker, last["seq"])
             events = [
                 Event(event="claimed", reason=reason),
-                Event(event="parked", status="held", reason=reason),
+                Event(event="parked", status="held", by=SAFEGUARD, reason=reason),
             ]
             rows = [
                 to_row(event, run_id, seq, tail.epoch, tail.worker, tail.shared)

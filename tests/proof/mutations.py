@@ -411,6 +411,12 @@ MUTATIONS: dict[str, Mutation] = {
         "    if False:\n",
         "core/test_codec.py::test_a_damaged_payload_is_refused",
     ),
+    "a letter lets a run go on that is kept for a person": Mutation(
+        "agentrun/runner/execute.py",
+        "                if person is None and (kept := safeguard(events)):\n",
+        "                if (kept := safeguard(events)) and not events:\n",
+        "runner/test_loss.py::test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss",
+    ),
     "NaN becomes null": Mutation(
         "agentrun/runner/values.py",
         'ConfigDict(ser_json_inf_nan="constants")',

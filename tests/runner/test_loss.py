@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from crashing import World
+from crashing import World, until
 from invariants import assert_invariants
 
 import agentrun
@@ -70,6 +70,23 @@ def test_lost_steps_are_recorded_again_and_the_run_is_held(
     assert agentrun.resume("k") == 6
     assert world.effects == ["act 1", "act 2", "act 3"]
     assert_invariants(dsn)
+
+
+def test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss(
+    db: Any, dsn: str, world: World
+) -> None:
+    agent = acting(world, {2: lambda: cut(dsn, after=2)})
+    handle = agent.submit()
+    with agentrun.Worker([agent]):
+        until(lambda: handle.status() == "held")
+        epoch = db.find("k")["epoch"]
+        agentrun.send("k", "whatever")
+        until(lambda: db.find("k")["epoch"] > epoch and handle.status() == "held")
+        assert world.effects == ["act 1", "act 2"]
+        with pytest.raises(agentrun.RunHeld, match=LOST):
+            handle.result(timeout=30)
+    assert agentrun.resume("k") == 6
+    assert world.effects == ["act 1", "act 2", "act 3"]
 
 
 def test_a_loss_of_the_claim_alone_lets_the_run_go_on(db: Any, dsn: str, world: World) -> None:

@@ -47,7 +47,14 @@ def test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked(db: Any, d
         pytest.raises(agentrun.RunHeld, match="5 claims in a row brought no step forward"),
     ):
         handle.result(timeout=60)
-    assert executed == []
+    with agentrun.connect(dsn):
+        agentrun.send("bad", "whatever")
+        for _ in range(2):
+            with pytest.raises(agentrun.RunHeld, match="5 claims in a row brought no step forward"):
+                poison.with_options(key="bad").run()
+        assert executed == []
+        assert agentrun.resume("bad") is None
+    assert executed == [1]
 
 
 def test_the_steps_of_a_child_run_are_steps_forward_of_its_parent(db: Any, dsn: str) -> None:
