@@ -139,8 +139,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a worker that its server forgot counts as dead": Mutation(
         "agentrun/store/liveness.py",
-        'row = row or self._say("register")',
-        'row = row if known else self._say("register")',
+        "                if row is None:\n                    # Declared dead,",
+        "                if row is None and not known:\n                    # Declared dead,",
         "store/test_liveness.py::test_a_worker_that_its_server_forgot_registers_again",
     ),
     "a restarted server makes every session look gone": Mutation(
