@@ -16,6 +16,7 @@ from agentrun.core.flow import Flow
 from agentrun.core.identity import History
 from agentrun.runner import execute, failures
 from agentrun.runner.context import Line
+from agentrun.runner.execute import Options
 from agentrun.runner.step import Step, Wanted, open_step
 from agentrun.runner.waits import Letter, await_letter, consume
 
@@ -49,11 +50,7 @@ def _see_through(
 ) -> Flow[None]:
     run = line.run
     key = agent.options.key or child_key(run.key, step.ident)
-    options = replace(agent.options, in_place=run.in_place)
-    if not run.in_place:
-        options = replace(options, on_held="raise")
-    elif run.on_held == "wait":
-        options = replace(options, on_held="wait")
+    options = _options(agent.options, line)
     while True:
         try:
             value = yield from execute.start(
@@ -61,9 +58,7 @@ def _see_through(
             )
         except RunHeld as held:
             run.check(step.scope)
-            reason = f"waits for child run {key!r}"
-            if run.in_place:
-                reason = f"its child {held}"
+            reason = f"waits for its child: {held}" if run.in_place else f"waits for child {key!r}"
             letter = yield from await_letter(
                 step, lambda sent: _is_end(sent, step), None, reason, held=True
             )
@@ -79,6 +74,16 @@ def _see_through(
         else:
             step.finish("ok", {"result": agent.arguments.result.encode(value)})
             return
+
+
+def _options(given: Options, line: Line) -> Options:
+    """How a child run waits: as its parent does, but in place where no parent can park."""
+    run = line.run
+    if line.scope.body or run.within:
+        return replace(given, in_place=True, on_held="wait")
+    if not run.in_place:
+        return replace(given, in_place=False, on_held="raise")
+    return replace(given, on_held="wait") if run.on_held == "wait" else given
 
 
 def _is_end(letter: Letter, step: Step) -> bool:

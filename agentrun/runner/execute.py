@@ -22,6 +22,7 @@ from agentrun.core.codec import check, fingerprint
 from agentrun.core.errors import Interrupt, JournalLost, LeaseLost, Parking, RunConflict, RunHeld
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
+from agentrun.core.log import logger
 from agentrun.core.secrets import redact
 from agentrun.core.state import safeguard
 from agentrun.runner import loss, propagate
@@ -177,6 +178,7 @@ def proceed(
             person = None  # has been heard: from now on the run waits
             if options.on_held == "raise" or held.step is None:
                 raise
+            logger.warning("%s", held)  # somebody has to know
 
 
 def _still_in_doubt(database: Database, run: dict[str, Any]) -> Flow[bool]:

@@ -352,6 +352,37 @@ def test_a_run_whose_child_waits_for_a_person_does_not_wait_in_place(db: Any, wo
     assert world.effects == ["7 500"]
 
 
+@pytest.mark.parametrize("where", ["here", "worker"])
+def test_within_a_tool_a_child_waits_for_its_person_in_place(
+    db: Any, world: World, where: str
+) -> None:
+    """No tool can park; and the only slot of a worker is its parent's."""
+    inner = refunds(world).with_options(key="inner")
+
+    @agentrun.tool
+    def ask() -> str:
+        return f"inner: {inner(500)}"
+
+    @agentrun.agent
+    def outer() -> str:
+        return f"tool: {ask()}"
+
+    agent = outer.with_options(key="outer")
+
+    def go() -> str:
+        if where == "here":
+            return agent.run()
+        with agentrun.Worker([agent, inner], concurrency=1):
+            return agent.submit().result(timeout=60)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        result = pool.submit(go)
+        until(lambda: any(asked.key == "inner" for asked in agentrun.inbox()))
+        agentrun.approve("inner", 1, by="ada")
+        assert result.result(timeout=60) == "tool: inner: 500 refunded"
+    assert world.effects == ["7 500"]
+
+
 def test_a_run_that_waits_for_people_does_so_for_its_children(db: Any, world: World) -> None:
     inner = refunds(world).with_options(key="inner")
 
