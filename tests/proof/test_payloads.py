@@ -200,6 +200,7 @@ ROWS = st.lists(
 STATUS = st.sampled_from(["queued", "running", "waiting", "held", "done", "failed", "cancelled"])
 
 
+@pytest.mark.tampers
 def test_every_view_answers_on_any_journal(database: Any, proof: Any) -> None:
     written = 0
 
