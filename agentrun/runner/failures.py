@@ -9,8 +9,8 @@ called because a row says so.
 from __future__ import annotations
 
 import builtins
-import traceback
 from collections.abc import Iterator
+from traceback import StackSummary, TracebackException
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
@@ -39,9 +39,27 @@ def describe(error: BaseException, *, trace: bool = False, nested: int = _NESTED
         described["exceptions"] = inside
     if trace:
         # A secret that is cut in two would not be found any more.
-        text = redact.text("".join(traceback.format_exception(error)))
+        text = redact.text(_traceback(error))
         described["traceback"] = text if len(text) <= _TEXT else "…" + text[-_TEXT:]
     return described
+
+
+def _traceback(error: BaseException) -> str:
+    """As Python prints it, but for the carets: to place them it calls its parser for each line.
+
+    That takes long, and a thread that parses something else meanwhile may get a SystemError for
+    it (gh-106905).
+    """
+    told = TracebackException.from_exception(error)
+    chain = [told]
+    while chain:
+        one = chain.pop()
+        frames = [
+            (frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in one.stack
+        ]
+        one.stack = StackSummary.from_list(frames)
+        chain += filter(None, (one.__cause__, one.__context__, *(one.exceptions or ())))
+    return "".join(told.format())
 
 
 def text_of(error: BaseException) -> str:

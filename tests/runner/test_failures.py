@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import ssl
 import subprocess
@@ -29,6 +30,30 @@ class Picky(Exception):
 
     def __str__(self) -> str:
         return f"{self.first} and {self.second}"
+
+
+def test_a_traceback_names_every_frame_and_cause_and_calls_no_parser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(n: int) -> int:
+        try:
+            return fail(n - 1) + 1 if n else {}["missing"]  # type: ignore[return-value]
+        except KeyError as error:
+            if n == 2:
+                raise ValueError("because") from error
+            raise
+
+    parsed: list[str] = []
+    monkeypatch.setattr(ast, "parse", parsed.append)
+    with pytest.raises(ValueError, match="because") as failed:
+        fail(2)
+    text = describe(failed.value, trace=True)["traceback"]  # type: ignore[index, call-overload]
+    assert "KeyError: 'missing'" in text
+    assert "The above exception was the direct cause" in text
+    assert text.count("in fail\n    return fail(n - 1) + 1") == 3
+    assert text.endswith("ValueError: because\n")
+    assert "^" not in text
+    assert parsed == []
 
 
 class Slotted(Exception):
