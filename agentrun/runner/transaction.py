@@ -173,7 +173,7 @@ def _sent(run: RunContext, conn: Any, batch: Batch) -> Flow[None]:
     accepted = yield _apart(partial(append, conn, batch), partial(append_async, conn, batch))
     points.reach("checkpoint", "after")
     if run.run_id not in accepted:
-        raise run.stop((yield blocking(partial(run.database.refusal, batch))))
+        raise (yield from _refused(run, batch))
     points.reach("commit", "before")
     yield _apart(conn.commit)
     points.reach("commit", "after")
@@ -208,10 +208,18 @@ def _lost(
     elif (yield blocking(lambda: run.database.settled(batch))):
         step.took(batch.rows[0].event, seq)
     else:
-        raise run.stop((yield blocking(partial(run.database.refusal, batch))))
+        raise (yield from _refused(run, batch))
     if not isinstance(error, psycopg.Error) or (filled and again is None):
         raise error
     return again.retry_in if again is not None else 0.0
+
+
+def _refused(run: RunContext, batch: Batch) -> Flow[BaseException]:
+    """Why. The run is lost, and so is what its other steps append behind this seq: it is empty."""
+    error = yield blocking(partial(run.database.refusal, batch))
+    with run.lock:
+        run.tail.lost = run.tail.lost or error
+    return run.stop(error)
 
 
 def _apart(sync: Callable[[], Any], asyn: Callable[[], Any] | None = None) -> Op[Any]:

@@ -417,6 +417,12 @@ MUTATIONS: dict[str, Mutation] = {
         "                if (kept := safeguard(events)) and not events:\n",
         "runner/test_loss.py::test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss",
     ),
+    "what follows a refused checkpoint looks lost by the database": Mutation(
+        "agentrun/runner/transaction.py",
+        "        run.tail.lost = run.tail.lost or error\n",
+        "        pass\n",
+        "runner/test_transactions.py::test_answers_that_come_after_a_refused_checkpoint_are_kept",
+    ),
     "NaN becomes null": Mutation(
         "agentrun/runner/values.py",
         'ConfigDict(ser_json_inf_nan="constants")',

@@ -513,6 +513,8 @@ class Runs(RuleBasedStateMachine):
             filler = self.event("attempt_failed", step, 1)
             assert db.fill(self.to_row(held, filler, seq)) == (not commits)
             assert db.settled(batch) == commits
+        if not accepted:
+            held.tail.lost = held.tail.lost or db.refusal(batch)
         db.writer.unpause(held.tail)
         if accepted:
             held.run.steps[step.number] = step

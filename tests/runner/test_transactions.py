@@ -9,10 +9,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from crashing import die, killed
+from crashing import die, killed, until
 
 import agentrun
 from agentrun.core import points
+from agentrun.core.events import Event
+from agentrun.store.database import Database
 
 
 @pytest.fixture
@@ -220,3 +222,35 @@ def test_a_full_disk_is_waited_for_and_is_no_outcome(
     assert counted() == [1]
     assert [event.event for event in events("k")].count("attempt_failed") == 1
     assert "waiting for the database: could not extend file" in caplog.text
+
+
+def test_answers_that_come_after_a_refused_checkpoint_are_kept(db: Any, dsn: str) -> None:
+    """Its seq stays empty: what follows that is late, and no sign that the database lost rows."""
+    taken = asyncio.Event()
+
+    @agentrun.tool(effect="transaction")
+    async def robbed() -> None:
+        claimed = other.claim(other.find("k"), "test")
+        assert claimed is not None
+        cancelled = Event(event="run_cancelled", reason="test")
+        other.writer.wait(other.writer.append(claimed[0], [cancelled]))
+
+    @agentrun.tool
+    async def slow() -> str:
+        await taken.wait()
+        return "paid for"
+
+    @agentrun.agent
+    async def both() -> None:
+        async def first() -> None:
+            try:
+                await robbed()
+            finally:
+                taken.set()
+
+        await asyncio.gather(first(), slow(), return_exceptions=True)
+
+    with Database(dsn) as other:
+        with pytest.raises(agentrun.RunError, match="cancelled"):
+            both.with_options(key="k").run()
+        until(lambda: bool(db.query("late", run_id=db.find("k")["run_id"], step=2, attempt=1)))
