@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,10 +160,13 @@ def main(files: Iterable[str], readme: Path = README, results: Path = RESULTS) -
     results.write_text(HEAD + "".join(map(result, sorted(found.items()))), "utf-8")
 
 
-def read(files: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The cases that were noted as done."""
+def read(files: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """The cases that were noted as done; of one that was done again, the last time."""
+    cases: dict[tuple[str, str], dict[str, Any]] = {}
     for file in files:
-        yield from map(json.loads, Path(file).read_text("utf-8").splitlines())
+        for line in map(json.loads, Path(file).read_text("utf-8").splitlines()):
+            cases[line["matrix"], line["case"]] = line
+    return cases.values()
 
 
 def result(item: tuple[str, Seen]) -> str:

@@ -21,6 +21,7 @@ def test_tables_add_up_what_was_counted_and_leave_the_rest_of_the_readme(tmp_pat
     out.write_text(
         "\n".join(
             [
+                line("killed at every point", kills=7, effects=7, recorded_repeated=7),
                 line("killed at every point", kills=1_000, effects=9, recorded_repeated=0),
                 line("killed, and the resume killed", kills=234, effects=1, recorded_repeated=2),
                 line("stopped at every point", schedules=300),
