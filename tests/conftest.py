@@ -15,9 +15,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -69,6 +71,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a script; children that are to be interrupted inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("AGENTRUN_DATABASE_URL", "OPENAI_API_KEY", "XDG_DATA_HOME"):
         os.environ.pop(name, None)
     inherited = Path(os.environ.get(SESSION, "/nonexistent"))
