@@ -85,6 +85,10 @@ def test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss(
         assert world.effects == ["act 1", "act 2"]
         with pytest.raises(agentrun.RunHeld, match=LOST):
             handle.result(timeout=30)
+    # As after a death between the claim and the park that should have followed it.
+    assert db.claim(db.find("k"), "test") is not None
+    with pytest.raises(agentrun.RunHeld, match=LOST):
+        agent.run()
     assert agentrun.resume("k") == 6
     assert world.effects == ["act 1", "act 2", "act 3"]
 
