@@ -226,10 +226,11 @@ def test_a_full_disk_is_waited_for_and_is_no_outcome(
 
 def test_answers_that_come_after_a_refused_checkpoint_are_kept(db: Any, dsn: str) -> None:
     """Its seq stays empty: what follows that is late, and no sign that the database lost rows."""
-    taken = asyncio.Event()
+    started, taken = asyncio.Event(), asyncio.Event()
 
     @agentrun.tool(effect="transaction")
     async def robbed() -> None:
+        await started.wait()  # a claim takes no run whose journal has moved since it was found
         claimed = other.claim(other.find("k"), "test")
         assert claimed is not None
         cancelled = Event(event="run_cancelled", reason="test")
@@ -237,6 +238,7 @@ def test_answers_that_come_after_a_refused_checkpoint_are_kept(db: Any, dsn: str
 
     @agentrun.tool
     async def slow() -> str:
+        started.set()
         await taken.wait()
         return "paid for"
 
