@@ -19,7 +19,8 @@ from agentrun.core.errors import JournalLost, LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow
 from agentrun.core.log import logger
-from agentrun.core.state import ENDED, SAFEGUARD
+from agentrun.core.sharing import Shared
+from agentrun.core.state import ENDED
 from agentrun.runner.context import RunContext, blocking
 from agentrun.runner.handle import run_held
 from agentrun.runner.waiting import pause
@@ -50,7 +51,7 @@ def _settle(run: RunContext, lost: JournalLost) -> BaseException | None:
     """One try; None when somebody was faster."""
     database = run.database
     rows = database.query("run", key=run.key)
-    events = database.events(run.run_id)[0] if rows else []
+    events, shared = database.events(run.run_id) if rows else ([], Shared())
     known = {_identity(event) for event in run.journaled(after=0)}
     kept = sum(_identity(event) in known for event in events)
     missing = run.journaled(after=kept)
@@ -61,19 +62,15 @@ def _settle(run: RunContext, lost: JournalLost) -> BaseException | None:
     gone_on = len(events) > kept
     if gone_on and rows[0]["status"] in ENDED:
         return StoreError(_told(missing, lost, f"The run is {rows[0]['status']} without them."))
-    claimed = database.claim(rows[0], "its journal is shorter than what was acknowledged")
-    if claimed is None:
-        return None
-    tail, now = claimed
-    if gone_on or len(now) > len(events) + 1:
+    if gone_on:
         again: list[Event] = []
-        advice = f"{now[-2].worker} has gone on without them, and may have repeated them."
+        advice = f"{events[-1].worker} has gone on without them, and may have repeated them."
     else:
         again = [event for event in missing if _happened(event, lost)]
         advice = "They are recorded again, but for what `transaction` tools did: that is undone."
     reason = _told(missing, lost, f"{advice} Then: agentrun resume {quote(run.key)} FILE")
-    parked = Event(event="parked", status="held", by=SAFEGUARD, reason=reason)
-    database.writer.wait(database.writer.append(tail, [*again, parked]))
+    if not database.hold(rows[0], reason, again=again, seen=(len(events), shared)):
+        return None
     return run_held(run.key, reason, None)
 
 

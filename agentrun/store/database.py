@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from functools import cached_property, partial
 from types import TracebackType
@@ -42,7 +42,7 @@ from agentrun.store.connection import connect as open_connection
 from agentrun.store.journal import Batch, Sender, Tail, Writer
 from agentrun.store.keys import checked, run_id_of
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
-from agentrun.store.rows import Row, payload_columns, to_event, to_row
+from agentrun.store.rows import Row, payload_columns, to_event
 from agentrun.store.sql import QUERIES
 
 T = TypeVar("T")
@@ -268,9 +268,8 @@ class Database:
         with self._claiming:
             worker = self._beating().worker
             claimed = Event(event="claimed", reason=reason)
-            row = to_row(claimed, run_id, last.seq + 1, last.epoch + 1, worker, shared)
-            tail = Tail(run_id, row.epoch, worker, row.seq, shared)
-            batch = Batch([row])
+            tail = Tail(run_id, last.epoch + 1, worker, last.seq, shared)
+            batch = Batch(tail.take([claimed]))
             try:
                 accepted = run_id in self._claims.send(batch)
             except KeyboardInterrupt:
@@ -283,29 +282,36 @@ class Database:
             event="claimed",
             reason=reason,
             run_id=run_id,
-            seq=row.seq,
-            epoch=row.epoch,
+            seq=tail.seq,
+            epoch=tail.epoch,
             worker=worker,
         )
         return tail, [*events, head]
 
-    def hold(self, run: dict[str, Any], reason: str) -> bool:
-        """Take a run and park it for a person, whatever its journal holds; False as in `claim`."""
+    def hold(
+        self,
+        run: dict[str, Any],
+        reason: str,
+        *,
+        again: Sequence[Event] = (),
+        seen: tuple[int, Shared] | None = None,
+    ) -> bool:
+        """Take a run and park it for a person, whatever its journal holds; False as in `claim`.
+
+        ``again`` is written before the park, in the one commit; then ``seen`` says how far the
+        caller has read the journal, and the texts that it has so far.
+        """
         run_id: UUID = run["run_id"]
         (last,) = self.query("tail", run_id=run_id)
-        if last["epoch"] != run["epoch"]:
+        seq, shared = seen or (last["seq"], Shared())
+        if (last["epoch"], last["seq"]) != (run["epoch"], seq):
             return False
         with self._claiming:
-            tail = Tail(run_id, last["epoch"] + 1, self._beating().worker, last["seq"])
-            events = [
-                Event(event="claimed", reason=reason),
-                Event(event="parked", status="held", by=SAFEGUARD, reason=reason),
-            ]
-            rows = [
-                to_row(event, run_id, seq, tail.epoch, tail.worker, tail.shared)
-                for seq, event in enumerate(events, tail.seq + 1)
-            ]
-            return run_id in self._claims.send(Batch(rows))
+            tail = Tail(run_id, run["epoch"] + 1, self._beating().worker, seq, shared)
+            claimed = Event(event="claimed", reason=reason)
+            parked = Event(event="parked", status="held", by=SAFEGUARD, reason=reason)
+            batch = Batch(tail.take([claimed, *again, parked]))
+            return run_id in self._claims.send(batch)
 
     def hand_back(self, tail: Tail) -> None:
         """Let go of a claimed run that nobody executes: somebody waited for it no longer."""

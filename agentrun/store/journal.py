@@ -76,6 +76,15 @@ class Tail:
     ended: BaseException | None = None  # the last event of this claim is queued: no more follow
     reserved: int | None = None  # the seq that a `transaction` tool is about to fill
 
+    def take(self, events: Iterable[Event]) -> list[Row]:
+        """The events as the next rows of the journal, in order; their seqs are taken."""
+        rows = [
+            to_row(event, self.run_id, seq, self.epoch, self.worker, self.shared, self.asked)
+            for seq, event in enumerate(events, self.seq + 1)
+        ]
+        self.seq += len(rows)
+        return rows
+
 
 @dataclass(eq=False)
 class _Entry:
@@ -284,11 +293,8 @@ class Writer:
             if self._closed:
                 entry.done.settle(StoreError("the database was closed in this process"))
                 return entry.done
-            entry.rows = [
-                to_row(event, tail.run_id, seq, tail.epoch, tail.worker, tail.shared, tail.asked)
-                for seq, event in enumerate(events, tail.seq + 1)
-            ]
-            entry.last = tail.seq = tail.seq + len(entry.rows)
+            entry.rows = tail.take(events)
+            entry.last = tail.seq
             over = tail.lost or tail.ended
             if over is not None:
                 self._refuse(entry, over)

@@ -51,9 +51,9 @@ MUTATIONS: dict[str, Mutation] = {
         "runner/test_loss.py::test_a_run_that_is_gone_is_refused_and_not_begun_anew",
     ),
     "what was lost is forgotten": Mutation(
-        "agentrun/runner/loss.py",
-        "append(tail, [*again, parked])",
-        "append(tail, [parked])",
+        "agentrun/store/database.py",
+        "[claimed, *again, parked]",
+        "[claimed, parked]",
         "runner/test_loss.py::test_lost_steps_are_recorded_again_and_the_run_is_held",
     ),
     "append looks at no row before": Mutation(

@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from crashing import World, until
+from crashing import World, die, killed, until
 from invariants import assert_invariants
 
 import agentrun
+from agentrun.core import points
 from agentrun.core.events import Event
 from agentrun.store.database import Database
 
@@ -70,6 +71,26 @@ def test_lost_steps_are_recorded_again_and_the_run_is_held(
     assert agentrun.resume("k") == 6
     assert world.effects == ["act 1", "act 2", "act 3"]
     assert_invariants(dsn)
+
+
+def test_a_death_once_the_loss_is_recorded_loses_nothing(db: Any, dsn: str, world: World) -> None:
+    """The claim, what is recorded again and the park are one commit: killed behind it."""
+
+    def lose() -> None:
+        cut(dsn, after=2)
+        points.arm(lambda point: die() if point == "claim:after" else None)
+
+    def in_child() -> None:
+        with agentrun.connect(dsn):
+            acting(world, {2: lose}).run()
+
+    killed(in_child)
+    agent = acting(world, {})
+    with pytest.raises(agentrun.RunHeld, match=LOST):
+        agent.run()
+    assert world.effects == ["act 1", "act 2"]
+    assert agentrun.resume("k") == 6
+    assert world.effects == ["act 1", "act 2", "act 3"]
 
 
 def test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss(
