@@ -72,6 +72,7 @@ from agentrun.runner.loop import Agent
 from agentrun.runner.schemas import schemas
 from agentrun.runner.tool import step, tool
 from agentrun.runner.waits import areceive, asleep, receive, sleep
+from agentrun.runner.window import trim_messages
 from agentrun.runner.worker import Worker
 from agentrun.store.database import Database
 from agentrun.store.opening import connect
@@ -148,6 +149,7 @@ __all__ = [
     "step",
     "tool",
     "transcript",
+    "trim_messages",
     "turn",
     "uuid",
     "wrap",

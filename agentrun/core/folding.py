@@ -30,7 +30,7 @@ from agentrun.core.entries import (
 )
 from agentrun.core.events import Event, Json, RunStatus, Usage
 from agentrun.core.identity import scope_of
-from agentrun.core.messages import Message, new_messages, reply_messages, request_messages
+from agentrun.core.messages import Message, left_out, new_messages, reply_messages, request_messages
 from agentrun.core.state import status_after
 
 __all__ = ["Fold"]
@@ -138,7 +138,8 @@ class Fold:
     def __init__(self) -> None:
         self._entries: list[Said | Note | _Step | _Band] = []
         self._steps: dict[int, _Step] = {}
-        self._heard: dict[str, list[Message]] = {}  # the last conversation of each scope
+        self._asked: dict[str, list[Message]] = {}  # the last request of each scope
+        self._heard: dict[str, list[Message]] = {}  # and what was answered to it
         self._results: set[str] = set()  # what tools gave, as `_comparable` text
         self._band: _Band | None = None
 
@@ -286,8 +287,13 @@ class Fold:
 
     def _ask(self, event: Event) -> None:
         conversation = request_messages(_get(event.input, "body"))
+        asked = self._asked.get(_scope(event), [])
         before = self._heard.get(_scope(event), [])
-        self._heard[_scope(event)] = conversation
+        self._asked[_scope(event)] = conversation
+        self._heard[_scope(event)] = [*conversation]
+        if gone := len(left_out(conversation, asked)):
+            text = f"{gone} earlier message{'s are' if gone > 1 else ' is'} left out from here on"
+            self._entries.append(Note("trimmed", event.at, text, event.step))
         self._place(event, new_messages(conversation, before), event.at)
 
     def _say(self, event: Event, messages: list[Message], at: datetime | None) -> None:

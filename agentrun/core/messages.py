@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from agentrun.core.events import Json
 
-__all__ = ["Message", "ToolRequest", "new_messages", "reply_messages", "request_messages"]
+__all__ = [
+    "Message",
+    "ToolRequest",
+    "left_out",
+    "new_messages",
+    "reply_messages",
+    "request_messages",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +75,34 @@ def reply_messages(body: Json) -> list[Message]:
 
 def new_messages(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
     """What ``conversation`` holds beyond ``before``, in order, counting repetitions."""
-    start = 0  # nearly always the one continues the other: skip what they share
-    for ours, theirs in zip(conversation, before, strict=False):
-        if ours != theirs and _identity(ours) != _identity(theirs):
-            break
-        start += 1
-    known = Counter(map(_identity, before[start:]))
-    new = []
-    for message in conversation[start:]:
+    start = _in_common(conversation, before)
+    return _without(conversation[start:], before[start:])
+
+
+def left_out(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
+    """What ``conversation`` holds no more of ``before``, if it goes on with that: with its end."""
+    start = _in_common(conversation, before)
+    lost = _without(before[start:], conversation[start:])
+    return [] if before and before[-1] in lost else [m for m in lost if m.role != "system"]
+
+
+def _in_common(ours: Sequence[Message], theirs: Sequence[Message]) -> int:
+    """How many messages both begin with: nearly always the one continues the other."""
+    for n, (our, their) in enumerate(zip(ours, theirs, strict=False)):
+        if our != their and _identity(our) != _identity(their):
+            return n
+    return min(len(ours), len(theirs))
+
+
+def _without(messages: Sequence[Message], others: Sequence[Message]) -> list[Message]:
+    known = Counter(map(_identity, others))
+    rest = []
+    for message in messages:
         if known[_identity(message)] > 0:
             known[_identity(message)] -= 1
         else:
-            new.append(message)
-    return new
+            rest.append(message)
+    return rest
 
 
 def text_of(content: Json) -> str:

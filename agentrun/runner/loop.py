@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from agentrun.core.budget import Budget
 from agentrun.core.errors import ConfigError, LimitExceeded
@@ -18,16 +18,26 @@ from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
 from agentrun.core.messages import text_of
 from agentrun.models import wrap
+from agentrun.models.usage import usage_of
 from agentrun.runner.agent import DurableAgent, defined_in, register
 from agentrun.runner.calls import MALFORMED_IN_A_ROW, acall_tools, call_tools
+from agentrun.runner.clock import branch
 from agentrun.runner.execute import Options
 from agentrun.runner.replies import Api, read_reply, sendable
 from agentrun.runner.schemas import by_name, schemas
 from agentrun.runner.tool import Tool
+from agentrun.runner.window import BYTES_PER_TOKEN, as_text, cut, tokens
 
 MAX_TURNS = 50
 _TEXTS = ("text", "output_text")
 MAX_TOKENS = 4096  # of a reply: Anthropic's API wants to be told
+
+_COMPACT = (
+    "Sum up this part of a conversation for the assistant that goes on with it: what was asked, "
+    "found out, decided and done, with every name, number and identifier that may still be needed. "
+    "Answer with the summary alone."
+)
+_SUMMARY = "A summary of the earlier part of this conversation, which was left out here:"
 
 Said = list[dict[str, Json]]  # items of a conversation
 
@@ -45,11 +55,15 @@ class Agent(DurableAgent[[str], str]):
             what the client speaks.
         max_turns: how often the model is asked, at most; then the run fails with LimitExceeded.
         budget: what each run may spend, its children included.
+        context_tokens: from about so many tokens of a request on, its oldest turns are left out
+            (`trim_messages`); leave room for the reply. Default: the conversation grows.
+        when_full: "trim" leaves them out; "compact" has the model sum them up first.
         settings: further fields of each request, such as ``temperature=0``.
 
     Raises:
         ConfigError: the client is no such client or speaks another API, the prompt cannot be
-            read, a tool is none or is async under a sync client.
+            read, a tool is none or is async under a sync client, context_tokens or when_full is
+            none of these.
     """
 
     def __init__(
@@ -63,6 +77,8 @@ class Agent(DurableAgent[[str], str]):
         api: Api | None = None,
         max_turns: int = MAX_TURNS,
         budget: Budget | None = None,
+        context_tokens: int | None = None,
+        when_full: Literal["trim", "compact"] = "trim",
         **settings: Any,
     ) -> None:
         self.client = wrap(client)
@@ -70,6 +86,9 @@ class Agent(DurableAgent[[str], str]):
         self.prompt = _text(prompt)
         self.tools = tuple(tools)
         self.max_turns = max_turns
+        _check_window(context_tokens, when_full)
+        self.context_tokens = context_tokens
+        self.when_full = when_full
         self._api = _api_of(client, api)
         self._settings = settings
         awaited = hasattr(client, "__aenter__")
@@ -88,14 +107,19 @@ class Agent(DurableAgent[[str], str]):
     def _loop(self, question: str) -> Flow[str]:
         dialect = _DIALECTS[self._api]
         conversation: list[Json] = [{"role": "user", "content": question}]
+        tools = {"tools": schemas(*self.tools, api=self._api)} if self.tools else {}
         unreadable = 0  # replies in a row
+        bytes_per_token = BYTES_PER_TOKEN
         for _ in range(self.max_turns):
-            fields = dialect.fields(self.prompt, conversation)
-            if self.tools:
-                fields["tools"] = schemas(*self.tools, api=self._api)
+            if self.context_tokens is not None:
+                room = self.context_tokens - tokens([self.prompt, tools], bytes_per_token)
+                conversation = yield from self._fitted(conversation, room, bytes_per_token)
+            fields = {**dialect.fields(self.prompt, conversation), **tools}
             ask = partial(dialect.create(self.client), model=self.model, **fields, **self._settings)
             reply = yield Op(ask, ask)
-            said = dialect.said(_body(reply))
+            body = _body(reply)
+            bytes_per_token = _measured(body, fields) or bytes_per_token
+            said = dialect.said(body)
             if said is None:
                 unreadable += 1
                 conversation.append(self._told(unreadable))
@@ -112,6 +136,24 @@ class Agent(DurableAgent[[str], str]):
             "give it a larger max_turns="
         )
 
+    def _fitted(
+        self, conversation: list[Json], room: float, bytes_per_token: float
+    ) -> Flow[list[Json]]:
+        """The conversation as it fits; with a summary of what is left out, if that is wanted."""
+        parts = cut(conversation, room, bytes_per_token)
+        summary: list[Json] = []
+        if parts.left_out and self.when_full == "compact":
+            dialect = _DIALECTS[self._api]
+            told = as_text(parts.left_out)[-max(1_000, int(room * bytes_per_token)) :]
+            fields = dialect.fields(_COMPACT, [{"role": "user", "content": told}])
+            ask = partial(dialect.create(self.client), model=self.model, **fields)
+            with branch("compact"):
+                reply = yield Op(ask, ask)
+            said = dialect.said(_body(reply))
+            if text := dialect.text(said) if said else "":
+                summary = [{"role": "user", "content": f"{_SUMMARY}\n\n{sendable(text)}"}]
+        return [*parts.head, *summary, *parts.kept]
+
     def _told(self, unreadable: int) -> Json:
         """The correction of a reply that says nothing; only so often, as each is paid for."""
         if unreadable > MALFORMED_IN_A_ROW:
@@ -126,6 +168,21 @@ def _body(reply: Any) -> dict[str, Json]:
     """A reply as JSON; what was sent as no JSON an SDK gives as plain text."""
     dump = getattr(reply, "model_dump", None)
     return dump(exclude_none=True, warnings=False) if callable(dump) else {}
+
+
+def _measured(body: dict[str, Json], fields: dict[str, Json]) -> float | None:
+    """Bytes that a token of this request had, by the provider's count."""
+    used = usage_of("", "", None, body)
+    if used is None or not used.input_tokens:
+        return None
+    return max(1.0, min(8.0, tokens(fields, 1.0) / used.input_tokens))
+
+
+def _check_window(context_tokens: int | None, when_full: str) -> None:
+    if context_tokens is not None and context_tokens <= 0:
+        raise ConfigError(f"context_tokens={context_tokens}: must be above zero")
+    if when_full not in ("trim", "compact"):
+        raise ConfigError(f"when_full={when_full!r}: must be 'trim' or 'compact'")
 
 
 def _text(prompt: str | Path) -> str:

@@ -58,7 +58,7 @@ class Told:
 
 def read_reply(reply: Any) -> Reply:
     """The reply behind an SDK's object, or a dict of one. Raises ConfigError for anything else."""
-    value = _plain(reply)
+    value = jsonable(reply)
     if not isinstance(value, dict):
         raise ConfigError(
             "call_tools() takes a chat completion or its message, a response, or an Anthropic "
@@ -103,14 +103,14 @@ def sendable(value: Any) -> Any:
     return [sendable(item) for item in value] if isinstance(value, list) else value
 
 
-def _plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """SDK objects as JSON, those inside a list or dict too."""
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(exclude_none=True, warnings=False)
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {name: jsonable(item) for name, item in value.items()}
+    return [jsonable(item) for item in value] if isinstance(value, list) else value
 
 
 def _dict(value: Json) -> dict[str, Json]:
