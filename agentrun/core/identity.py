@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha1
 from uuid import UUID
 
@@ -53,6 +53,7 @@ class Known:
     attempts: int = 0
     failures: int = 0  # attempts that failed and were to be retried
     reruns: int = 0  # attempts that the database rolled back
+    retry_at: datetime | None = None  # of the last that failed: when the next may begin
     open: Event | None = None  # the attempt with an intent and no outcome
     doubted: bool = False  # that attempt was raised as a doubt
     doubted_at: datetime | None = None  # when; None if by this process, just now
@@ -137,6 +138,7 @@ def _advance(known: Known, event: Event) -> None:
             known.outcome, known.doubted = None, False
         case "attempt_failed":
             known.attempts, known.open = event.attempt or known.attempts, None
+            known.retry_at = _retry_at(event)
             if event.status == "rolled_back":
                 known.reruns += 1
             else:
@@ -153,6 +155,15 @@ def _advance(known: Known, event: Event) -> None:
             known.open, known.doubted = None, False
         case "resolved" if event.status == "reopened":
             known.open, known.outcome, known.failures, known.reruns = None, None, 0, 0
+
+
+def _retry_at(failed: Event) -> datetime | None:
+    """When the next attempt may begin; None if the event has no time yet: it is of just now."""
+    told = failed.output if isinstance(failed.output, dict) else {}
+    seconds = told.get("retry_in")
+    if failed.at is None or not isinstance(seconds, int | float):
+        return None
+    return failed.at + timedelta(seconds=seconds)
 
 
 def scope_of(ident: str) -> str:

@@ -41,7 +41,7 @@ from agentrun.models.reply import (
     rebuilt_error,
     tape_all,
 )
-from agentrun.models.retry import RetryPolicy, retryable_error, retryable_status
+from agentrun.models.retry import BRIEF, RetryPolicy, retryable_error, retryable_status
 
 __all__ = ["Call", "repeated_error"]
 
@@ -100,7 +100,8 @@ class Call:
                 return self._final(step, answer)
             step.failed(answer.failure, wait)
             failures += 1
-            yield _pause(wait)
+            if wait <= BRIEF:
+                yield _pause(wait)
 
     def _attempt(self, step: ModelStep) -> Flow[_Answer]:
         try:

@@ -18,7 +18,8 @@ __all__ = ["DEFAULT_RETRIES", "RetryPolicy", "asked_wait", "retryable_error", "r
 DEFAULT_RETRIES = 2  # further attempts, as in the SDKs
 FIRST_WAIT = 0.5  # seconds, doubled with each failure
 LONGEST_BACKOFF = 8.0
-LONGEST_ASKED_WAIT = 120.0  # a server that asks for more is told to the caller instead
+LONGEST_ASKED_WAIT = 86_400.0  # a server that asks for more is told to the caller instead
+BRIEF = 5.0  # seconds; a longer wait is the run's, which need not hold a worker's slot for it
 JITTER = 0.25  # up to this share is taken off, so that workers do not come back together
 
 

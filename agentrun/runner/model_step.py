@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,13 @@ from agentrun.core.codec import detach, digest
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.exact import without_secrets
 from agentrun.core.flow import Flow
+from agentrun.core.log import logger
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest
+from agentrun.models.retry import BRIEF
 from agentrun.runner import budgets
 from agentrun.runner.context import Line, blocking
 from agentrun.runner.step import Step, Wanted, open_step
+from agentrun.runner.waits import wait_until
 
 # Ways in which providers lay out a JSON body. A body that one of them reproduces byte for byte is
 # stored as a value, so that later requests refer to its texts; any other is kept as bytes too.
@@ -38,7 +42,8 @@ def open_model_step(line: Line, request: ModelRequest) -> Flow[RecordedCall]:
         compared=[request.api, request.canonical],
     )
     step = yield from open_step(line, wanted)
-    call = RecordedCall(line, step, request)
+    known = line.run.history.steps.get(step.ident)
+    call = RecordedCall(line, step, request, retry_at=known.retry_at if known else None)
     if step.outcome is not None:
         call.reply = yield blocking(partial(_read, line, step.outcome.output, step.outcome))
         line.run.learn_reply(line.scope, step.ident, step.turn, call.reply.body)
@@ -56,6 +61,8 @@ class RecordedCall:
     request: ModelRequest
     reply: ModelReply | None = None
     cap: int | None = None
+    retry_at: datetime | None = None  # the last attempt failed, the next may begin then
+    why: str = "the last attempt failed"
 
     @property
     def recorded(self) -> ModelReply | None:
@@ -72,6 +79,9 @@ class RecordedCall:
 
     def attempt(self) -> Flow[ModelReply | None]:
         try:
+            if self.retry_at is not None:
+                reason = f"{self.why}; tries again at {self.retry_at:%F %T} UTC"
+                yield from wait_until(self.step, self.retry_at, reason)
             reserved = yield from self._reserved()
             reply: ModelReply | None = yield from self.step.attempt(
                 lambda output, status: _read(self.line, output, None), reserved
@@ -99,6 +109,11 @@ class RecordedCall:
             "billed": failure.billed,
         }
         self.step.failed(error, retry_in, failure.reason)
+        self.retry_at = self.step.run.heart.now() + timedelta(seconds=retry_in)
+        self.why = failure.reason
+        if retry_in > BRIEF:
+            name = self.step.wanted.name
+            logger.warning("%s: %s; tries again in %d seconds", name, failure.reason, retry_in)
 
     def finish(self, reply: ModelReply) -> None:
         output, raw = _written(reply)

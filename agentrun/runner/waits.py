@@ -70,8 +70,7 @@ def _sleep(line: Line, seconds: float) -> Flow[None]:
     try:
         if step.outcome is None:
             until = (yield from _began(step)) + timedelta(seconds=seconds)
-            while (left := (until - step.run.heart.now()).total_seconds()) > 0:
-                yield from _wait(step, min(left, 1.0), until, f"sleeps until {until:%F %T} UTC")
+            yield from wait_until(step, until, f"sleeps until {until:%F %T} UTC")
             step.finish("ok", {"result": None})
     finally:
         step.done()
@@ -141,6 +140,12 @@ def await_letter(
             return None
         yield from _wait(step, look if left is None else min(look, left), until, reason, held)
         look = min(_POLL[1], look * 1.5)
+
+
+def wait_until(step: Step, until: datetime, reason: str) -> Flow[None]:
+    """Wait for a time; ``reason`` is told of a run that is parked meanwhile."""
+    while (left := (until - step.run.heart.now()).total_seconds()) > 0:
+        yield from _wait(step, min(left, 1.0), until, reason)
 
 
 def _wait(

@@ -197,7 +197,7 @@ def test_the_server_decides_with_x_should_retry(
 def test_a_wait_beyond_measure_is_told_instead_of_kept(
     client: openai.OpenAI, provider: Provider, recorder: MemoryRecorder
 ) -> None:
-    provider.arm(Fault.error(429, retry_after=3600))
+    provider.arm(Fault.error(429, retry_after=100_000))
     with recorder.active():
         assert error_of(client)[0] is openai.RateLimitError
     assert recorder.step.attempts == 1

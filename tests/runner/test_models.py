@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from crashing import World, die_recorded, killed
+from crashing import World, die, die_recorded, killed, until
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from zstandard import ZstdDecompressor
@@ -175,6 +176,62 @@ def test_retries_are_attempts_of_one_step(
     assert [s for s in steps if s[0] == "attempt_failed"] == [
         ("attempt_failed", 1, 1), ("attempt_failed", 2, 1),
     ]  # fmt: skip
+    assert provider.billed() == 1
+
+
+def test_a_long_wait_that_a_provider_asks_for_frees_the_slot(
+    db: Any, provider: Provider, client: OpenAI, events: Any
+) -> None:
+    provider.arm(Fault.error(429, retry_after=6, when={"contains": "later"}))
+
+    @agentrun.agent
+    def talk(words: str) -> str | None:
+        reply = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": words}]
+        )
+        return reply.choices[0].message.content
+
+    with agentrun.Worker([talk], concurrency=1):
+        later = talk.with_options(key="later").submit("later")
+        until(lambda: later.status() == "waiting")
+        assert "HTTP 429; tries again at" in db.find("later")["reason"]
+        assert talk.with_options(key="now").submit("now").result(timeout=60) == "echo: now"
+        assert later.result(timeout=60) == "echo: later"
+    (failed,) = (e for e in events("later") if e.event == "attempt_failed")
+    (again,) = (e for e in events("later") if e.event == "attempt_started" and e.attempt == 2)
+    assert (again.at - failed.at).total_seconds() >= 6
+    assert provider.billed() == 2
+
+
+def test_a_resumed_run_keeps_the_wait_that_was_asked_for(
+    db: Any, dsn: str, provider: Provider, client: OpenAI, events: Any
+) -> None:
+    """Killed in the wait; the next attempt begins no earlier for it."""
+    provider.arm(Fault.error(503, retry_after=2))
+
+    @agentrun.agent
+    def talk() -> str | None:
+        reply = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "hi"}]
+        )
+        return reply.choices[0].message.content
+
+    def in_child() -> None:
+        with agentrun.connect(dsn) as own:
+            threading.Thread(target=die_refused, args=[own]).start()
+            talk.with_options(key="k").run()
+
+    def die_refused(own: agentrun.Database) -> None:
+        until(lambda: bool(own.query("runs", status="running", limit=1)))
+        run_id = own.find("k")["run_id"]
+        until(lambda: own.events(run_id)[0][-1].event == "attempt_failed")
+        die()
+
+    killed(in_child)
+    assert talk.with_options(key="k").run() == "echo: hi"
+    (failed,) = (e for e in events("k") if e.event == "attempt_failed")
+    (again,) = (e for e in events("k") if e.event == "attempt_started" and e.attempt == 2)
+    assert (again.at - failed.at).total_seconds() >= 2
     assert provider.billed() == 1
 
 
