@@ -38,6 +38,7 @@ from agentrun.core.errors import (
     RunFailed,
     RunHeld,
     RunNotFound,
+    RunPruned,
     SchemaMismatch,
     StoreError,
     StoreUnavailable,
@@ -60,6 +61,7 @@ from agentrun.runner.control import (
     cancel,
     get,
     inbox,
+    prune,
     reject,
     resolve,
     resume,
@@ -76,6 +78,7 @@ from agentrun.runner.window import trim_messages
 from agentrun.runner.worker import Worker
 from agentrun.store.database import Database
 from agentrun.store.opening import connect
+from agentrun.store.retention import Pruned
 from agentrun.view import as_html, as_text
 
 __version__ = "0.1.0"
@@ -97,6 +100,7 @@ __all__ = [
     "NotHappened",
     "OutcomeUnknown",
     "Parking",
+    "Pruned",
     "RunCancelled",
     "RunConflict",
     "RunError",
@@ -104,6 +108,7 @@ __all__ = [
     "RunFailed",
     "RunHeld",
     "RunNotFound",
+    "RunPruned",
     "SchemaMismatch",
     "StoreError",
     "StoreUnavailable",
@@ -138,6 +143,7 @@ __all__ = [
     "inbox",
     "install",
     "now",
+    "prune",
     "receive",
     "reject",
     "resolve",

@@ -78,6 +78,17 @@ UNION ALL
 SELECT 'run without journal', run_id, key FROM agentrun.runs
 WHERE run_id NOT IN (SELECT run_id FROM journal)
 UNION ALL
+SELECT 'left of a pruned run', t.run_id, left_.part
+FROM agentrun.tombstones t JOIN (
+    SELECT run_id, 'runs' AS part FROM agentrun.runs UNION ALL
+    SELECT run_id, 'journal' FROM journal UNION ALL
+    SELECT run_id, 'payloads' FROM agentrun.payloads UNION ALL
+    SELECT run_id, 'mail' FROM agentrun.mail UNION ALL
+    SELECT run_id, 'late_results' FROM agentrun.late_results UNION ALL
+    SELECT run_id, 'budgets' FROM agentrun.budgets UNION ALL
+    SELECT run_id, 'reservations' FROM agentrun.reservations
+) left_ USING (run_id)
+UNION ALL
 SELECT 'projection', p.run_id,
        format('runs (%%s, %%s, %%s, %%s, %%s), journal (%%s, %%s, %%s, %%s, %%s)',
               r.status, r.epoch, r.owner, r.open_doubt, r.reason,

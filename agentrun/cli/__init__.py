@@ -11,7 +11,7 @@ Exit codes:
    1  the run failed or was cancelled, a query failed, `doctor` or `crashtest` found something
    2  wrong command line, file or setting
    3  the run is held: a person must decide (`agentrun inbox`)
-   4  no run has this key, or several begin with it
+   4  no run has this key, or it was pruned, or several begin with it
    5  the database is unavailable, or its schema does not fit
    6  the code diverged from what is recorded
    7  the key belongs to a run with other arguments, or the run is busy
@@ -431,6 +431,28 @@ def sql(
         asking.prompt(ctx.obj.target(), as_json=as_json)
     else:
         asking.one(ctx.obj.target(), asked, as_json=as_json)
+
+
+@app.command()
+def prune(
+    ctx: typer.Context,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="That ended so long ago, as 30d or 12h.")
+    ] = None,
+    status: Annotated[str, typer.Option(help="That ended so.")] = "done,failed,cancelled",
+    agent: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
+    forget_keys: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Free keys pruned longer ago than this.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove runs that ended long ago, whole trees of them. Their keys are not executed again."""
+    from agentrun.cli import pruning
+
+    pruning.prune(
+        ctx.obj.connect, older_than, forget_keys, status, agent, dry_run=dry_run, as_json=as_json
+    )
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Any
 
 import agentrun
@@ -9,7 +11,10 @@ from agentrun.cli.executing import from_json
 from agentrun.core.budget import LIMITS
 from agentrun.core.errors import ConfigError
 
-__all__ = ["budget_of", "json_of", "outcome_of"]
+__all__ = ["age_of", "budget_of", "json_of", "outcome_of", "statuses_of"]
+
+_AGE = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def outcome_of(happened: str | None, not_happened: bool, unknown: bool) -> Any:
@@ -30,6 +35,20 @@ def budget_of(given: list[str]) -> agentrun.Budget:
             raise ConfigError(f"--budget {option}: give one of {', '.join(LIMITS)}, as in usd=2")
         limits[name] = json_of(amount, f"--budget {name}=")
     return agentrun.Budget(**limits)
+
+
+def age_of(text: str | None, option: str) -> timedelta | None:
+    """The value of an option such as ``30d`` or ``12h``."""
+    if text is None:
+        return None
+    if (found := _AGE.fullmatch(text)) is None:
+        raise ConfigError(f"{option} {text}: give a number of s, m, h, d or w, as in 30d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def statuses_of(text: str) -> Any:
+    """The statuses in ``done,failed``; which of them make sense, `prune` knows."""
+    return [name.strip() for name in text.split(",")]
 
 
 def json_of(text: str, option: str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from agentrun.cli import output
-from agentrun.core.errors import ConfigError, RunNotFound
+from agentrun.core.errors import ConfigError, RunNotFound, RunPruned
 from agentrun.core.events import Event
 from agentrun.core.state import ENDED
 from agentrun.core.transcript import fold
@@ -44,6 +44,8 @@ def full_key(database: Database, key: str) -> str:
         return str(newest[0]["key"])
     try:
         return str(database.find(key)["key"])
+    except RunPruned:
+        raise
     except RunNotFound:
         found = [row["key"] for row in database.query("keys", prefix=key, limit=_CANDIDATES + 1)]
         if not found:

@@ -10,7 +10,9 @@
     │   ├─ OutcomeUnknown           lost after a commit was sent, and could not be settled
     │   └─ SchemaMismatch           older or newer than this code
     ├─ RunError                     seen by the caller of .run(), never inside it
-    │   ├─ RunNotFound · RunConflict · RunFailed · RunHeld · Diverged · LimitExceeded
+    │   ├─ RunNotFound              no run has the key
+    │   │   └─ RunPruned            it was removed for its age, and is not executed again
+    │   ├─ RunConflict · RunFailed · RunHeld · Diverged · LimitExceeded
     └─ ToolError
         ├─ ToolFailed               told to the model
         └─ ToolTimeout
@@ -44,6 +46,7 @@ __all__ = [
     "RunFailed",
     "RunHeld",
     "RunNotFound",
+    "RunPruned",
     "SchemaMismatch",
     "StoreError",
     "StoreUnavailable",
@@ -91,6 +94,14 @@ class RunError(AgentrunError):
 
 class RunNotFound(RunError):
     """No run has this key."""
+
+
+class RunPruned(RunNotFound):
+    """The run with this key has ended and was pruned at ``pruned_at``; it is not executed again."""
+
+    def __init__(self, message: str, *, key: str, pruned_at: datetime) -> None:
+        super().__init__(message, key=key)
+        self.pruned_at = pruned_at
 
 
 class RunConflict(RunError):

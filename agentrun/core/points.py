@@ -25,8 +25,11 @@ COMMITS = frozenset(
         "create",
         "declare_dead",
         "beat",
+        "forget_keys",
         "keep_late",
         "overlooked",
+        "prune",  # a batch of finished runs
+        "prune_workers",
         "raise_budget",
         "register",
         "reserve",

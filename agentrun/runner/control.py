@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check
 from agentrun.core.errors import ConfigError, RunError
-from agentrun.core.events import Effect, Event, Json
+from agentrun.core.events import Effect, Event, Json, RunStatus
 from agentrun.core.flow import Flow, run_async, run_sync
+from agentrun.core.state import ENDED
 from agentrun.core.transcript import Transcript
 from agentrun.runner import agent as agents
 from agentrun.runner import execute
@@ -26,6 +28,7 @@ from agentrun.runner.eventloop import run_in_loop
 from agentrun.runner.execute import Person
 from agentrun.runner.handle import Handle
 from agentrun.runner.waits import signal
+from agentrun.store import retention
 from agentrun.store.budgets import raise_budget
 from agentrun.store.opening import default
 
@@ -55,7 +58,7 @@ def inbox(key: str | None = None) -> list[Waiting]:
 
 
 def get(key: str) -> Handle[Any]:
-    """The run with this key. Raises RunNotFound."""
+    """The run with this key. Raises RunNotFound; its RunPruned, if there was such a run."""
     database = default()
     database.find(key)
     return Handle(key, database)
@@ -286,6 +289,41 @@ def cancel(key: str, *, by: str | None = None, reason: str | None = None) -> Non
     for child in open_children(key, events):
         with contextlib.suppress(RunError):
             cancel(child, by=by, reason=f"its parent {key!r} was cancelled")
+
+
+def prune(
+    older_than: timedelta | None = None,
+    *,
+    forget_keys: timedelta | None = None,
+    status: Collection[RunStatus] = ENDED,
+    agent: str | None = None,
+    dry_run: bool = False,
+) -> retention.Pruned:
+    """Remove runs that ended long ago, for good; their keys are not executed again.
+
+    A run goes together with its child runs, once all of them have ended so long ago. May be
+    called beside workers and beside itself, and again after it was killed.
+
+    Args:
+        older_than: how long ago they must have ended.
+        forget_keys: free the keys of runs that were pruned longer ago than this: they may name
+            new runs, which are executed.
+        status: how they must have ended; of a run with children, it alone is asked.
+        agent: only runs of this agent; likewise.
+        dry_run: change nothing, only count.
+
+    Raises:
+        ConfigError: nothing was asked for, an age is negative, or a status is of runs that have
+            not ended.
+    """
+    return retention.prune(
+        default(),
+        older_than,
+        forget_keys=forget_keys,
+        status=status,
+        agent=agent,
+        dry_run=dry_run,
+    )
 
 
 def somebody() -> str:

@@ -42,6 +42,7 @@ from agentrun.store.connection import connect as open_connection
 from agentrun.store.journal import Batch, Sender, Tail, Writer
 from agentrun.store.keys import checked, run_id_of
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
+from agentrun.store.retention import refuse_pruned
 from agentrun.store.rows import Row, payload_columns, to_event
 from agentrun.store.sql import QUERIES
 
@@ -181,10 +182,11 @@ class Database:
     # -- runs -------------------------------------------------------------------------------------
 
     def find(self, key: str) -> dict[str, Any]:
-        """The row of a run. Raises RunNotFound, naming what is near."""
+        """The row of a run. Raises RunNotFound, naming what is near, or that it was pruned."""
         rows = self.query("run", key=checked(key))
         if rows:
             return rows[0]
+        refuse_pruned(self.query, key=key)
         near = [row["key"] for row in self.query("keys", prefix=checked(key)[:3], limit=3)]
         hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
         raise RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
@@ -229,12 +231,15 @@ class Database:
 
         fetch = partial(self.payload, run_id)
         rows = self.query("events", run_id=run_id, after=0)
+        if not rows:
+            refuse_pruned(self.query, run_id=run_id)
         return [to_event(row, shared, fetch) for row in rows], shared
 
     def payload(self, run_id: UUID, digest: str) -> bytes:
         """The compressed bytes of a large value, by its digest."""
         rows = self.query("payload", run_id=run_id, digest=digest)
         if not rows:
+            refuse_pruned(self.query, run_id=run_id)
             raise StoreUnavailable(f"payload {digest} of run {run_id} is not in the database")
         return bytes(rows[0]["zstd"])
 
@@ -302,7 +307,7 @@ class Database:
         caller has read the journal, and the texts that it has so far.
         """
         run_id: UUID = run["run_id"]
-        (last,) = self.query("tail", run_id=run_id)
+        last = next(iter(self.query("tail", run_id=run_id)), {"epoch": None, "seq": None})
         seq, shared = seen or (last["seq"], Shared())
         if (last["epoch"], last["seq"]) != (run["epoch"], seq):
             return False

@@ -8,7 +8,8 @@
 -- its epoch (one less for a claim). That predecessor is committed and never changes, and
 -- (run_id, seq) is unique, so nobody can hold n + 1 who has not seen n. Its worker is compared
 -- for a server that lost a claim in a failover and gave the epoch away again. Heads are sorted:
--- one lock order for all writers, or batches of two processes deadlock.
+-- one lock order for all writers, or batches of two processes deadlock. A claim holds on to its
+-- run, or finds that it was pruned: those that ended may be, until somebody resumes them.
 WITH b AS MATERIALIZED (
     SELECT * FROM unnest(
         %(run_id)b::uuid[], %(seq)b::bigint[], %(head)b::boolean[], %(epoch)b::bigint[],
@@ -42,6 +43,8 @@ heads AS (
         WHERE p.run_id = b.run_id AND p.seq = b.seq - 1
           AND (b.event = 'claimed' OR p.worker = b.worker)
           AND p.epoch = b.epoch - (b.event = 'claimed')::int)
+      AND (b.event <> 'claimed'
+           OR EXISTS (SELECT FROM agentrun.runs r WHERE r.run_id = b.run_id FOR KEY SHARE))
     ORDER BY b.run_id
     ON CONFLICT (run_id, seq) DO NOTHING
     RETURNING run_id
@@ -131,13 +134,15 @@ JOIN unnest(%(run_id)b::uuid[], %(seq)b::bigint[]) AS h(run_id, seq) USING (run_
 WHERE j.batch = %(batch)s
 
 -- name: cut_short
--- Of refused runs: those without the row that they were to follow, though it was acknowledged.
+-- Of refused runs: those without the row that they were to follow, though it was acknowledged. One
+-- that was pruned lost nothing: another worker saw it to its end.
 SELECT h.run_id
 FROM unnest(%(run_id)b::uuid[], %(seq)b::bigint[], %(epoch)b::bigint[], %(worker)b::text[])
     AS h(run_id, seq, epoch, worker)
 WHERE NOT EXISTS (
     SELECT FROM agentrun.journal p
     WHERE p.run_id = h.run_id AND p.seq = h.seq - 1 AND p.epoch = h.epoch AND p.worker = h.worker)
+  AND NOT EXISTS (SELECT FROM agentrun.tombstones t WHERE t.run_id = h.run_id)
 
 -- name: settle_soon
 -- Before a tool's COMMIT: should that never arrive, the server ends the transaction all the same,
@@ -145,11 +150,12 @@ WHERE NOT EXISTS (
 SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true)
 
 -- name: create
--- A run and its first event, together; an existing run of that key is left alone.
+-- A run and its first event, together; an existing run of that key, or its tombstone, is left alone.
 WITH created AS (
     INSERT INTO agentrun.runs (run_id, key, agent, status, queue, priority, parent, wake_at)
-    VALUES (%(run_id)s, %(key)s, %(agent)s, 'queued', %(queue)s, %(priority)s, %(parent)s,
-            clock_timestamp() + make_interval(secs => %(delay)s))
+    SELECT %(run_id)s, %(key)s, %(agent)s, 'queued', %(queue)s, %(priority)s, %(parent)s,
+           clock_timestamp() + make_interval(secs => %(delay)s)
+    WHERE NOT EXISTS (SELECT FROM agentrun.tombstones t WHERE t.key = %(key)s)
     ON CONFLICT DO NOTHING
     RETURNING run_id
 ), first AS (
@@ -263,16 +269,18 @@ WHERE worker = %(worker)s AND dead_at IS NULL
 
 -- name: keep_late
 -- An answer that arrived after its worker lost the run; the owner may adopt it.
-WITH stored AS (
+WITH run AS (
+    SELECT run_id FROM agentrun.runs WHERE run_id = %(run_id)s FOR KEY SHARE
+), stored AS (
     INSERT INTO agentrun.payloads (run_id, digest, size, zstd)
-    SELECT %(run_id)s, p.digest, p.size, p.zstd
-    FROM unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
-                %(payload_zstd)b::bytea[]) AS p(digest, size, zstd)
+    SELECT run.run_id, p.digest, p.size, p.zstd
+    FROM run, unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
+                     %(payload_zstd)b::bytea[]) AS p(digest, size, zstd)
     ON CONFLICT DO NOTHING
 )
 INSERT INTO agentrun.late_results (run_id, step, attempt, worker, status, codec, output)
-VALUES (%(run_id)s, %(step)s, %(attempt)s, %(worker)s, %(status)s, %(codec)s,
-        %(output)s::text::json)
+SELECT run_id, %(step)s, %(attempt)s, %(worker)s, %(status)s, %(codec)s, %(output)s::text::json
+FROM run
 ON CONFLICT DO NOTHING
 
 -- name: late
@@ -531,7 +539,8 @@ ORDER BY a.height DESC
 -- name: reserve
 -- Again after a lost answer, and by the next owner of a run that was lost before its intent.
 INSERT INTO agentrun.reservations (run_id, step, attempt, turn, epoch, usd, tokens)
-VALUES (%(run_id)s, %(step)s, %(attempt)s, %(turn)s, %(epoch)s, %(usd)s, %(used)s)
+SELECT run_id, %(step)s, %(attempt)s, %(turn)s, %(epoch)s, %(usd)s, %(used)s
+FROM agentrun.runs WHERE run_id = %(run_id)s FOR KEY SHARE
 ON CONFLICT (run_id, step, attempt) DO UPDATE
 SET epoch = excluded.epoch, usd = excluded.usd, tokens = excluded.tokens
 WHERE reservations.epoch <= excluded.epoch AND reservations.billing = 'reserved'
@@ -555,3 +564,46 @@ CROSS JOIN LATERAL (
     FROM agentrun.journal j WHERE j.run_id = r.run_id AND j.kind = 'model' GROUP BY j.step
 ) q
 WHERE r.status IN ('running', 'held') AND r.run_id <> %(run_id)s AND q.last = 'approval_requested'
+
+-- name: tombstone
+-- That a run was pruned: by its key, or by its id.
+SELECT key, status, ended_at, pruned_at FROM agentrun.tombstones
+WHERE key = %(key)s::text OR run_id = %(run_id)s::uuid
+
+-- name: prune
+-- One batch of finished runs, in one transaction; a dry run only looks.
+SELECT * FROM agentrun.prune(
+    %(older_than)s::interval, %(statuses)s::text[], %(agent)s::text, %(dry_run)s::boolean,
+    %(batch)s::uuid, coalesce(%(after_at)s::timestamptz, '-infinity'),
+    coalesce(%(after_id)s::uuid, '00000000-0000-0000-0000-000000000000'))
+
+-- name: pruned
+-- What all batches together removed, those included whose answers were lost.
+SELECT count(*) AS runs, coalesce(sum(events), 0)::bigint AS events,
+       coalesce(sum(bytes), 0)::bigint AS bytes
+FROM agentrun.tombstones WHERE batch = %(batch)s
+
+-- name: prune_workers
+-- Workers of whom nothing was heard for so long, and that have no run: they are gone, and nobody
+-- has to wait for what they began.
+WITH old AS (
+    SELECT worker FROM agentrun.workers w
+    WHERE beat_at + lease < clock_timestamp()
+                            - greatest(%(older_than)s::interval, make_interval(secs => %(kept)s))
+      AND NOT EXISTS (SELECT FROM agentrun.runs r
+                      WHERE r.status = 'running' AND r.owner = w.worker)
+), removed AS (
+    DELETE FROM agentrun.workers w USING old WHERE w.worker = old.worker AND NOT %(dry_run)s
+)
+SELECT count(*) AS workers FROM old
+
+-- name: forget_keys
+-- Tombstones set so long ago: their keys name no run any more.
+WITH old AS (
+    SELECT run_id FROM agentrun.tombstones
+    WHERE pruned_at < clock_timestamp() - %(forget_keys)s::interval
+      AND status = ANY(%(statuses)s) AND (%(agent)s::text IS NULL OR agent = %(agent)s)
+), removed AS (
+    DELETE FROM agentrun.tombstones t USING old WHERE t.run_id = old.run_id AND NOT %(dry_run)s
+)
+SELECT count(*) AS keys FROM old

@@ -326,7 +326,7 @@ def test_another_schema_exits_5_and_names_the_way_out(
 def test_help_lists_the_commands_and_the_exit_codes(cli: Cli) -> None:
     shown = cli("--help").stdout
     for name in ("demo", "run", "ls", "show", "watch", "export", "resume", "inbox", "resolve",
-                 "sql", "migrate", "doctor"):  # fmt: skip
+                 "sql", "prune", "migrate", "doctor"):  # fmt: skip
         assert f"\n  {name} " in shown
     assert "   6  the code diverged from what is recorded\n" in shown
     assert cli("-h").stdout == shown

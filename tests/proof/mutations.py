@@ -74,10 +74,22 @@ MUTATIONS: dict[str, Mutation] = {
         tries=3,
     ),
     "the journal can be edited": Mutation(
-        "migrations/0001_journal.sql",
-        "journal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON",
+        "migrations/0008_retention.sql",
+        "journal_append_only BEFORE UPDATE OR TRUNCATE ON",
         "journal_append_only BEFORE TRUNCATE ON",
         "runner/test_run.py::test_the_journal_is_append_only",
+    ),
+    "a run is pruned below a parent that lives": Mutation(
+        "migrations/0008_retention.sql",
+        "AND NOT EXISTS (SELECT FROM agentrun.runs above WHERE above.run_id = r.parent)",
+        "",
+        "store/test_prune.py::test_a_tree_goes_as_a_whole_and_never_below_a_parent_that_lives",
+    ),
+    "a pruned run can be claimed": Mutation(
+        "agentrun/store/queries.sql",
+        "WHERE r.run_id = b.run_id FOR KEY SHARE))",
+        "WHERE r.run_id = b.run_id))",
+        "store/test_prune.py::test_a_run_that_is_claimed_while_it_is_pruned_is_gone",
     ),
     "a lost answer is taken for a refusal": Mutation(
         "agentrun/store/journal.py",

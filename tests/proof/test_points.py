@@ -12,6 +12,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from children import Child
 from crashing import in_child
 from test_schedules import DOUBTS, answered_late
 
+import agentrun
 from agentrun.core import points
 from agentrun.store.connection import AsyncToolConnection, ToolConnection
 from agentrun.store.journal import _APPEND, _APPEND_PLAIN
 from agentrun.store.sql import QUERIES
 
-WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b(?! SKIP)|agentrun\.send\(")
+WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b(?! SKIP)|agentrun\.(send|prune)\(")
 # Statements that stand between the points of what they are a part of.
 PART_OF = {
     "append": {"append", "claim", "checkpoint"},
@@ -118,9 +120,17 @@ def _around(passed: list[str], at: int) -> str | None:
     return name if side == "before" and after == f"{name}:after" else None
 
 
+def tidy(dsn: str) -> None:
+    with agentrun.connect(dsn):
+        agentrun.prune(timedelta(days=30), forget_keys=timedelta(days=365))
+
+
 def test_each_point_is_reached(traces: list[Trace], grounds: Any) -> None:
     reached = {what for trace in traces for _, what in trace}
     with grounds() as dsn:
+        tidier = Child(partial(tidy, dsn))
+        assert tidier.wait() == 0
+        reached |= set(tidier.passed())
         reached |= set(answered_late(dsn, DOUBTS[0], "body:after", "claim:after"))
         stream = partial(shapes.BY_NAME["stream"].see_through, dsn, "stream")
         assert Child(stream, "body:after").wait() == -signal.SIGKILL

@@ -242,6 +242,9 @@ agentrun.approve("k", 3, arguments={"cents": 5}, expires=dt.datetime.now(dt.UTC)
 agentrun.approve("k", 3, budget=agentrun.Budget(usd=5))
 agentrun.reject("k", 3, by="ada", reason="too much")
 agentrun.cancel("k", by="ada", reason="no longer wanted")
+assert_type(agentrun.prune(dt.timedelta(days=30), status=["done"]), agentrun.Pruned)
+agentrun.prune(forget_keys=dt.timedelta(days=365), agent="support", dry_run=True)
+agentrun.prune(30)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(agentrun.resume("k", by="ada", reason="the bug is fixed"), Any)
 assert_type(agentrun.inbox(), list[agentrun.Waiting])
 for waiting in agentrun.inbox("k"):
@@ -301,6 +304,7 @@ errors: list[type[agentrun.AgentrunError]] = [
 ]
 run_errors: list[type[agentrun.RunError]] = [
     agentrun.RunNotFound,
+    agentrun.RunPruned,
     agentrun.RunConflict,
     agentrun.LimitExceeded,
 ]

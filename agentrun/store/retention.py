@@ -1,0 +1,99 @@
+"""Retention: finished runs are removed in batches, and each leaves a tombstone of its key.
+
+What may go, and in which order, the SQL function `agentrun.prune` decides: a batch is one call of
+it and one transaction, so that a death loses at most a batch, and whoever prunes again goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from agentrun.core.errors import ConfigError, RunPruned
+from agentrun.core.state import ENDED
+from agentrun.store.liveness import FORGOTTEN
+
+if TYPE_CHECKING:
+    from agentrun.store.database import Database
+
+__all__ = ["Pruned", "prune", "refuse_pruned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How much `prune` removed, or with ``dry_run`` would have removed.
+
+    ``bytes`` are those of recorded values, compressed as they were stored; ``keys`` are those that
+    were forgotten.
+    """
+
+    runs: int = 0
+    events: int = 0
+    bytes: int = 0
+    workers: int = 0
+    keys: int = 0
+
+
+def prune(
+    database: Database,
+    older_than: timedelta | None,
+    *,
+    forget_keys: timedelta | None,
+    status: Collection[str],
+    agent: str | None,
+    dry_run: bool,
+) -> Pruned:
+    """See `agentrun.prune`."""
+    if older_than is None and forget_keys is None:
+        raise ConfigError("prune needs an age: older_than (--older-than), forget_keys, or both")
+    if min(older_than or timedelta(), forget_keys or timedelta()) < timedelta():
+        raise ConfigError("prune takes no negative age")
+    if not status or not ENDED.issuperset(status):
+        raise ConfigError(f"only runs that ended are pruned: {', '.join(sorted(ENDED))}")
+    asked = {"statuses": list(status), "agent": agent, "dry_run": dry_run}
+    removed: dict[str, int] = {}
+    if older_than is not None:
+        removed |= _prune_runs(database, older_than, asked)
+        (workers,) = database.query(
+            "prune_workers", older_than=older_than, kept=FORGOTTEN, dry_run=dry_run
+        )
+        removed |= workers
+    if forget_keys is not None:
+        (keys,) = database.query("forget_keys", forget_keys=forget_keys, **asked)
+        removed |= keys
+    return Pruned(**removed)
+
+
+def _prune_runs(database: Database, older_than: timedelta, asked: dict[str, Any]) -> dict[str, int]:
+    """Batch after batch, until one finds nothing to look at."""
+    call = uuid4()
+    seen = {"runs": 0, "events": 0, "bytes": 0}
+    after: dict[str, Any] = {"after_at": None, "after_id": None}
+    while True:
+        (found,) = database.query("prune", older_than=older_than, batch=call, **asked, **after)
+        after = {"after_at": found["until_at"], "after_id": found["until_id"]}
+        if found["until_at"] is None:
+            break
+        seen = {name: seen[name] + found[name] for name in seen}
+    # The answer to a batch may have been lost, so that what is told is what is there.
+    return seen if asked["dry_run"] else database.query("pruned", batch=call)[0]
+
+
+def refuse_pruned(
+    query: Callable[..., list[dict[str, Any]]],
+    *,
+    key: str | None = None,
+    run_id: UUID | None = None,
+) -> None:
+    """Raise RunPruned if the run with this key or id was pruned."""
+    for stone in query("tombstone", key=key, run_id=run_id):
+        raise RunPruned(
+            f"run {stone['key']!r} was pruned on {stone['pruned_at']:%F %T %Z}; it was"
+            f" {stone['status']} on {stone['ended_at']:%F}. Its key is not executed again: choose"
+            " another key, or see `agentrun prune --forget-keys`, which frees keys by their age",
+            key=stone["key"],
+            pruned_at=stone["pruned_at"],
+        )
