@@ -3,8 +3,8 @@
 --   tombstones     one row a run that was removed; it keeps the key from being used again
 --   prune          removes one batch of runs, or says what it would remove
 --
--- The journal stays append-only, with one door: the rows of a run can be deleted where the run
--- itself is gone and has left a tombstone. No setting opens it.
+-- The journal stays append-only, with one door, and no setting opens it: a run goes only when it has
+-- ended and has a tombstone, and the rows of a run only when the run itself is gone.
 
 CREATE TABLE agentrun.tombstones (
     run_id     uuid        NOT NULL PRIMARY KEY,
@@ -20,7 +20,22 @@ CREATE TABLE agentrun.tombstones (
 
 -- Where a batch begins to look: at what ended first.
 CREATE INDEX runs_ended ON agentrun.runs (changed_at, run_id)
-    WHERE status IN ('done', 'failed', 'cancelled');
+    WHERE status IN ('done', 'failed', 'cancelled') AND parent IS NULL;
+
+CREATE FUNCTION agentrun.refuse_removal_of_runs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM removed m LEFT JOIN agentrun.tombstones t USING (run_id)
+        WHERE t.run_id IS NULL OR m.status NOT IN ('done', 'failed', 'cancelled')
+    ) THEN
+        RAISE EXCEPTION 'agentrun.runs keeps what is not pruned: % refused', TG_OP
+            USING HINT = 'Finished runs are removed whole, by `agentrun prune`.';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER runs_kept AFTER DELETE ON agentrun.runs
+    REFERENCING OLD TABLE AS removed
+    FOR EACH STATEMENT EXECUTE FUNCTION agentrun.refuse_removal_of_runs();
 
 CREATE FUNCTION agentrun.refuse_removal() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -82,7 +97,7 @@ $$;
 -- what status and agent, only the top is asked. One call is one batch, in one transaction. The next
 -- one goes on behind `until_at` and `until_id`, which are null when there was nothing to look at.
 CREATE FUNCTION agentrun.prune(
-    older_than interval,
+    ended_before timestamptz,
     statuses text[] DEFAULT '{done,failed,cancelled}',
     of_agent text DEFAULT NULL,
     dry_run boolean DEFAULT false,
@@ -95,7 +110,6 @@ CREATE FUNCTION agentrun.prune(
     OUT until_at timestamptz, OUT until_id uuid
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    before CONSTANT timestamptz := clock_timestamp() - older_than;
     tree   record;
     size   record;
     locked bigint;
@@ -107,15 +121,14 @@ BEGIN
         FROM (
             SELECT r.run_id, r.changed_at FROM agentrun.runs r
             WHERE r.status IN ('done', 'failed', 'cancelled') AND r.status = ANY (statuses)
-              AND r.changed_at < before AND (r.changed_at, r.run_id) > (after_at, after_id)
-              AND (of_agent IS NULL OR r.agent = of_agent)
-              AND NOT EXISTS (SELECT FROM agentrun.runs above WHERE above.run_id = r.parent)
+              AND r.changed_at < ended_before AND (r.changed_at, r.run_id) > (after_at, after_id)
+              AND r.parent IS NULL AND (of_agent IS NULL OR r.agent = of_agent)
             ORDER BY r.changed_at, r.run_id LIMIT most_runs
         ) top
         CROSS JOIN LATERAL (
             SELECT array_agg(r.run_id) AS ids,
                    bool_and(r.status IN ('done', 'failed', 'cancelled')
-                            AND r.changed_at < before) AS is_over
+                            AND r.changed_at < ended_before) AS is_over
             FROM agentrun.tree(top.run_id) t JOIN agentrun.runs r USING (run_id)
         ) below
         ORDER BY top.changed_at, top.run_id
@@ -123,14 +136,14 @@ BEGIN
         until_at := tree.changed_at; until_id := tree.run_id;
         CONTINUE WHEN tree.is_over IS NOT TRUE;
         IF NOT dry_run THEN
-            -- Who is about to claim one, or to send it a letter, has it locked: the tree is kept.
-            -- Who comes later waits, and finds it gone.
+            -- Who is about to claim one, to send it a letter or to call a child, has it locked, or
+            -- has done so since: the tree is kept. Who comes later waits, and finds it gone.
             PERFORM FROM agentrun.runs r
             WHERE r.run_id = ANY (tree.ids) AND r.status IN ('done', 'failed', 'cancelled')
-              AND r.changed_at < before
+              AND r.changed_at < ended_before
             FOR UPDATE SKIP LOCKED;
             GET DIAGNOSTICS locked = ROW_COUNT;
-            CONTINUE WHEN locked < cardinality(tree.ids);
+            CONTINUE WHEN locked < (SELECT count(*) FROM agentrun.tree(tree.run_id));
             gone := gone || tree.ids;
         END IF;
         WITH found AS (
@@ -183,7 +196,7 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION agentrun.prune IS
-    'Remove one batch of finished runs that ended longer ago than this, whole trees only, and '
+    'Remove one batch of finished runs that ended before this, whole trees only, and '
     'leave tombstones of their keys. Returns how much that was, and where the next batch begins.';
 COMMENT ON FUNCTION agentrun.size_of IS
     'Events of a run, and the bytes that its recorded values take, compressed as they are stored.';

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check
-from agentrun.core.errors import ConfigError, RunError
+from agentrun.core.errors import ConfigError, RunError, RunPruned
 from agentrun.core.events import Effect, Event, Json, RunStatus
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.state import ENDED
@@ -241,16 +241,20 @@ def send(key: str, name: str, payload: Any = None) -> UUID:
     letter = signal(name, payload)
     check(letter, "payload")
     database = default()
-    database.find(key)
     line = current_line()
     # Inside a run the letter's id derives from the run, so that a resume sends the same one.
     mail_id = None if line is None else derived(line, "send")
     by = somebody() if line is None else line.run.key
     if line is not None:
         run_sync(_flushed(line))
-    return database.send_mail(
-        key, "signal", step=None, by=by, reason=None, payload=letter, mail_id=mail_id
-    )
+    try:
+        return database.send_mail(
+            key, "signal", step=None, by=by, reason=None, payload=letter, mail_id=mail_id
+        )
+    except RunPruned:
+        if mail_id is None:
+            raise
+        return mail_id  # a resume sends it again, and takes the same path as before
 
 
 async def asend(key: str, name: str, payload: Any = None) -> UUID:

@@ -183,8 +183,7 @@ class Database:
 
     def find(self, key: str) -> dict[str, Any]:
         """The row of a run. Raises RunNotFound, naming what is near, or that it was pruned."""
-        rows = self.query("run", key=checked(key))
-        if rows:
+        if rows := self.query("run", key=checked(key)):
             return rows[0]
         refuse_pruned(self.query, key=key)
         near = [row["key"] for row in self.query("keys", prefix=checked(key)[:3], limit=3)]
@@ -228,7 +227,6 @@ class Database:
     def events(self, run_id: UUID) -> tuple[list[Event], Shared]:
         """The decoded journal of a run, and the table of texts later requests may refer to."""
         shared = Shared()
-
         fetch = partial(self.payload, run_id)
         rows = self.query("events", run_id=run_id, after=0)
         if not rows:
@@ -237,8 +235,7 @@ class Database:
 
     def payload(self, run_id: UUID, digest: str) -> bytes:
         """The compressed bytes of a large value, by its digest."""
-        rows = self.query("payload", run_id=run_id, digest=digest)
-        if not rows:
+        if not (rows := self.query("payload", run_id=run_id, digest=digest)):
             refuse_pruned(self.query, run_id=run_id)
             raise StoreUnavailable(f"payload {digest} of run {run_id} is not in the database")
         return bytes(rows[0]["zstd"])
@@ -366,17 +363,21 @@ class Database:
         """Tell a run something; its owner journals it. The id, chosen here, makes it once."""
         mail_id = mail_id or uuid4()
         encoded = encode(payload, at="payload", limit=_WHOLE)
-        self.query(
-            "send_mail",
-            key=key,
-            id=mail_id,
-            kind=kind,
-            step=step,
-            by=None if by is None else plain(by),
-            reason=None if reason is None else plain(reason),
-            codec=int(encoded.as_output()),
-            payload=encoded.text,
-        )
+        try:
+            self.query(
+                "send_mail",
+                key=checked(key),
+                id=mail_id,
+                kind=kind,
+                step=step,
+                by=None if by is None else plain(by),
+                reason=None if reason is None else plain(reason),
+                codec=int(encoded.as_output()),
+                payload=encoded.text,
+            )
+        except psycopg.errors.NoDataFound:
+            self.find(key)
+            raise
         return mail_id
 
     def mail(self, run_id: UUID) -> list[dict[str, Any]]:

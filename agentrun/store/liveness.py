@@ -44,7 +44,6 @@ LEASE = 10.0  # seconds
 _BEAT = 0.1  # share of the lease between two beats
 _GRACE = 1.5  # seconds that a worker whose session ended has to register again; over a beat
 _FENCE = 0.8  # share of the lease after which nothing is sent without a new beat
-FORGOTTEN = 86400.0  # seconds without a beat, after which a worker's row may be pruned
 _CERTAIN = frozenset({"stopped", "process gone"})
 
 
@@ -245,9 +244,6 @@ class Heart:
             sent = _now()  # before sending: the lease counts from when the beat left here
             try:
                 known = not register and self._conn is not None and not self._conn.closed
-                if self._age() > FORGOTTEN and self._say("beat") is None:
-                    self._dead = True  # declared so long ago that the row which said so was pruned
-                    return
                 row = self._say("beat") if known else None
                 if row is None:
                     # Declared dead, or, seen through a pooler, a server that lost the row.

@@ -8,8 +8,9 @@
 -- its epoch (one less for a claim). That predecessor is committed and never changes, and
 -- (run_id, seq) is unique, so nobody can hold n + 1 who has not seen n. Its worker is compared
 -- for a server that lost a claim in a failover and gave the epoch away again. Heads are sorted:
--- one lock order for all writers, or batches of two processes deadlock. A claim holds on to its
--- run, or finds that it was pruned: those that ended may be, until somebody resumes them.
+-- one lock order for all writers, or batches of two processes deadlock. Whoever appends holds on to
+-- the run, or finds that it was pruned: the row at n + 1 that refuses a former owner may be on its
+-- way out, and the insert, which waits for that, would then find room.
 WITH b AS MATERIALIZED (
     SELECT * FROM unnest(
         %(run_id)b::uuid[], %(seq)b::bigint[], %(head)b::boolean[], %(epoch)b::bigint[],
@@ -43,8 +44,7 @@ heads AS (
         WHERE p.run_id = b.run_id AND p.seq = b.seq - 1
           AND (b.event = 'claimed' OR p.worker = b.worker)
           AND p.epoch = b.epoch - (b.event = 'claimed')::int)
-      AND (b.event <> 'claimed'
-           OR EXISTS (SELECT FROM agentrun.runs r WHERE r.run_id = b.run_id FOR KEY SHARE))
+      AND EXISTS (SELECT FROM agentrun.runs r WHERE r.run_id = b.run_id FOR KEY SHARE)
     ORDER BY b.run_id
     ON CONFLICT (run_id, seq) DO NOTHING
     RETURNING run_id
@@ -126,6 +126,7 @@ WHERE b.n < %(rows)s::integer AND EXISTS (
     SELECT FROM agentrun.journal p
     WHERE p.run_id = %(run)s::uuid AND p.seq = %(first)s::bigint - 1
       AND p.worker = %(worker)s::text AND p.epoch = %(epoch)s::bigint)
+  AND EXISTS (SELECT FROM agentrun.runs r WHERE r.run_id = %(run)s::uuid FOR KEY SHARE)
 
 -- name: settled
 -- After a lost answer and a resend: which heads carry my nonce?
@@ -151,11 +152,14 @@ SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true)
 
 -- name: create
 -- A run and its first event, together; an existing run of that key, or its tombstone, is left alone.
+-- A child run holds on to its parent, which is not pruned without it.
 WITH created AS (
     INSERT INTO agentrun.runs (run_id, key, agent, status, queue, priority, parent, wake_at)
     SELECT %(run_id)s, %(key)s, %(agent)s, 'queued', %(queue)s, %(priority)s, %(parent)s,
            clock_timestamp() + make_interval(secs => %(delay)s)
     WHERE NOT EXISTS (SELECT FROM agentrun.tombstones t WHERE t.key = %(key)s)
+      AND (%(parent)s::uuid IS NULL
+           OR EXISTS (SELECT FROM agentrun.runs p WHERE p.run_id = %(parent)s FOR KEY SHARE))
     ON CONFLICT DO NOTHING
     RETURNING run_id
 ), first AS (
@@ -473,9 +477,11 @@ SELECT pg_notify('agentrun', '')
 
 -- name: lock_tree
 -- One reservation at a time in a tree of runs; until the end of the transaction, which the server
--- ends should its process stop in the middle: nobody else of the tree could make a call.
+-- ends should its process stop in the middle: nobody else of the tree could make a call. Nor is it
+-- pruned meanwhile; of a run that was, there is nothing to lock.
 SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true),
        pg_advisory_xact_lock(hashtextextended('agentrun budget ' || agentrun.top(%(run_id)s), 0))
+FROM agentrun.runs WHERE run_id = %(run_id)s FOR KEY SHARE
 
 -- name: settle_tree
 -- What the journal knows by now of the calls that were reserved in this tree.
@@ -540,7 +546,7 @@ ORDER BY a.height DESC
 -- Again after a lost answer, and by the next owner of a run that was lost before its intent.
 INSERT INTO agentrun.reservations (run_id, step, attempt, turn, epoch, usd, tokens)
 SELECT run_id, %(step)s, %(attempt)s, %(turn)s, %(epoch)s, %(usd)s, %(used)s
-FROM agentrun.runs WHERE run_id = %(run_id)s FOR KEY SHARE
+FROM agentrun.runs WHERE run_id = %(run_id)s
 ON CONFLICT (run_id, step, attempt) DO UPDATE
 SET epoch = excluded.epoch, usd = excluded.usd, tokens = excluded.tokens
 WHERE reservations.epoch <= excluded.epoch AND reservations.billing = 'reserved'
@@ -573,7 +579,7 @@ WHERE key = %(key)s::text OR run_id = %(run_id)s::uuid
 -- name: prune
 -- One batch of finished runs, in one transaction; a dry run only looks.
 SELECT * FROM agentrun.prune(
-    %(older_than)s::interval, %(statuses)s::text[], %(agent)s::text, %(dry_run)s::boolean,
+    %(before)s::timestamptz, %(statuses)s::text[], %(agent)s::text, %(dry_run)s::boolean,
     %(batch)s::uuid, coalesce(%(after_at)s::timestamptz, '-infinity'),
     coalesce(%(after_id)s::uuid, '00000000-0000-0000-0000-000000000000'))
 
@@ -584,12 +590,11 @@ SELECT count(*) AS runs, coalesce(sum(events), 0)::bigint AS events,
 FROM agentrun.tombstones WHERE batch = %(batch)s
 
 -- name: prune_workers
--- Workers of whom nothing was heard for so long, and that have no run: they are gone, and nobody
--- has to wait for what they began.
+-- Workers that ended so long ago for certain, and have no run. Of any other the row stays, which
+-- tells it, should it only have been stopped, that it was declared dead.
 WITH old AS (
     SELECT worker FROM agentrun.workers w
-    WHERE beat_at + lease < clock_timestamp()
-                            - greatest(%(older_than)s::interval, make_interval(secs => %(kept)s))
+    WHERE dead_at < %(before)s AND cause IN ('stopped', 'process gone')
       AND NOT EXISTS (SELECT FROM agentrun.runs r
                       WHERE r.status = 'running' AND r.owner = w.worker)
 ), removed AS (
@@ -601,7 +606,7 @@ SELECT count(*) AS workers FROM old
 -- Tombstones set so long ago: their keys name no run any more.
 WITH old AS (
     SELECT run_id FROM agentrun.tombstones
-    WHERE pruned_at < clock_timestamp() - %(forget_keys)s::interval
+    WHERE pruned_at < %(before)s
       AND status = ANY(%(statuses)s) AND (%(agent)s::text IS NULL OR agent = %(agent)s)
 ), removed AS (
     DELETE FROM agentrun.tombstones t USING old WHERE t.run_id = old.run_id AND NOT %(dry_run)s

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from agentrun.core.errors import ConfigError, RunPruned
 from agentrun.core.state import ENDED
-from agentrun.store.liveness import FORGOTTEN
 
 if TYPE_CHECKING:
     from agentrun.store.database import Database
 
 __all__ = ["Pruned", "prune", "refuse_pruned"]
+
+_OLDEST = timedelta(days=365_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +50,30 @@ def prune(
     """See `agentrun.prune`."""
     if older_than is None and forget_keys is None:
         raise ConfigError("prune needs an age: older_than (--older-than), forget_keys, or both")
-    if min(older_than or timedelta(), forget_keys or timedelta()) < timedelta():
-        raise ConfigError("prune takes no negative age")
+    for age in (older_than, forget_keys):
+        if age is not None and not timedelta() <= age <= _OLDEST:
+            raise ConfigError(f"prune takes an age from 0 to {_OLDEST.days:,} days")
     if not status or not ENDED.issuperset(status):
         raise ConfigError(f"only runs that ended are pruned: {', '.join(sorted(ENDED))}")
     asked = {"statuses": list(status), "agent": agent, "dry_run": dry_run}
     removed: dict[str, int] = {}
+    now: datetime = database.query("server")[0]["now"]  # or runs that end meanwhile never end
     if older_than is not None:
-        removed |= _prune_runs(database, older_than, asked)
-        (workers,) = database.query(
-            "prune_workers", older_than=older_than, kept=FORGOTTEN, dry_run=dry_run
-        )
-        removed |= workers
+        before = now - older_than
+        removed |= _prune_runs(database, before, asked)
+        removed |= database.query("prune_workers", before=before, dry_run=dry_run)[0]
     if forget_keys is not None:
-        (keys,) = database.query("forget_keys", forget_keys=forget_keys, **asked)
-        removed |= keys
+        removed |= database.query("forget_keys", before=now - forget_keys, **asked)[0]
     return Pruned(**removed)
 
 
-def _prune_runs(database: Database, older_than: timedelta, asked: dict[str, Any]) -> dict[str, int]:
+def _prune_runs(database: Database, before: datetime, asked: dict[str, Any]) -> dict[str, int]:
     """Batch after batch, until one finds nothing to look at."""
     call = uuid4()
     seen = {"runs": 0, "events": 0, "bytes": 0}
     after: dict[str, Any] = {"after_at": None, "after_id": None}
     while True:
-        (found,) = database.query("prune", older_than=older_than, batch=call, **asked, **after)
+        (found,) = database.query("prune", before=before, batch=call, **asked, **after)
         after = {"after_at": found["until_at"], "after_id": found["until_id"]}
         if found["until_at"] is None:
             break

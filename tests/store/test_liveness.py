@@ -376,19 +376,6 @@ def test_a_worker_that_its_server_forgot_registers_again(
         heart.fence()
 
 
-def test_a_worker_that_was_silent_for_so_long_that_its_row_may_be_pruned_is_dead_without_one(
-    dsn: str, conn: DeadlineConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have been declared dead, which is final, and the row that said so is gone."""
-    with beating(dsn, 1.0) as heart:
-        monkeypatch.setattr(liveness, "FORGOTTEN", 0.0)
-        heart._beat()
-        heart.fence()
-        conn.execute("DELETE FROM agentrun.workers")
-        until(lambda: heart.dead)
-        assert life_of(conn, heart.worker) is None
-
-
 def test_one_crashed_backend_does_not_cost_the_others_their_runs(new_home: Path) -> None:
     """All sessions end, while the server's start time stays."""
     dsn = embedded.start(new_home)

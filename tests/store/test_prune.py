@@ -9,8 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -185,7 +184,7 @@ def test_what_makes_no_sense_is_refused(db: Database, asked: dict[str, Any]) -> 
 
 def test_no_status_of_a_run_that_lives_is_believed(db: Database, conn: Connection) -> None:
     worked.with_options(key="k").submit("z")
-    (told,) = conn.execute("SELECT runs FROM agentrun.prune('0', '{queued,running}')")
+    (told,) = conn.execute("SELECT runs FROM agentrun.prune(now(), '{queued,running}')")
     assert (told["runs"], keys(conn)) == (0, ["k"])
 
 
@@ -226,13 +225,35 @@ def test_a_tree_goes_as_a_whole_and_never_below_a_parent_that_lives(
     assert keys(conn) == []
 
 
-def test_a_child_whose_parent_was_removed_before_goes_by_itself(
-    db: Database, conn: Connection
-) -> None:
-    """As of a process that was stopped between an intent and the child, for longer than that."""
-    db.create("left", "worked", {"args": {}}, "", parent=uuid4())
-    agentrun.cancel("left")
-    assert agentrun.prune(NONE).runs == 1
+def test_no_child_is_begun_below_a_run_that_was_pruned(db: Database, conn: Connection) -> None:
+    """As by a process that was stopped between its intent and the child, for longer than that."""
+    worked.with_options(key="top").run("a")
+    parent = db.find("top")["run_id"]
+    agentrun.prune(NONE)
+    assert not db.create("top/left", "worked", {"args": {}}, "", parent=parent)
+    assert keys(conn) == []
+
+
+def test_a_child_that_is_begun_while_its_parent_is_pruned(db: Database, conn: Connection) -> None:
+    """It keeps the tree where it was earlier, and is refused where it is later."""
+    for key in ("goes", "stays"):
+        worked.with_options(key=key).run("a")
+    runs = {key: db.find(key)["run_id"] for key in ("goes", "stays")}
+    child = (
+        "INSERT INTO agentrun.runs (run_id, key, agent, status, parent)"
+        " SELECT gen_random_uuid(), 'stays/child', 'worked', 'queued', run_id FROM agentrun.runs"
+        " WHERE run_id = %s FOR KEY SHARE"
+    )
+    with psycopg.connect(db.dsn) as calling:
+        calling.execute(child, [runs["stays"]])
+        with ThreadPoolExecutor(1) as pool, open_prune(db.dsn) as pruning:
+            given: Any = {"args": {}}
+            late = pool.submit(db.create, "goes/child", "worked", given, "", parent=runs["goes"])
+            until_blocked(conn, "INSERT INTO agentrun.runs")
+            pruning.commit()
+            assert late.result(60) is False
+        calling.rollback()
+    assert keys(conn) == ["stays"]
 
 
 def test_a_value_that_two_runs_recorded_stays_with_the_one_that_stays(
@@ -251,23 +272,21 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(db: Database, conn: Connect
     worked.with_options(key="done").run("x" * 100_000)
     many(conn, 1100)
     conn.execute(
-        "INSERT INTO agentrun.workers (worker, host, pid, lease, server_start, beat_at)"
-        " VALUES ('w-old', 'h', 1, '10 s', now(), now() - interval '40 days')"
+        "INSERT INTO agentrun.workers (worker, host, pid, lease, server_start, dead_at, cause)"
+        " VALUES ('w-old', 'h', 1, '10 s', now(), now() - interval '40 days', 'stopped')"
     )
     before = dump(conn)
     told = agentrun.prune(NONE, forget_keys=NONE, dry_run=True)
     assert dump(conn) == before
-    assert agentrun.prune(NONE, forget_keys=NONE) == agentrun.Pruned(
-        **{**asdict(told), "keys": told.runs}  # those of this very call
-    )
+    assert agentrun.prune(NONE, forget_keys=NONE) == told, "and no key of this very call is free"
     assert (told.runs, told.workers, told.keys) == (1101, 1, 0)
 
 
 def test_a_dry_run_is_given_no_transaction_id(db: Database, conn: Connection) -> None:
     many(conn, 3)
     asked = {
-        "older_than": NONE, "forget_keys": NONE, "kept": 0, "batch": uuid4(), "dry_run": True,
-        "statuses": ["done"], "agent": None, "after_at": None, "after_id": None,
+        "before": datetime.now(UTC), "batch": uuid4(), "dry_run": True, "statuses": ["done"],
+        "agent": None, "after_at": None, "after_id": None,
     }  # fmt: skip
     with conn.transaction():
         for name in ("prune", "prune_workers", "forget_keys"):
@@ -276,49 +295,63 @@ def test_a_dry_run_is_given_no_transaction_id(db: Database, conn: Connection) ->
     assert assigned["id"] is None
 
 
-def test_workers_long_dead_go_and_those_with_a_run_stay(db: Database, conn: Connection) -> None:
-    for name in ("alone", "owner", "yesterday"):
+def test_workers_go_that_ended_for_certain_and_have_no_run(db: Database, conn: Connection) -> None:
+    """One that was only stopped may come back, and must find that it was declared dead."""
+    for name, cause, days in (
+        ("stopped", "stopped", 40), ("gone", "process gone", 40), ("young", "stopped", 20),
+        ("silent", "lease expired", 40), ("cut off", "session gone", 40), ("alive", None, None),
+        ("owner", "process gone", 40),
+    ):  # fmt: skip
         conn.execute(
-            "INSERT INTO agentrun.workers (worker, host, pid, lease, server_start, beat_at)"
-            " VALUES (%s, 'h', 1, '10 s', now(), now() - interval '40 days')",
-            [name],
+            "INSERT INTO agentrun.workers (worker, host, pid, lease, server_start, dead_at, cause)"
+            " VALUES (%s, 'h', 1, '10 s', now(), now() - make_interval(days => %s), %s)",
+            [name, days, cause],
         )
-    conn.execute("UPDATE agentrun.workers SET beat_at = now() - interval '20 h'"
-                 " WHERE worker = 'yesterday'")  # fmt: skip
     db.create("k", "worked", {"args": {}}, "")
     claimed(db, "k")
     (own,) = conn.execute("SELECT owner FROM agentrun.runs")
     conn.execute("SET session_replication_role = replica")  # past the append-only trigger
     conn.execute("UPDATE agentrun.runs SET owner = 'owner'")
     conn.execute("UPDATE agentrun.journal SET worker = 'owner' WHERE seq > 1")
-    assert agentrun.prune(NONE).workers == 1
+    assert agentrun.prune(MONTH).workers == 2
     left = {r["worker"] for r in conn.execute("SELECT worker FROM agentrun.workers")}
-    assert left == {"owner", "yesterday", own["owner"]}
+    assert left == {"young", "silent", "cut off", "alive", "owner", own["owner"]}
 
 
 # -- the door ----------------------------------------------------------------------------------
 
 
+TOMBSTONES = (
+    "INSERT INTO agentrun.tombstones (run_id, key, agent, status, ended_at, events, bytes, batch)"
+    " SELECT run_id, key, agent, status, now(), 0, 0, run_id FROM agentrun.runs"
+)
+
+
+def refused(conn: Connection, first: str, change: str, match: str) -> None:
+    with conn.transaction(force_rollback=True):
+        conn.execute(first)  # type: ignore[arg-type]
+        with pytest.raises(psycopg.errors.RaiseException, match=match), conn.transaction():
+            conn.execute(change)  # type: ignore[arg-type]
+
+
 def test_nothing_else_opens_the_journal(db: Database, conn: Connection) -> None:
     worked.with_options(key="k").run("a")
-    run = db.find("k")["run_id"]
-    come_late(db, run)
-    tombstone = (
-        "INSERT INTO agentrun.tombstones"
-        " (run_id, key, agent, status, ended_at, events, bytes, batch)"
-        " SELECT run_id, key, agent, status, now(), 0, 0, run_id FROM agentrun.runs"
-    )
+    come_late(db, db.find("k")["run_id"])
     for table in ("journal", "late_results"):
-        for first in ("SELECT 1", tombstone, "DELETE FROM agentrun.runs"):
+        for first in ("SELECT 1", TOMBSTONES):
             for change in ("DELETE FROM agentrun.{}", "UPDATE agentrun.{} SET step = 9",
                            "TRUNCATE agentrun.{}"):  # fmt: skip
-                with conn.transaction(force_rollback=True):
-                    conn.execute(first)  # type: ignore[arg-type]
-                    with (
-                        pytest.raises(psycopg.errors.RaiseException, match="append-only"),
-                        conn.transaction(),
-                    ):
-                        conn.execute(change.format(table))  # type: ignore[arg-type]
+                refused(conn, first, change.format(table), "append-only")
+
+
+def test_no_run_is_removed_before_its_end_or_without_a_tombstone(
+    db: Database, conn: Connection
+) -> None:
+    remove = "DELETE FROM agentrun.runs"
+    worked.with_options(key="done").run("a")
+    refused(conn, "SELECT 1", remove, "keeps what is not pruned")
+    worked.with_options(key="queued").submit("a")
+    refused(conn, TOMBSTONES, remove, "keeps what is not pruned")
 
 
 # -- deaths, and several at once ---------------------------------------------------------------
@@ -447,7 +480,7 @@ def test_a_batch_whose_answer_is_lost_is_counted(db: Database, conn: Connection)
 def open_prune(dsn: str) -> Iterator[Connection]:
     """A batch that has removed what it could, and has not committed."""
     with psycopg.connect(dsn, row_factory=dict_row) as pruning:
-        pruning.execute("SELECT agentrun.prune('0')")
+        pruning.execute("SELECT agentrun.prune(clock_timestamp())")
         yield pruning
 
 
@@ -524,9 +557,34 @@ def test_a_letter_goes_with_its_run_or_is_refused(db: Database, conn: Connection
                                  payload={})  # fmt: skip
             until_blocked(conn, "agentrun.send(")
             pruning.commit()
-        with pytest.raises(psycopg.errors.NoDataFound, match="'k' was pruned"):
+        with pytest.raises(agentrun.RunPruned):
             letter.result(60)
+    with pytest.raises(psycopg.errors.NoDataFound, match="'k' was pruned"):
+        conn.execute("SELECT agentrun.send('k', 'signal')")
     assert dump(conn)["mail"] == []
+
+
+def test_a_run_that_sent_a_letter_goes_on_when_the_other_is_pruned(db: Database) -> None:
+    """On resume it sends the letter again, and must take the same path."""
+
+    @agentrun.tool(approve=True)
+    def sign() -> str:
+        return "signed"
+
+    @agentrun.agent
+    def telling() -> str:
+        agentrun.send("other", "word")
+        return sign()
+
+    other.with_options(key="other").run()
+    with pytest.raises(agentrun.RunHeld) as held:
+        telling.with_options(key="k").run()
+    assert agentrun.prune(NONE).runs == 1
+    assert held.value.step is not None
+    agentrun.approve("k", held.value.step)
+    assert telling.with_options(key="k").run() == "signed"
+    with pytest.raises(agentrun.RunPruned):
+        agentrun.send("other", "word")
 
 
 def test_what_a_zombie_of_a_pruned_run_does_leaves_nothing(db: Database, conn: Connection) -> None:
@@ -616,3 +674,29 @@ def test_a_forgotten_key_is_free(db: Database, conn: Connection) -> None:
     assert worked.with_options(key="a").run("2") == "2"
     with pytest.raises(agentrun.RunPruned):
         worked.with_options(key="b").run("1")
+
+
+@pytest.mark.parametrize(
+    ("rows", "statement"), [(1, "INSERT INTO agentrun.journal"), (3, "unnest(")],
+    ids=["append_plain", "append"],
+)  # fmt: skip
+def test_a_zombie_that_writes_while_its_run_is_pruned_is_refused(
+    db: Database, conn: Connection, rows: int, statement: str
+) -> None:
+    """The row that stands in its way is on its way out, and it waits for that."""
+    db.create("k", "worked", {"args": {}}, "")
+    tail = claimed(db, "k")
+    with Database(db.dsn) as successor:
+        conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
+        found = successor.claim(successor.find("k"), "took over")
+        assert found is not None
+        successor.writer.wait(successor.writer.append(found[0], [Event(event="run_finished")]))
+    with ThreadPoolExecutor(1) as pool:
+        with open_prune(db.dsn) as pruning:
+            late = db.writer.append(tail, [Event(event="attempt_started")] * rows)
+            waits = pool.submit(db.writer.wait, late)
+            until_blocked(conn, statement)
+            pruning.commit()
+        with pytest.raises(LeaseLost):
+            waits.result(60)
+    assert dump(conn)["journal"] == []
