@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
+from datetime import timedelta
 
 import agentrun
 from benchmarks import agents, sizes
@@ -17,6 +19,11 @@ def main() -> None:
                 with agentrun.Worker([agents.started], concurrency=sizes.RUNS):
                     print("ready", flush=True)
                     signal.sigwait({signal.SIGTERM})
+            case "prune":
+                print("ready", flush=True)
+                while True:
+                    agentrun.prune(timedelta())
+                    time.sleep(0.1)
             case "long":
                 key, marker = given
                 print(agents.long.with_options(key=key).run(sizes.LONG, marker), flush=True)

@@ -76,6 +76,11 @@ def _in_round_trips(measure: Callable[[str], float], dsn: str) -> float:
         return measure(far) / trip
 
 
+def _pruned(dsn: str) -> Values:
+    beside, alone = ours.pruned(dsn)
+    return {"agentrun": beside, "alone": alone}
+
+
 def _starts(dsn: str) -> Values:
     waits = ours.starts(dsn)
     return {"agentrun": ours.percentile(waits, 0.5), "agentrun p99": max(waits)}
@@ -173,5 +178,10 @@ FIGURES = (
         lambda dsn: {"agentrun": ours.distant(dsn)},
         {"round trips, at most 1.3": at_most("agentrun", 1.3)},
         unit="x", of_peer=_in_round_trips,
+    ),
+    Figure(
+        "15", "pruned", "figure 2 while another process prunes all runs that end",
+        _pruned,
+        {"x alone, at most 1.1": at_most("agentrun", 1.1, "alone")},
     ),
 )  # fmt: skip

@@ -89,6 +89,19 @@ def concurrent(dsn: str) -> float:
     return timed(lambda: asyncio.run(all_runs()), sizes.RUNS * sizes.RUN_STEPS)
 
 
+def pruned(dsn: str) -> tuple[float, float]:
+    """Seconds for a step of concurrent runs while another process prunes all that end, and alone."""
+    spent = [0.0, 0.0]
+    with _started("prune", dsn) as (child,):
+        for _ in range(sizes.PRUNED):
+            for at, told in enumerate((signal.SIGCONT, signal.SIGSTOP)):
+                child.send_signal(told)
+                spent[at] += sum(concurrent(dsn) for _ in range(sizes.TIMES))
+        child.kill()
+    beside, alone = (seconds / sizes.PRUNED / sizes.TIMES for seconds in spent)
+    return beside, alone
+
+
 def threads(dsn: str) -> float:
     def all_runs() -> None:
         with ThreadPoolExecutor(sizes.RUNS) as pool:
@@ -125,13 +138,14 @@ def distant(dsn: str) -> float:
 
 
 @contextmanager
-def worker(dsn: str, number: int = 1) -> Iterator[None]:
-    children = [_child("worker", dsn, stdout=subprocess.PIPE) for _ in range(number)]
+def _started(kind: str, dsn: str, number: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
+    """Children that are ready."""
+    children = [_child(kind, dsn, stdout=subprocess.PIPE) for _ in range(number)]
     try:
         for child in children:
             assert child.stdout is not None
             child.stdout.readline()
-        yield
+        yield children
     finally:
         for child in children:
             child.terminate()
@@ -146,7 +160,7 @@ def _child(*arguments: str, stdout: int | None = None) -> subprocess.Popen[str]:
 def starts(dsn: str) -> list[float]:
     """Seconds from `submit` to the first step, in an idle worker of another process."""
     waits = []
-    with worker(dsn):
+    with _started("worker", dsn):
         for _ in range(sizes.STARTS):
             time.sleep(0.05)
             submitted = time.time()
@@ -155,7 +169,7 @@ def starts(dsn: str) -> list[float]:
 
 
 def submitted(dsn: str) -> float:
-    with worker(dsn, 2):
+    with _started("worker", dsn, 2):
 
         def all_runs() -> None:
             for handle in [agents.started.submit() for _ in range(sizes.SUBMITTED)]:

@@ -2,6 +2,7 @@
 
 STEPS = 300  # sequential steps in one run
 RUNS, RUN_STEPS = 50, 40  # concurrent runs, and steps in each
+PRUNED, TIMES = 3, 4  # turns of alone and beside a prune, and how often all runs are done in each
 PARALLEL, SLEEP = 20, 0.05  # tools at once in one run, and seconds that each takes
 STARTS = 20  # submissions to an idle worker, one after the other
 SUBMITTED = 300  # one-step runs through workers

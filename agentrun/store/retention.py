@@ -6,6 +6,7 @@ it and one transaction, so that a death loses at most a batch, and whoever prune
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Pruned", "prune", "refuse_pruned"]
 
 _OLDEST = timedelta(days=365_000)
+_REST = 9.0  # times as long as a batch took, so that nobody who works beside it notices
+_LONGEST = 5.0  # seconds of rest, after a batch that had to wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,13 @@ def _prune_runs(database: Database, before: datetime, asked: dict[str, Any]) -> 
     seen = {"runs": 0, "events": 0, "bytes": 0}
     after: dict[str, Any] = {"after_at": None, "after_id": None}
     while True:
+        began = time.monotonic()
         (found,) = database.query("prune", before=before, batch=call, **asked, **after)
         after = {"after_at": found["until_at"], "after_id": found["until_id"]}
         if found["until_at"] is None:
             break
         seen = {name: seen[name] + found[name] for name in seen}
+        time.sleep(min(_REST * (time.monotonic() - began), _LONGEST))
     # The answer to a batch may have been lost, so that what is told is what is there.
     return seen if asked["dry_run"] else database.query("pruned", batch=call)[0]
 

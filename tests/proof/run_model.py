@@ -23,6 +23,7 @@ class Worker:
     silent: bool = False  # no beat for a whole lease
     dead: str | None = None  # declared so; why
     told: bool = False  # it has noticed
+    forgotten: bool = False  # its row was pruned
 
     def looked_at(self) -> bool:
         """Somebody looks whether it lives; if not, that is declared, once and for good."""
@@ -93,6 +94,7 @@ class Run:
     steps: dict[int, Step] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
     late: dict[tuple[int, int], tuple[str, object]] = field(default_factory=dict)
+    pruned: bool = False
 
     @property
     def is_parked(self) -> bool:
@@ -163,13 +165,14 @@ class Model:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
+        self.pruned: set[str] = set()  # keys
         self._clock = count(1)
 
     # -- runs ------------------------------------------------------------------------------------
 
     def submit(self, key: str, priority: int, later: bool) -> bool:
         """A key is one run: whether it was made now."""
-        if key in self.runs:
+        if key in self.runs or key in self.pruned:
             return False
         self.runs[key] = Run(key, next(self._clock), priority, math.inf if later else None)
         return True
@@ -224,6 +227,21 @@ class Model:
             claim.run.parked = next(self._clock)
         return accepted
 
+    def prune(self, workers: Iterable[Worker]) -> list[Run]:
+        """What has ended goes, with all that belongs to it; and who is gone for certain."""
+        gone = [run for run in self.runs.values() if run.status in ENDED]
+        for run in gone:
+            del self.runs[run.key]
+            self.pruned.add(run.key)
+            run.pruned = True
+            run.letters.clear()
+            run.late.clear()
+        owners = [run.owner for run in self.runs.values()]
+        for worker in workers:
+            certain = worker.dead in ("stopped", "process gone")
+            worker.forgotten |= certain and worker not in owners
+        return gone
+
     # -- steps -------------------------------------------------------------------------------------
 
     def begin(self, claim: Claim, step: Step) -> bool:
@@ -241,7 +259,7 @@ class Model:
         if accepted:
             self._over(step, status, value)
         elif step.effect != "read":
-            claim.run.late.setdefault((step.number, attempt), (status, value))
+            self._keep(claim.run, (step.number, attempt), (status, value))
         return accepted
 
     def fail(self, claim: Claim, step: Step) -> bool:
@@ -278,7 +296,7 @@ class Model:
             if letter is not None:
                 letter.read = True
         elif outcome is not None:
-            claim.run.late.setdefault((step.number, max(1, step.attempts)), outcome)
+            self._keep(claim.run, (step.number, max(1, step.attempts)), outcome)
         return accepted
 
     def receive(self, claim: Claim, step: Step, letter: Letter, events: int) -> bool:
@@ -289,8 +307,12 @@ class Model:
             step.attempts, letter.read = 1, True
             self._over(step, "ok", letter.says)
         else:
-            claim.run.late.setdefault((step.number, 1), ("ok", letter.says))
+            self._keep(claim.run, (step.number, 1), ("ok", letter.says))
         return accepted
+
+    def _keep(self, run: Run, attempt: tuple[int, int], outcome: tuple[str, object]) -> None:
+        if not run.pruned:
+            run.late.setdefault(attempt, outcome)
 
     def _over(self, step: Step, status: str, value: object) -> None:
         step.outcome, step.opened_by, step.doubted = (status, value), None, None

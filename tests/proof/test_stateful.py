@@ -187,6 +187,10 @@ def has_runs(runs: Runs) -> bool:
     return bool(runs.model.runs)
 
 
+def has_ended(runs: Runs) -> bool:
+    return any(run.status in ENDED for run in runs.model.runs.values())
+
+
 def has_sent(runs: Runs) -> bool:
     return bool(runs.sent)
 
@@ -217,7 +221,7 @@ class Runs(RuleBasedStateMachine):
         self.processes = [Process(self.dsn) for _ in range(WORKERS)]
         self.workers = {worker.name: worker for worker in [self.clerk, *self.all_workers()]}
         self.snapshots: list[dict[str, Any]] = []
-        self.sent: list[tuple[Batch, bool]] = []
+        self.sent: list[tuple[Batch, bool, Run]] = []
         self.turn = 0
 
     @initialize()
@@ -237,13 +241,13 @@ class Runs(RuleBasedStateMachine):
         self.sender.close()
         self.conn.close()
         assert {r["worker"]: r["cause"] for r in deaths} == {
-            n: w.dead for n, w in self.workers.items()
+            n: w.dead for n, w in self.workers.items() if not w.forgotten
         }
         assert outcomes == {
             key: {step.number: step.outcome for step in run.steps.values() if step.outcome}
             for key, run in self.model.runs.items()
         }
-        ours = {str(run_id_of(key)) for key in self.model.runs}
+        ours = {str(run_id_of(key)) for key in {*self.model.runs, *self.model.pruned}}
         assert [found for found in violations(self.dsn) if found[1] in ours] == []
 
     def outcomes(self, key: str) -> dict[int | None, tuple[str | None, object]]:
@@ -329,13 +333,18 @@ class Runs(RuleBasedStateMachine):
         ended = seen and seen["status"] in ENDED and not (person and seen["status"] == "failed")
         if seen is None or ended:
             return
-        run = self.model.runs[seen["key"]]
         owner = self.workers[seen["owner"]] if seen["owner"] else None
         if silent and owner is not process.worker:
             self.silence(owner)
-        busy = owner not in (None, process.worker) and owner.looked_at()
-        answer = _Claim(process.db, seen, Person("ada") if person else None)()
-        if busy:
+        busy = owner not in (None, process.worker) and (owner.forgotten or owner.looked_at())
+        claim = _Claim(process.db, seen, Person("ada") if person else None)
+        if seen["key"] in self.model.pruned and not busy:
+            with pytest.raises(agentrun.RunPruned):
+                claim()
+            self.done["claim of the pruned"] += 1
+            return
+        answer, run = claim(), self.model.runs.get(seen["key"])
+        if busy or run is None:
             assert answer == seen["owner"]
             self.done["claim of the living's"] += 1
         elif (run.epoch, run.status) != (seen["epoch"], seen["status"]):
@@ -461,7 +470,7 @@ class Runs(RuleBasedStateMachine):
         accepted = bool(self.sender.send(batch))
         assert accepted == self.model.append(held.claim, events)
         held.tail.seq += events if accepted else 0
-        self.sent.append((batch, accepted))
+        self.sent.append((batch, accepted, held.run))
         self.done["send"] += 1
 
     @staticmethod
@@ -474,8 +483,8 @@ class Runs(RuleBasedStateMachine):
     def send_it_again(self, which: int) -> None:
         """As after a lost answer: what is in is in once, what was refused stays out."""
         if found := chosen(which, self.sent):
-            batch, accepted = found
-            assert self.sender.send(batch) == (batch.runs if accepted else set())
+            batch, accepted, run = found
+            assert self.sender.send(batch) == (batch.runs if accepted and not run.pruned else set())
             self.done["resend"] += 1
 
     @precondition(every(2, has_claims))
@@ -543,7 +552,7 @@ class Runs(RuleBasedStateMachine):
         if (held := self.held(which)) is None:
             return
         seen = self.look(held) if looked else None
-        if between:
+        if between and not held.run.pruned:
             self.model.send(held.run, "signal", says=self.word(held.run))
         at = {  # no two runs at the same time: which of them is taken first is nobody's promise
             "never": None,
@@ -588,6 +597,15 @@ class Runs(RuleBasedStateMachine):
             accepted = self.end(held, Event(event=last, reason="as it is"))
             assert accepted == self.model.let_go(held.claim, status)
             self.done["end"] += 1
+
+    @precondition(every(3, has_ended))
+    @rule()
+    def prune(self) -> None:
+        """Former owners, what they still send and snapshots live on; keys are used again."""
+        removed = agentrun.prune(timedelta(), agent=self.prefix)
+        gone = self.model.prune(self.workers.values())
+        assert (removed.runs, removed.events) == (len(gone), sum(run.length for run in gone))
+        self.done["prune"] += len(gone)
 
     # -- doubts and approvals ----------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """SIGSTOP at point N = 0, 1, 2, …; its lease passes, another process finishes the run; SIGCONT.
 
 What wakes then is a zombie: it may change nothing, and do nothing outside but what it was about to
-send when it was stopped, between its last check and the send.
+send when it was stopped, between its last check and the send. Nor where its run was then pruned,
+and there is nothing left that could refuse it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from contextvars import ContextVar
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import Any
@@ -18,8 +21,10 @@ import books
 import pytest
 import shapes
 from children import STOPPED, Child, Story, play
+from invariants import assert_invariants
 from shapes import CASES, STRIDE, Shape
 
+import agentrun
 from agentrun.core import points
 from agentrun.core.flow import Flow
 from agentrun.runner.context import RunContext
@@ -65,6 +70,41 @@ def slept(
     }
 
 
+def buried(
+    shape: Shape, dsn: str, run: str, at: int
+) -> Generator[Child, int, dict[str, int] | None]:
+    """As `slept`, and before the zombie wakes its run is pruned."""
+    since = shapes.here.mark()
+    shape.prepare(run)
+    see_through = partial(shape.see_through, dsn, run, LEASE)
+
+    def see_through_or_be_refused() -> None:
+        with suppress(agentrun.RunPruned):
+            see_through()
+
+    with Child(see_through_or_be_refused, at, signal.SIGSTOP) as zombie:
+        if (yield zombie) != STOPPED:
+            return None
+        about_to_send = checked(zombie.passed())
+        for action in (see_through, partial(prune_all, dsn)):
+            with Child(action) as other:
+                assert (yield other) == 0, "the run was not finished, or not pruned, by another"
+        counted, done = books.read(dsn, run).counted, shapes.here.effects(run, since)
+        zombie.go_on()
+        assert (yield zombie) == 0, "the zombie was not told that its run was pruned"
+    late = (shapes.here.effects(run, since).all - done.all).total()
+    assert late <= about_to_send, "a zombie acted"
+    after = books.read(dsn, run)
+    assert (after.journal, after.counted) == ([], counted)
+    assert_invariants(dsn)
+    return {"schedules": 1, "rows_left": 0, "effects_after_waking": late - min(late, about_to_send)}
+
+
+def prune_all(dsn: str) -> None:
+    with agentrun.connect(dsn):
+        assert agentrun.prune(timedelta()).runs > 0
+
+
 @pytest.fixture(autouse=True)
 def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may be stopped in the very moment after its check, too: the worst one."""
@@ -104,14 +144,21 @@ def checked(passed: list[str]) -> int:
     return models + times["checked:tool"] - times["over:tool"]
 
 
-def test_a_zombie_changes_nothing(proof: Any, grounds: Any) -> None:
+@pytest.mark.parametrize(
+    ("matrix", "schedule", "share"),
+    [("stopped at every point", slept, 10), ("pruned below a zombie", buried, 6)],
+)
+def test_a_zombie_changes_nothing(
+    proof: Any, grounds: Any, matrix: str, schedule: Any, share: int
+) -> None:
     def story(case: Any) -> Story:
         shape, first = CASES[case.name]
         with case, grounds() as dsn:
             for at in count(first, STRIDE):
-                numbers = yield from slept(shape, dsn, f"{shape.name} {at} zombie", at)
+                run = f"{shape.name} {at} {schedule.__name__}"
+                numbers = yield from schedule(shape, dsn, run, at)
                 if numbers is None:
                     return
                 case.count(**numbers)
 
-    play(map(story, proof.cases("stopped at every point", list(CASES), 10)), LANES)
+    play(map(story, proof.cases(matrix, list(CASES), share)), LANES)

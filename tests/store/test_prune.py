@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +23,7 @@ import agentrun
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
 from agentrun.core.events import Event
-from agentrun.store import journal
+from agentrun.store import journal, retention
 from agentrun.store.database import Database
 from agentrun.store.journal import Batch, Tail
 from agentrun.store.retention import refuse_pruned
@@ -36,6 +36,10 @@ TABLES = [
     "runs", "journal", "payloads", "mail", "late_results", "budgets", "reservations", "workers",
     "tombstones",
 ]  # fmt: skip
+TOMBSTONES = (
+    "INSERT INTO agentrun.tombstones (run_id, key, agent, status, ended_at, events, bytes, batch)"
+    " SELECT run_id, key, agent, status, now(), 0, 0, run_id FROM agentrun.runs"
+)
 Connection = psycopg.Connection[dict[str, Any]]
 
 
@@ -89,20 +93,21 @@ def dump(conn: Connection) -> dict[str, list[str]]:
     }
 
 
-def many(conn: Connection, runs: int) -> None:
+def many(conn: Connection, runs: int, name: str = "run") -> None:
     """So many runs of three events, which ended 40 days ago."""
     conn.execute(
         "INSERT INTO agentrun.runs (run_id, key, agent, status, epoch, changed_at)"
-        " SELECT gen_random_uuid(), 'run-' || n, 'agent', 'done', 1, now() - interval '40 days'"
+        " SELECT gen_random_uuid(), %s || '-' || n, 'agent', 'done', 1, now() - interval '40 days'"
         " FROM generate_series(1, %s) n",
-        [runs],
+        [name, runs],
     )
     conn.execute(
         "INSERT INTO agentrun.journal (run_id, seq, epoch, worker, batch, event, output)"
         " SELECT run_id, seq, least(seq - 1, 1), CASE seq WHEN 1 THEN 'submit' ELSE 'w' END,"
         " gen_random_uuid(), event, CASE seq WHEN 3 THEN '\"done\"'::json END"
         " FROM agentrun.runs, (VALUES (1, 'created'), (2, 'claimed'), (3, 'run_finished'))"
-        " AS e(seq, event) WHERE key LIKE 'run-%'"
+        " AS e(seq, event) WHERE starts_with(key, %s || '-')",
+        [name],
     )
 
 
@@ -256,6 +261,23 @@ def test_a_child_that_is_begun_while_its_parent_is_pruned(db: Database, conn: Co
     assert keys(conn) == ["stays"]
 
 
+def test_a_child_that_is_begun_before_its_tree_is_looked_at_again(
+    db: Database, conn: Connection
+) -> None:
+    """The batch found its trees before, and waits at another one of them."""
+    for key in ("first", "second"):
+        worked.with_options(key=key).run("a")
+    with psycopg.connect(db.dsn) as blocking, ThreadPoolExecutor(1) as pool:
+        blocking.execute(TOMBSTONES + " WHERE key = 'first'")
+        removed = pool.submit(agentrun.prune, NONE)
+        until_blocked(conn, "agentrun.prune(")
+        second = db.find("second")["run_id"]
+        assert db.create("second/child", "worked", {"args": {}}, "", parent=second)
+        blocking.rollback()
+        assert removed.result(60).runs == 1
+    assert keys(conn) == ["second", "second/child"]
+
+
 def test_a_value_that_two_runs_recorded_stays_with_the_one_that_stays(
     db: Database, conn: Connection
 ) -> None:
@@ -319,12 +341,6 @@ def test_workers_go_that_ended_for_certain_and_have_no_run(db: Database, conn: C
 
 
 # -- the door ----------------------------------------------------------------------------------
-
-
-TOMBSTONES = (
-    "INSERT INTO agentrun.tombstones (run_id, key, agent, status, ended_at, events, bytes, batch)"
-    " SELECT run_id, key, agent, status, now(), 0, 0, run_id FROM agentrun.runs"
-)
 
 
 def refused(conn: Connection, first: str, change: str, match: str) -> None:
@@ -603,6 +619,70 @@ def test_what_a_zombie_of_a_pruned_run_does_leaves_nothing(db: Database, conn: C
     assert type(caught.value) is LeaseLost, "nothing was lost: another saw it to its end"
     come_late(db, tail.run_id)
     assert_invariants(db.dsn)
+
+
+def test_workers_lose_nothing_while_all_that_has_ended_is_pruned(
+    db: Database, conn: Connection
+) -> None:
+    acted: list[int] = []
+    removed: list[agentrun.Pruned] = []
+    over = threading.Event()
+
+    @agentrun.tool
+    def act(n: int) -> str:
+        acted.append(n)
+        return "x" * 100_000
+
+    @agentrun.agent
+    def below(n: int) -> int:
+        return len(act(n))
+
+    @agentrun.agent
+    def above(n: int) -> int:
+        return n + below(n)
+
+    def prune_all() -> None:
+        while not over.wait(0.01):
+            removed.append(agentrun.prune(NONE))
+
+    keyed = [above.with_options(key=f"k-{n}") for n in range(100)]
+    with ThreadPoolExecutor(1) as pool:
+        pruning = pool.submit(prune_all)
+        try:
+            with agentrun.Worker([above, below], concurrency=8):
+                for n, handle in enumerate([run.submit(n) for n, run in enumerate(keyed)]):
+                    with suppress(agentrun.RunPruned):
+                        assert handle.result(timeout=60) == n + 100_000
+        finally:
+            over.set()
+        pruning.result(60)
+    assert sum(batch.runs for batch in removed) > 0, "it ran beside them"
+    removed.append(agentrun.prune(NONE))
+    for n, run in enumerate(keyed):
+        with pytest.raises(agentrun.RunPruned):
+            run.submit(n)
+    assert sorted(acted) == list(range(100))
+    assert sum(batch.runs for batch in removed) == 200
+    assert keys(conn) == []
+
+
+def test_the_room_of_what_was_pruned_is_used_again(
+    db: Database, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_REST", 0.0)
+    sizes = []
+    for turn in range(8):
+        many(conn, 1000, f"turn-{turn}")
+        worked.with_options(key=f"kept-{turn}").submit("z")  # at the end: no file is cut off
+        (found,) = conn.execute(
+            "SELECT sum(pg_total_relation_size(c.oid))::bigint AS size FROM pg_class c"
+            " WHERE oid IN ('agentrun.runs'::regclass, 'agentrun.journal'::regclass)"
+        )
+        sizes.append(found["size"])
+        assert agentrun.prune(MONTH).runs == 1000
+        conn.execute("VACUUM")
+    # Pages of an index are free one VACUUM later: what three turns took is enough for all.
+    assert max(sizes) < 1.1 * sizes[2]
 
 
 # -- the tombstone -----------------------------------------------------------------------------
