@@ -90,7 +90,7 @@ def concurrent(dsn: str) -> float:
 
 
 def pruned(dsn: str) -> tuple[float, float]:
-    """Seconds for a step of concurrent runs while another process prunes all that end, and alone."""
+    """Seconds for a step of concurrent runs while all that end are pruned elsewhere, and alone."""
     spent = [0.0, 0.0]
     with _started("prune", dsn) as (child,):
         for _ in range(sizes.PRUNED):

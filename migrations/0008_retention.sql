@@ -18,6 +18,9 @@ CREATE TABLE agentrun.tombstones (
     pruned_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- What one call of prune removed, and which keys are old enough to be forgotten.
+CREATE INDEX tombstones_by_age ON agentrun.tombstones (pruned_at);
+
 -- Where a batch begins to look: at what ended first.
 CREATE INDEX runs_ended ON agentrun.runs (changed_at, run_id)
     WHERE status IN ('done', 'failed', 'cancelled') AND parent IS NULL;

@@ -587,7 +587,7 @@ SELECT * FROM agentrun.prune(
 -- What all batches together removed, those included whose answers were lost.
 SELECT count(*) AS runs, coalesce(sum(events), 0)::bigint AS events,
        coalesce(sum(bytes), 0)::bigint AS bytes
-FROM agentrun.tombstones WHERE batch = %(batch)s
+FROM agentrun.tombstones WHERE batch = %(batch)s AND pruned_at >= %(since)s
 
 -- name: prune_workers
 -- Workers that ended so long ago for certain, and have no run. Of any other the row stays, which
@@ -603,11 +603,12 @@ WITH old AS (
 SELECT count(*) AS workers FROM old
 
 -- name: forget_keys
--- Tombstones set so long ago: their keys name no run any more.
+-- Tombstones set so long ago, the oldest of them: their keys name no run any more.
 WITH old AS (
     SELECT run_id FROM agentrun.tombstones
     WHERE pruned_at < %(before)s
       AND status = ANY(%(statuses)s) AND (%(agent)s::text IS NULL OR agent = %(agent)s)
+    ORDER BY pruned_at LIMIT %(limit)s::integer
 ), removed AS (
     DELETE FROM agentrun.tombstones t USING old WHERE t.run_id = old.run_id AND NOT %(dry_run)s
 )

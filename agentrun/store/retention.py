@@ -23,6 +23,7 @@ __all__ = ["Pruned", "prune", "refuse_pruned"]
 
 _OLDEST = timedelta(days=365_000)
 _REST = 9.0  # times as long as a batch took, so that nobody who works beside it notices
+_KEYS = 5_000  # that are forgotten in a batch
 _LONGEST = 5.0  # seconds of rest, after a batch that had to wait
 
 
@@ -60,17 +61,20 @@ def prune(
         raise ConfigError(f"only runs that ended are pruned: {', '.join(sorted(ENDED))}")
     asked = {"statuses": list(status), "agent": agent, "dry_run": dry_run}
     removed: dict[str, int] = {}
-    now: datetime = database.query("server")[0]["now"]  # or runs that end meanwhile never end
+    # Once for all batches: there would be no end of them where runs end all the time.
+    now: datetime = database.query("server")[0]["now"]
     if older_than is not None:
         before = now - older_than
-        removed |= _prune_runs(database, before, asked)
+        removed |= _prune_runs(database, before, now, asked)
         removed |= database.query("prune_workers", before=before, dry_run=dry_run)[0]
     if forget_keys is not None:
-        removed |= database.query("forget_keys", before=now - forget_keys, **asked)[0]
+        removed["keys"] = _forget_keys(database, now - forget_keys, asked)
     return Pruned(**removed)
 
 
-def _prune_runs(database: Database, before: datetime, asked: dict[str, Any]) -> dict[str, int]:
+def _prune_runs(
+    database: Database, before: datetime, now: datetime, asked: dict[str, Any]
+) -> dict[str, int]:
     """Batch after batch, until one finds nothing to look at."""
     call = uuid4()
     seen = {"runs": 0, "events": 0, "bytes": 0}
@@ -82,9 +86,25 @@ def _prune_runs(database: Database, before: datetime, asked: dict[str, Any]) -> 
         if found["until_at"] is None:
             break
         seen = {name: seen[name] + found[name] for name in seen}
-        time.sleep(min(_REST * (time.monotonic() - began), _LONGEST))
+        _rest(began)
     # The answer to a batch may have been lost, so that what is told is what is there.
-    return seen if asked["dry_run"] else database.query("pruned", batch=call)[0]
+    return seen if asked["dry_run"] else database.query("pruned", batch=call, since=now)[0]
+
+
+def _forget_keys(database: Database, before: datetime, asked: dict[str, Any]) -> int:
+    limit = None if asked["dry_run"] else _KEYS
+    keys = 0
+    while True:
+        began = time.monotonic()
+        (found,) = database.query("forget_keys", before=before, limit=limit, **asked)
+        keys += found["keys"]
+        if limit is None or found["keys"] < limit:
+            return keys
+        _rest(began)
+
+
+def _rest(began: float) -> None:
+    time.sleep(min(_REST * (time.monotonic() - began), _LONGEST))
 
 
 def refuse_pruned(

@@ -30,8 +30,8 @@ def watch(database: Database, key: str, *, every: float = 0.25) -> Iterator[list
     after, status = 0, None
     while True:
         rows = database.query("events", run_id=run_id, after=after)
-        if not rows and not after:
-            database.find(key)  # which was there a moment ago
+        if not rows:
+            database.find(key)  # it may have been pruned since the last look
         events = [to_event(row, shared, fetch) for row in rows]
         for event in events:
             after, status = event.seq, status_after(event) or status

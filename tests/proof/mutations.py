@@ -81,15 +81,33 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a run is pruned below a parent that lives": Mutation(
         "migrations/0008_retention.sql",
-        "AND NOT EXISTS (SELECT FROM agentrun.runs above WHERE above.run_id = r.parent)",
-        "",
+        "AND r.parent IS NULL AND",
+        "AND",
         "store/test_prune.py::test_a_tree_goes_as_a_whole_and_never_below_a_parent_that_lives",
     ),
     "a pruned run can be claimed": Mutation(
         "agentrun/store/queries.sql",
-        "WHERE r.run_id = b.run_id FOR KEY SHARE))",
-        "WHERE r.run_id = b.run_id))",
+        "WHERE r.run_id = b.run_id FOR KEY SHARE)",
+        "WHERE r.run_id = b.run_id)",
         "store/test_prune.py::test_a_run_that_is_claimed_while_it_is_pruned_is_gone",
+    ),
+    "a zombie finds room where its run was pruned": Mutation(
+        "agentrun/store/queries.sql",
+        "WHERE r.run_id = %(run)s::uuid FOR KEY SHARE)",
+        "WHERE r.run_id = %(run)s::uuid)",
+        "store/test_prune.py::test_a_zombie_that_writes_while_its_run_is_pruned_is_refused",
+    ),
+    "a child is begun below a pruned run": Mutation(
+        "migrations/0008_retention.sql",
+        "locked < (SELECT count(*) FROM agentrun.tree(tree.run_id))",
+        "locked < cardinality(tree.ids)",
+        "store/test_prune.py::test_a_child_that_is_begun_before_its_tree_is_looked_at_again",
+    ),
+    "a pruned key is executed again": Mutation(
+        "migrations/0008_retention.sql",
+        "t.key = NEW.key",
+        "t.key = NEW.agent",
+        "store/test_prune.py::test_a_key_that_is_used_while_its_run_is_pruned_is_not_executed",
     ),
     "a lost answer is taken for a refusal": Mutation(
         "agentrun/store/journal.py",

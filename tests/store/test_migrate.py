@@ -53,7 +53,7 @@ CHECKSUMS = {
     "0005_budgets.sql": "96434333c2b5f30d",
     "0006_decisions.sql": "4166a351b5dd1f5e",
     "0007_answers.sql": "8c1290dfe096d2fe",
-    "0008_retention.sql": "3c03996c609b6bbb",
+    "0008_retention.sql": "d67db69f299a17bb",
 }
 
 
