@@ -25,13 +25,7 @@ import psycopg
 from agentrun.core import points
 from agentrun.core.budget import Budget
 from agentrun.core.codec import Codec, decode, encode, plain
-from agentrun.core.errors import (
-    ConfigError,
-    LeaseLost,
-    RunNotFound,
-    StoreError,
-    StoreUnavailable,
-)
+from agentrun.core.errors import ConfigError, LeaseLost, StoreError, StoreUnavailable
 from agentrun.core.events import Event, Json
 from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
@@ -42,7 +36,7 @@ from agentrun.store.connection import connect as open_connection
 from agentrun.store.journal import Batch, Sender, Tail, Writer
 from agentrun.store.keys import checked, run_id_of
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
-from agentrun.store.retention import refuse_pruned
+from agentrun.store.retention import not_found, refuse_pruned
 from agentrun.store.rows import Row, payload_columns, to_event
 from agentrun.store.sql import QUERIES
 
@@ -185,10 +179,7 @@ class Database:
         """The row of a run. Raises RunNotFound, naming what is near, or that it was pruned."""
         if rows := self.query("run", key=checked(key)):
             return rows[0]
-        refuse_pruned(self.query, key=key)
-        near = [row["key"] for row in self.query("keys", prefix=checked(key)[:3], limit=3)]
-        hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
-        raise RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
+        raise not_found(self.query, key)
 
     def create(
         self,
@@ -304,7 +295,8 @@ class Database:
         caller has read the journal, and the texts that it has so far.
         """
         run_id: UUID = run["run_id"]
-        last = next(iter(self.query("tail", run_id=run_id)), {"epoch": None, "seq": None})
+        gone: dict[str, Any] = {"epoch": None, "seq": 0}  # it was pruned
+        last = next(iter(self.query("tail", run_id=run_id)), gone)
         seq, shared = seen or (last["seq"], Shared())
         if (last["epoch"], last["seq"]) != (run["epoch"], seq):
             return False
@@ -376,8 +368,7 @@ class Database:
                 payload=encoded.text,
             )
         except psycopg.errors.NoDataFound:
-            self.find(key)
-            raise
+            raise not_found(self.query, key) from None
         return mail_id
 
     def mail(self, run_id: UUID) -> list[dict[str, Any]]:

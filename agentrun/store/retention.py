@@ -13,13 +13,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from agentrun.core.errors import ConfigError, RunPruned
+from agentrun.core.errors import ConfigError, RunNotFound, RunPruned
 from agentrun.core.state import ENDED
 
 if TYPE_CHECKING:
     from agentrun.store.database import Database
 
-__all__ = ["Pruned", "prune", "refuse_pruned"]
+__all__ = ["Pruned", "not_found", "prune", "refuse_pruned"]
+
+_Query = Callable[..., list[dict[str, Any]]]
 
 _OLDEST = timedelta(days=365_000)
 _REST = 9.0  # times as long as a batch took, so that nobody who works beside it notices
@@ -93,13 +95,13 @@ def _prune_runs(
 
 def _forget_keys(database: Database, before: datetime, asked: dict[str, Any]) -> int:
     limit = None if asked["dry_run"] else _KEYS
-    keys = 0
+    total = 0
     while True:
         began = time.monotonic()
-        (found,) = database.query("forget_keys", before=before, limit=limit, **asked)
-        keys += found["keys"]
-        if limit is None or found["keys"] < limit:
-            return keys
+        keys: int = database.query("forget_keys", before=before, limit=limit, **asked)[0]["keys"]
+        total += keys
+        if limit is None or keys < limit:
+            return total
         _rest(began)
 
 
@@ -107,12 +109,15 @@ def _rest(began: float) -> None:
     time.sleep(min(_REST * (time.monotonic() - began), _LONGEST))
 
 
-def refuse_pruned(
-    query: Callable[..., list[dict[str, Any]]],
-    *,
-    key: str | None = None,
-    run_id: UUID | None = None,
-) -> None:
+def not_found(query: _Query, key: str) -> RunNotFound:
+    """What to raise where no run has the key, naming what is near. Raises RunPruned if one had."""
+    refuse_pruned(query, key=key)
+    near = [row["key"] for row in query("keys", prefix=key[:3], limit=3)]
+    hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
+    return RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
+
+
+def refuse_pruned(query: _Query, *, key: str | None = None, run_id: UUID | None = None) -> None:
     """Raise RunPruned if the run with this key or id was pruned."""
     for stone in query("tombstone", key=key, run_id=run_id):
         raise RunPruned(
