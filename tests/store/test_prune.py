@@ -49,6 +49,11 @@ def db(dsn: str) -> Iterator[Database]:
         yield database
 
 
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_REST", 0.0)
+
+
 @pytest.fixture
 def conn(db: Database) -> Iterator[Connection]:
     with psycopg.connect(db.dsn, autocommit=True, row_factory=dict_row) as connection:
@@ -666,10 +671,7 @@ def test_workers_lose_nothing_while_all_that_has_ended_is_pruned(
     assert keys(conn) == []
 
 
-def test_the_room_of_what_was_pruned_is_used_again(
-    db: Database, conn: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "_REST", 0.0)
+def test_the_room_of_what_was_pruned_is_used_again(db: Database, conn: Connection) -> None:
     sizes = []
     for turn in range(8):
         many(conn, 1000, f"turn-{turn}")
