@@ -180,7 +180,7 @@ FIGURES = (
         unit="x", of_peer=_in_round_trips,
     ),
     Figure(
-        "15", "pruned", "figure 2 while another process prunes all runs that end",
+        "15", "pruned", "figure 2 while another process prunes what has ended",
         _pruned,
         {"x alone, at most 1.1": at_most("agentrun", 1.1, "alone")},
     ),

@@ -90,16 +90,39 @@ def concurrent(dsn: str) -> float:
 
 
 def pruned(dsn: str) -> tuple[float, float]:
-    """Seconds for a step of concurrent runs while all that end are pruned elsewhere, and alone."""
+    """Seconds for a step of concurrent runs while a backlog of ended ones is pruned, and alone."""
+    _leave_ended(dsn, sizes.BACKLOG)
     spent = [0.0, 0.0]
     with _started("prune", dsn) as (child,):
-        for _ in range(sizes.PRUNED):
+        for _ in range(sizes.TURNS_BESIDE):
             for at, told in enumerate((signal.SIGCONT, signal.SIGSTOP)):
                 child.send_signal(told)
                 spent[at] += sum(concurrent(dsn) for _ in range(sizes.TIMES))
         child.kill()
-    beside, alone = (seconds / sizes.PRUNED / sizes.TIMES for seconds in spent)
+    beside, alone = (seconds / sizes.TURNS_BESIDE / sizes.TIMES for seconds in spent)
     return beside, alone
+
+
+def _leave_ended(dsn: str, runs: int) -> None:
+    """Multiply a run of ten steps that has ended."""
+    agents.sequential.with_options(key="ended").run(10)
+    with psycopg.connect(dsn) as conn:
+        conn.execute(
+            "CREATE TEMP TABLE copies AS"
+            " SELECT n, gen_random_uuid() AS id FROM generate_series(1, %s) n",
+            [runs],
+        )
+        conn.execute(
+            "INSERT INTO agentrun.runs SELECT x.* FROM agentrun.runs r CROSS JOIN copies c"
+            " CROSS JOIN LATERAL jsonb_populate_record("
+            "   r, jsonb_build_object('run_id', c.id, 'key', r.key || c.n)) x WHERE r.key = 'ended'"
+        )
+        conn.execute(
+            "INSERT INTO agentrun.journal SELECT x.* FROM agentrun.runs r"
+            " JOIN agentrun.journal j USING (run_id) CROSS JOIN copies c"
+            " CROSS JOIN LATERAL jsonb_populate_record("
+            "   j, jsonb_build_object('run_id', c.id)) x WHERE r.key = 'ended'"
+        )
 
 
 def threads(dsn: str) -> float:

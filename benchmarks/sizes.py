@@ -2,7 +2,8 @@
 
 STEPS = 300  # sequential steps in one run
 RUNS, RUN_STEPS = 50, 40  # concurrent runs, and steps in each
-PRUNED, TIMES = 3, 4  # turns of alone and beside a prune, and how often all runs are done in each
+BACKLOG = 10_000  # ended runs that a prune finds, beside which those are done
+TURNS_BESIDE, TIMES = 3, 4  # turns of beside it and alone, and how often all are done in each
 PARALLEL, SLEEP = 20, 0.05  # tools at once in one run, and seconds that each takes
 STARTS = 20  # submissions to an idle worker, one after the other
 SUBMITTED = 300  # one-step runs through workers
