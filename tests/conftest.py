@@ -8,6 +8,11 @@ client is gone, be it by SIGKILL, and then stops every server below the folder a
 The server starts when the first test asks for it. Fixtures: ``dsn`` a migrated database,
 ``empty_dsn`` one without the schema, ``new_home`` a folder for an embedded server of one's own,
 ``disk_home`` one that is not in memory, ``impatient`` short deadlines.
+
+    pytest --pgbouncer     every dsn leads through PgBouncer in transaction mode; tests marked
+                           `direct` are skipped, and listed with their reasons
+    pytest --serializable  every transaction is SERIALIZABLE, and fails now and then; tests marked
+                           `read_committed` are skipped, and listed with their reasons
 """
 
 from __future__ import annotations
@@ -25,9 +30,11 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import LiteralString, cast
 
 import httpx
 import httpx2
+import pooler
 import psycopg
 import pytest
 from invariants import assert_invariants
@@ -38,6 +45,10 @@ from agentrun.store.migrate import migrate
 
 SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we start
 TEMPLATE = "migrated"
+SERIALIZABLE = "-c default_transaction_isolation=serializable"
+FAULTS = cast(LiteralString, Path(__file__).with_name("serializable.sql").read_text("utf-8"))
+SEED = int(os.environ.get("AGENTRUN_SEED", "0"))
+SIDES = 20  # of the dice: one statement, and one row at COMMIT, in so many fails
 
 JANITOR = """
 import fcntl, shutil, subprocess, sys
@@ -63,7 +74,10 @@ _numbers = count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How much of the proof runs: see `proof/conftest.py`."""
+    """What the database is like; and how much of the proof runs: see `proof/conftest.py`."""
+    group = parser.getgroup("database")
+    group.addoption("--pgbouncer", action="store_true", help="reach it through PgBouncer")
+    group.addoption("--serializable", action="store_true", help="SERIALIZABLE, with failures")
     group = parser.getgroup("proof")
     group.addoption("--whole", action="store_true", help="all cases, not a bounded share")
     group.addoption("--shard", default="1/1", metavar="I/N", help="only the I-th of N parts")
@@ -82,6 +96,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[SESSION] = str(folder)
     os.environ["AGENTRUN_HOME"] = str(folder / "home")
     config.add_cleanup(_enter(folder, first=folder != inherited))
+    if config.getoption("--pgbouncer") and pooler.program() is None:
+        raise pytest.UsageError(pooler.INSTALL)
+    if config.getoption("--serializable"):
+        os.environ["PGOPTIONS"] = SERIALIZABLE  # for every connection of every process
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for option, name in ("--pgbouncer", "direct"), ("--serializable", "read_committed"):
+        for item in items if config.getoption(option) else []:
+            for mark in item.iter_markers(name):
+                item.add_marker(pytest.mark.skip(f"{name}: {item.name}: {mark.args[0]}"))
 
 
 def _enter(folder: Path, *, first: bool) -> Callable[[], None]:
@@ -124,7 +149,7 @@ def _start_janitor(folder: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture(scope="session")
-def server() -> embedded.Files:
+def server(request: pytest.FixtureRequest) -> embedded.Files:
     """The session's own server, running."""
     embedded.start()
     files = embedded.where()
@@ -137,23 +162,38 @@ def server() -> embedded.Files:
             admin.execute("DROP DATABASE IF EXISTS unfinished")
             admin.execute("CREATE DATABASE unfinished")
             migrate(files.dsn("unfinished"))
+            if request.config.getoption("--serializable"):
+                with psycopg.connect(files.dsn("unfinished")) as conn:
+                    psycopg.ClientCursor(conn).execute(FAULTS, {"seed": SEED, "sides": SIDES})
             admin.execute(f"ALTER DATABASE unfinished RENAME TO {TEMPLATE}")
     return files
 
 
-def _database(server: embedded.Files, template: str) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def reach(request: pytest.FixtureRequest, server: embedded.Files) -> Iterator[Callable[[str], str]]:
+    """The dsn by which a test reaches a database of the session's server."""
+    if not request.config.getoption("--pgbouncer"):
+        yield server.dsn
+        return
+    with pooler.pooler(server) as folder:
+        yield lambda name: pooler.through(server.dsn(name), folder)
+
+
+def _database(server: embedded.Files, reach: Callable[[str], str], template: str) -> Iterator[str]:
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server.dsn(name)
+    yield reach(name)
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
-def databases(server: embedded.Files) -> Callable[[], AbstractContextManager[str]]:
+def databases(
+    server: embedded.Files, reach: Callable[[str], str]
+) -> Callable[[], AbstractContextManager[str]]:
     """Makes fresh databases with the schema agentrun, for a test of many cases."""
-    return contextmanager(partial(_database, server, TEMPLATE))
+    return contextmanager(partial(_database, server, reach, TEMPLATE))
 
 
 @pytest.fixture
@@ -168,9 +208,9 @@ def dsn(
 
 
 @pytest.fixture
-def empty_dsn(server: embedded.Files) -> Iterator[str]:
+def empty_dsn(server: embedded.Files, reach: Callable[[str], str]) -> Iterator[str]:
     """A fresh database with nothing in it."""
-    yield from _database(server, "template0")
+    yield from _database(server, reach, "template0")
 
 
 @pytest.fixture

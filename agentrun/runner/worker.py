@@ -270,6 +270,8 @@ class Worker:
         while not self._stop.is_set():
             try:
                 with connect(self._db.dsn) as conn:
+                    if conn.pooled:  # nothing would come; a session of the pool would listen on
+                        return
                     conn.execute("LISTEN agentrun")
                     while not self._stop.is_set():
                         for _ in conn.notifies(timeout=0.5, stop_after=1):

@@ -109,7 +109,7 @@ class Health:
     version: str
     synchronous_commit: str
     standby: bool
-    pooled: bool  # the session that answers is not the one we were told of at the start
+    pooled: bool  # it is reached through a pooler
     schema: str  # current, older, newer, missing; else what is wrong with it
     clock_ahead: float  # seconds by which the database's clock is ahead of ours
     census: dict[str, int] | None
@@ -131,13 +131,12 @@ def examine(dsn: str) -> Health:
         if schema == "current":
             census = conn.execute(QUERIES["census"]).fetchone()
             stuck = conn.execute(QUERIES["stuck"], {"key": None, "limit": _STUCK}).fetchall()
-        pooled = server["backend"] != conn.info.backend_pid
     ours = datetime.fromtimestamp(sent + took / 2, UTC)
     return Health(
         version=server["version"],
         synchronous_commit=server["synchronous_commit"],
         standby=server["standby"],
-        pooled=pooled,
+        pooled=conn.pooled,
         schema=schema,
         clock_ahead=(server["now"] - ours).total_seconds(),
         census=census,

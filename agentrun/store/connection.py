@@ -3,6 +3,9 @@
 A dead socket gives no error: without a client-side deadline a call may wait for ever, and no
 server setting helps (`statement_timeout` needs a server that is reached). psycopg waits in one
 place, `Connection.wait`, so the deadline is put there.
+
+A pooler may serve each transaction by another session of the server. So nothing is prepared through
+one: names that this session has not, or, worse, has for another statement, are no names.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from psycopg import errors
 from psycopg.rows import dict_row
 
 from agentrun.core.errors import ConfigError, StoreUnavailable
+from agentrun.store.sql import QUERIES
 
 RV = TypeVar("RV")
 
@@ -43,6 +47,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
     """A psycopg connection on which no call waits longer than ``deadline`` seconds."""
 
     deadline: float = CALL_DEADLINE
+    pooled: bool = False  # the session that answers is not the one we were told of at the start
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         if timeout is not None:  # of a caller who goes on after it, such as `notifies`
@@ -73,13 +78,23 @@ def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
         application_name="agentrun",
     )
     conn.deadline = deadline
+    try:
+        backend = conn.execute(QUERIES["backend"], prepare=False).fetchone()
+    except BaseException:
+        conn.close()
+        raise
+    assert backend is not None
+    conn.pooled = backend["pid"] != conn.info.backend_pid
+    if conn.pooled:
+        conn.prepare_threshold = None
     return conn
 
 
 def is_lost(conn: psycopg.BaseConnection[Any], error: BaseException) -> bool:
     """Whether ``error`` means the end of ``conn``, and so of the transaction on it."""
-    ended = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("57P")
-    return ended or conn.broken
+    state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
+    # By the server's word, or, of class 08, by a pooler's.
+    return state.startswith(("57P", "08")) or conn.broken
 
 
 def is_short(error: BaseException) -> bool:
@@ -173,8 +188,10 @@ class AsyncToolConnection(_Lent, psycopg.AsyncConnection[Any]):
         await super().rollback()
 
 
-# A tool's SQL has no deadline, so that a dead peer is noticed by the network: within 30 seconds.
-_KEEPALIVE: dict[str, Any] = {
+# A tool's SQL has no deadline, so that a dead peer is noticed by the network: within 30 seconds. And
+# nothing on a connection for one body is worth a question whether it may be prepared.
+_FOR_TOOLS: dict[str, Any] = {
+    "prepare_threshold": None,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 4,
@@ -183,9 +200,9 @@ _KEEPALIVE: dict[str, Any] = {
 
 def open_transaction(dsn: str) -> ToolConnection:
     """Open a connection on which the first statement begins a transaction."""
-    return ToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_KEEPALIVE)
+    return ToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_FOR_TOOLS)
 
 
 async def open_transaction_async(dsn: str) -> AsyncToolConnection:
     """The async twin of `open_transaction`."""
-    return await AsyncToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_KEEPALIVE)
+    return await AsyncToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_FOR_TOOLS)

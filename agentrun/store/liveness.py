@@ -274,8 +274,7 @@ class Heart:
             "pid": os.getpid(),
             "process": process_identity(os.getpid()),
             "lease": self.lease,
-            # Behind a pooler the pid the client was told is not that of a server session.
-            "backend": conn.info.backend_pid,
+            "direct": not conn.pooled,
         }
 
     def _connected(self) -> DeadlineConnection:

@@ -117,7 +117,8 @@ def check(conn: psycopg.Connection[Any]) -> None:
 def _connection(target: psycopg.Connection[Any] | str) -> Iterator[psycopg.Connection[Any]]:
     if isinstance(target, str):
         try:
-            conn = psycopg.connect(target, autocommit=True)
+            # Nothing prepared: it may be a pooler. And no deadline: a migration may wait for locks.
+            conn = psycopg.connect(target, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
             raise StoreUnavailable(f"could not reach the database: {error}") from error
         with conn:

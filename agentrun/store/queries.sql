@@ -219,12 +219,15 @@ SELECT zstd FROM agentrun.payloads WHERE run_id = %(run_id)s AND digest = %(dige
 SELECT seq, epoch FROM agentrun.journal WHERE run_id = %(run_id)s ORDER BY seq DESC LIMIT 1
 
 -- name: register
--- A worker announces itself. `direct` is false behind a pooler, where the session is not ours.
+-- A worker announces itself. `direct` is false behind a pooler, where the session is not ours, and
+-- may be older than our first contact with the server.
 INSERT INTO agentrun.workers
     (worker, host, pid, process, lease, session_pid, session_start, server_start)
 SELECT %(worker)s, %(host)s, %(pid)s, %(process)s, make_interval(secs => %(lease)s),
-       CASE WHEN %(backend)s = pg_backend_pid() THEN pg_backend_pid() END,
-       (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+       CASE WHEN %(direct)s THEN pg_backend_pid() END,
+       CASE WHEN %(direct)s
+           THEN (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
+           ELSE clock_timestamp() END,
        pg_postmaster_start_time()
 ON CONFLICT (worker) DO UPDATE
 SET session_pid = excluded.session_pid, session_start = excluded.session_start,
@@ -300,6 +303,10 @@ SELECT agentrun.send(%(key)s, %(kind)s, %(step)s, %(payload)s::text::json, %(by)
 SELECT id, kind, step, by, reason, codec, payload::text AS payload, sent_at
 FROM agentrun.mail WHERE run_id = %(run_id)s ORDER BY sent_at, id
 
+-- name: backend
+-- The session that answers; a pooler's clients are told another one when they connect.
+SELECT pg_backend_pid() AS pid
+
 -- name: settings
 SELECT current_setting('synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby
@@ -336,7 +343,6 @@ SELECT set_config('search_path', 'agentrun', true),
 SELECT current_setting('server_version') AS version,
        current_setting('synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby,
-       pg_backend_pid() AS backend,
        clock_timestamp() AS now
 
 -- name: census
