@@ -42,6 +42,7 @@ from invariants import assert_invariants
 from agentrun.runner import agent as agents
 from agentrun.store import connection, embedded
 from agentrun.store.migrate import migrate
+from agentrun.store.sql import QUERIES, numbered
 
 SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we start
 TEMPLATE = "migrated"
@@ -163,8 +164,10 @@ def server(request: pytest.FixtureRequest) -> embedded.Files:
             admin.execute("CREATE DATABASE unfinished")
             migrate(files.dsn("unfinished"))
             if request.config.getoption("--serializable"):
+                statements = [numbered(query)[0] for query in QUERIES.values()]
+                rules = {"seed": SEED, "sides": SIDES, "statements": statements}
                 with psycopg.connect(files.dsn("unfinished")) as conn:
-                    psycopg.ClientCursor(conn).execute(FAULTS, {"seed": SEED, "sides": SIDES})
+                    psycopg.ClientCursor(conn).execute(FAULTS, rules)
             admin.execute(f"ALTER DATABASE unfinished RENAME TO {TEMPLATE}")
     return files
 

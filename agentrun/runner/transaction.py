@@ -5,7 +5,8 @@ earlier durable and holds later events of the run back; the checkpoint is the co
 statement, and one COMMIT decides about both. A serialization failure, a connection lost in the body
 or a full disk reruns the body whole. If the answer to COMMIT is lost, `attempt_failed` is appended
 at the same seq: success proves that the commit did not happen, refusal that it did (or that the run
-was lost).
+was lost). A checkpoint that is refused is settled the same way: above READ COMMITTED the run may be
+ours all the same, as the body's snapshot does not show what the run has recorded since.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from psycopg import errors
 
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost, StoreError, ToolFailed
@@ -173,7 +175,7 @@ def _sent(run: RunContext, conn: Any, batch: Batch) -> Flow[None]:
     accepted = yield _apart(partial(append, conn, batch), partial(append_async, conn, batch))
     points.reach("checkpoint", "after")
     if run.run_id not in accepted:
-        raise (yield from _refused(run, batch))
+        raise errors.SerializationFailure("the run's last event is newer than the body's snapshot")
     points.reach("commit", "before")
     yield _apart(conn.commit)
     points.reach("commit", "after")
@@ -187,7 +189,8 @@ def _lost(
     error: BaseException,
     body: Body,
 ) -> Flow[float]:
-    """The answer to COMMIT was lost, or it was refused: settled by filling the seq.
+    """The answer to COMMIT was lost, or it, or the checkpoint, was refused: settled by filling the
+    seq.
 
     If the filler is in, the commit did not happen and never will; if not, it did.
     """

@@ -78,6 +78,8 @@ def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
         application_name="agentrun",
     )
     conn.deadline = deadline
+    # Its transactions look at what a lock has let them wait for, whatever the database's default.
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         backend = conn.execute(QUERIES["backend"], prepare=False).fetchone()
     except BaseException:

@@ -149,6 +149,8 @@ def _missing(conn: psycopg.Connection[Any]) -> list[Migration]:
 def _apply_next(conn: psycopg.Connection[Any]) -> Migration | None:
     """Apply the first missing migration, all or nothing; None if none is missing."""
     with conn.transaction():
+        # Else the table would be seen as it was when the wait for the lock began.
+        conn.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         migration = next(iter(_missing(conn)), None)
         if migration is None:

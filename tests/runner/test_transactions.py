@@ -97,6 +97,34 @@ def test_a_commit_that_is_refused_for_good_is_the_steps_error(
     assert outcomes == [("step_finished", "error")]
 
 
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_body_that_cannot_see_the_runs_last_event_is_rerun(
+    db: Any, counted: Any, events: Any, isolation: str
+) -> None:
+    """Its snapshot is older than the step within it, which the checkpoint is to follow."""
+
+    @agentrun.tool(effect="idempotent")
+    def within() -> int:
+        return 7
+
+    @agentrun.tool(effect="transaction")
+    def insert() -> int:
+        connection = agentrun.current_step().connection
+        connection.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+        connection.execute("SELECT FROM counted")
+        connection.execute("INSERT INTO counted VALUES (%s)", (within(),))
+        return 7
+
+    @agentrun.agent
+    def run() -> int:
+        return insert()
+
+    assert run.with_options(key="k").run() == 7
+    assert counted() == [7]
+    failed = [event.status for event in events("k") if event.event == "attempt_failed"]
+    assert failed == ["rolled_back"]
+
+
 @pytest.mark.parametrize("moment", ["before its seq", "at its checkpoint"])
 def test_a_transaction_cancelled_while_it_commits_leaves_the_run_able_to_go_on(
     db: Any, dsn: str, counted: Any, events: Any, moment: str

@@ -1,0 +1,201 @@
+"""What a journal needs that is spread over tables or machines by a hash of the run.
+
+The catalog and the statements are asked for it; and runs are executed on hash partitions, where
+Postgres itself refuses a unique key without the run, and as a role that may not change the journal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pytest
+from crashing import die_recorded, killed
+from psycopg.conninfo import conninfo_to_dict
+
+import agentrun
+from agentrun.store import migrate as migrations
+from agentrun.store.embedded import Files
+from agentrun.store.sql import QUERIES
+
+PAGE = Path(__file__).parents[2] / "ARCHITECTURE.md"
+OF_RUNS = {"journal", "payloads", "mail", "late_results", "budgets", "reservations"}
+SPREAD = {"journal", "payloads"}  # the bulk
+PARTITIONS = 8
+
+
+def asked(dsn: str, query: LiteralString) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn) as conn:
+        return conn.execute(query).fetchall()
+
+
+def test_every_unique_key_contains_the_run(dsn: str) -> None:
+    """In `runs` the run is the key; its other key, by which callers name it, is why it stays."""
+    found = asked(
+        dsn,
+        """
+        SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum)
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+        WHERE i.indisunique AND c.relnamespace = 'agentrun'::regnamespace
+        GROUP BY i.indexrelid, c.relname
+        """,
+    )
+    keys = [(table, columns) for table, columns in found if table in OF_RUNS]
+    assert {table for table, _ in keys} == OF_RUNS
+    assert [key for key in keys if "run_id" not in key[1]] == []
+    tables = {name for (name,) in asked(dsn, "SELECT tablename FROM pg_tables WHERE schemaname"
+                                             " = 'agentrun'")}  # fmt: skip
+    assert tables - OF_RUNS == {"runs", "workers", "migrations"}, "is the new one of a run?"
+
+
+def test_nothing_binds_the_rows_of_different_runs(dsn: str) -> None:
+    """No foreign keys, row triggers, rules, sequences: each would have to reach all parts."""
+    bound = """
+        SELECT conname FROM pg_constraint
+        WHERE contype IN ('f', 'x') AND connamespace = 'agentrun'::regnamespace
+        UNION ALL
+        SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+        WHERE c.relnamespace = 'agentrun'::regnamespace AND t.tgtype & 1 = 1 AND NOT t.tgisinternal
+          AND t.tgname <> 'fault_at_commit'  -- of --serializable
+        UNION ALL
+        SELECT r.rulename FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+        WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind <> 'v'
+        UNION ALL
+        SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'agentrun'::regnamespace
+    """
+    assert asked(dsn, bound) == []
+
+
+_READ = re.compile(r"(?:FROM|JOIN) agentrun\.(?:journal|payloads)\b(?: (?!WHERE|JOIN|USING)(\w+))?")
+
+
+@pytest.mark.parametrize("name", sorted(QUERIES))
+def test_a_statement_reads_the_journal_only_of_runs_that_it_names(name: str) -> None:
+    """By equality with a parameter, or with the run of another table's row."""
+    text = re.sub(r"--.*", "", QUERIES[name])
+    for found in _READ.finditer(text):
+        rest, alias = text[found.end() :], found[1] or ""
+        column = rf"\b{alias}\.run_id" if alias else r"(?<!\.)\brun_id"
+        joined = "USING (run_id" in rest.partition("WHERE")[0]
+        assert joined or re.search(rf"{column} = |= {column}\b", rest), f"{name}: {found[0]}"
+
+
+# -- a whole life ----------------------------------------------------------------------------------
+
+
+@agentrun.tool(effect="idempotent")
+def large(text: str) -> str:
+    return text * 100_000
+
+
+@agentrun.tool(effect="transaction")
+def tally(n: int) -> int:
+    agentrun.current_step().connection.execute("SELECT 1")
+    return n
+
+
+@agentrun.agent(budget=agentrun.Budget(turns=1))
+def below(n: int) -> int:
+    return len(large(str(n)))
+
+
+armed = [False]
+
+
+@agentrun.tool(effect="idempotent")
+def crash() -> None:
+    if armed[0]:
+        die_recorded()
+
+
+@agentrun.agent
+def life(n: int) -> int:
+    size = len(large("é"))
+    tally(n)
+    crash()
+    below(n)
+    paid: int = agentrun.receive("paid", timeout=60)
+    return size + paid
+
+
+def live(dsn: str, runs: int = 3) -> None:
+    """Runs that crash, are taken over, wait for mail, have children and large values."""
+
+    def begin(n: int, key: str) -> None:
+        agentrun.connect(dsn)
+        life.with_options(key=key).run(n)
+
+    armed[0] = True
+    keys = [f"life-{n}" for n in range(runs)]
+    for n, key in enumerate(keys):
+        killed(partial(begin, n, key))
+    armed[0] = False
+    with agentrun.connect(dsn), agentrun.Worker([life, below]):
+        for n, key in enumerate(keys):
+            agentrun.send(key, "paid", n)
+        results = [agentrun.get(key).result(timeout=60) for key in keys]
+        assert results == [100_000 + n for n in range(runs)]
+        for key in keys:
+            assert agentrun.transcript(key).status == "done"
+
+
+@pytest.fixture
+def partitioned(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database whose journal and payloads are hash partitions."""
+    monkeypatch.setattr(migrations, "known", lambda: [_spread(m) for m in KNOWN])
+    migrations.migrate(empty_dsn)
+    yield empty_dsn
+
+
+KNOWN = migrations.known()
+
+
+def _spread(migration: migrations.Migration) -> migrations.Migration:
+    return replace(migration, sql=re.sub(
+        r"CREATE TABLE agentrun\.(journal|payloads) \(.*?\n\)(?=;)",
+        lambda made: f"{made[0]} PARTITION BY HASH (run_id);\n" + ";\n".join(
+            f"CREATE TABLE agentrun.{made[1]}_{n} PARTITION OF agentrun.{made[1]}"
+            f" FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {n})"
+            for n in range(PARTITIONS)
+        ),
+        migration.sql,
+        flags=re.DOTALL,
+    ))  # fmt: skip
+
+
+def test_runs_live_on_hash_partitions(partitioned: str) -> None:
+    live(partitioned)
+    spread = asked(partitioned, "SELECT DISTINCT tableoid::regclass::text FROM agentrun.journal")
+    assert len(spread) > 1, "more than one partition has rows"
+
+
+def test_runs_live_where_the_journal_is_append_only_by_grants(dsn: str, server: Files) -> None:
+    """As the page says: the role of workers may not change it, and no trigger has to."""
+    name = conninfo_to_dict(dsn)["dbname"]
+    grants = re.search(r"```sql\n(CREATE ROLE.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert grants
+    role = f"worker_of_{name}"
+    given = cast(LiteralString, grants[1].replace("agentrun_worker", role))
+    with psycopg.connect(server.dsn(str(name)), autocommit=True) as admin:
+        admin.execute(given)
+        admin.execute("DROP TRIGGER journal_append_only ON agentrun.journal")
+        admin.execute(cast(LiteralString, f"ALTER DATABASE {name} SET role = {role}"))
+        try:
+            live(dsn)
+            for change in "DELETE FROM", "TRUNCATE", "UPDATE":
+                end = " SET run_id = NULL" if change == "UPDATE" else ""
+                for table in SPREAD:
+                    statement = cast(LiteralString, f"{change} agentrun.{table}{end}")
+                    with psycopg.connect(dsn) as conn:
+                        assert conn.execute("SELECT current_user").fetchone() == (role,)
+                        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                            conn.execute(statement)
+        finally:
+            admin.execute(cast(LiteralString, f"ALTER DATABASE {name} RESET role"))
+            admin.execute(cast(LiteralString, f"DROP OWNED BY {role}; DROP ROLE {role}"))
