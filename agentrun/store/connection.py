@@ -111,7 +111,13 @@ def explain_refusal(error: psycopg.OperationalError, dsn: str) -> Exception:
     """The error to raise when the very first connection fails; never shows the password."""
     target = describe(dsn)
     text = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
-    refused = ("password authentication failed", "no password supplied", "does not exist")
+    refused = (
+        "authentication failed",
+        "no password supplied",
+        "does not exist",
+        "no such user",
+        "no such database",
+    )
     if any(part in text for part in refused):
         return ConfigError(
             f"Postgres at {target} refused the login: {text}. "
