@@ -30,8 +30,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import LiteralString, cast
 
+import faults
 import httpx
 import httpx2
 import pooler
@@ -42,14 +42,9 @@ from invariants import assert_invariants
 from agentrun.runner import agent as agents
 from agentrun.store import connection, embedded
 from agentrun.store.migrate import migrate
-from agentrun.store.sql import QUERIES, numbered
 
 SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we start
 TEMPLATE = "migrated"
-SERIALIZABLE = "-c default_transaction_isolation=serializable"
-FAULTS = cast(LiteralString, Path(__file__).with_name("serializable.sql").read_text("utf-8"))
-SEED = int(os.environ.get("AGENTRUN_SEED", "0"))
-SIDES = 20  # of the dice: one statement, and one row at COMMIT, in so many fails
 
 JANITOR = """
 import fcntl, shutil, subprocess, sys
@@ -100,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--pgbouncer") and pooler.program() is None:
         raise pytest.UsageError(pooler.INSTALL)
     if config.getoption("--serializable"):
-        os.environ["PGOPTIONS"] = SERIALIZABLE  # for every connection of every process
+        os.environ["PGOPTIONS"] = faults.OPTIONS
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -149,6 +144,15 @@ def _start_janitor(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tally = Path(os.environ[SESSION], "thrown")
+    if tally.exists():
+        thrown = [[int(n) for n in line.split()] for line in tally.read_text().splitlines()]
+        throws, failures = map(sum, zip(*thrown, strict=True))
+        terminalreporter.section(f"serializable, AGENTRUN_SEED={faults.SEED}")
+        terminalreporter.write_line(f"{failures} of {throws} writes and commits were made to fail")
+
+
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> embedded.Files:
     """The session's own server, running."""
@@ -164,10 +168,7 @@ def server(request: pytest.FixtureRequest) -> embedded.Files:
             admin.execute("CREATE DATABASE unfinished")
             migrate(files.dsn("unfinished"))
             if request.config.getoption("--serializable"):
-                statements = [numbered(query)[0] for query in QUERIES.values()]
-                rules = {"seed": SEED, "sides": SIDES, "statements": statements}
-                with psycopg.connect(files.dsn("unfinished")) as conn:
-                    psycopg.ClientCursor(conn).execute(FAULTS, rules)
+                faults.install(files.dsn("unfinished"))
             admin.execute(f"ALTER DATABASE unfinished RENAME TO {TEMPLATE}")
     return files
 
@@ -193,10 +194,22 @@ def _database(server: embedded.Files, reach: Callable[[str], str], template: str
 
 @pytest.fixture(scope="session")
 def databases(
-    server: embedded.Files, reach: Callable[[str], str]
+    request: pytest.FixtureRequest, server: embedded.Files, reach: Callable[[str], str]
 ) -> Callable[[], AbstractContextManager[str]]:
     """Makes fresh databases with the schema agentrun, for a test of many cases."""
-    return contextmanager(partial(_database, server, reach, TEMPLATE))
+    fresh = contextmanager(partial(_database, server, reach, TEMPLATE))
+    if not request.config.getoption("--serializable"):
+        return fresh
+
+    @contextmanager
+    def faulty() -> Iterator[str]:
+        with fresh() as dsn:
+            faults.seed(dsn, os.environ["PYTEST_CURRENT_TEST"])
+            yield dsn
+            with Path(os.environ[SESSION], "thrown").open("a") as tally:
+                print(*faults.thrown(dsn), file=tally)
+
+    return faulty
 
 
 @pytest.fixture

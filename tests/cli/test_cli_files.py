@@ -142,7 +142,7 @@ def lines_until(process: subprocess.Popen[str], told: str) -> list[str]:
 
 
 def wait_for_run(dsn: str, key: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as conn:
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as conn:
         query = "SELECT key FROM agentrun.runs WHERE key = %s"
         while conn.execute(query, [key]).fetchone() is None:
             time.sleep(0.02)
@@ -280,6 +280,7 @@ def test_a_live_worker_is_reason_enough_to_wait(dsn: str, cli: Cli, write: Write
         until(lambda: doctor(cli)["stuck"] == [])
 
 
+@pytest.mark.direct("tells a direct connection from a pooled one")
 def test_doctor_tells_a_pooler_from_a_direct_connection(cli: Cli, dsn: str, tmp_path: Path) -> None:
     assert "connection direct" in cli("doctor").stdout
     with pooled(dsn, tmp_path) as through:

@@ -258,6 +258,7 @@ def test_doctor_of_a_sound_database(runs: Cli) -> None:
 
 
 @pytest.mark.tampers
+@pytest.mark.direct("alters a setting of the database, which sessions of a pool had before")
 def test_doctor_names_what_needs_attention(cli: Cli, dsn: str, in_doubt: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(

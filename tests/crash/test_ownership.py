@@ -89,6 +89,7 @@ def test_a_killed_process_is_replaced_at_once_on_its_own_machine(work: Work, dsn
     assert len(work.world.effects) == 3
 
 
+@pytest.mark.direct("a pooler's session outlives the process")
 def test_a_killed_process_elsewhere_is_replaced_when_its_session_is_gone(
     work: Work, dsn: str
 ) -> None:

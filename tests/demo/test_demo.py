@@ -143,6 +143,7 @@ def test_a_model_that_is_done_early_is_killed_less_often(marked: Marked) -> None
     assert json.loads(out)["kills"] == 0
 
 
+@pytest.mark.direct("logs in as a role that the pooler was not told of")
 def test_a_login_that_may_not_create_tables_is_told_the_way_out(
     database: agentrun.Database,
 ) -> None:

@@ -29,8 +29,8 @@ def world(tmp_path: Path) -> World:
 
 def cut(dsn: str, *, after: int) -> None:
     """The journals end at this seq, as on a server that lagged behind; 0: the runs are gone too."""
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("SET session_replication_role = replica")  # past the append-only trigger
+    with psycopg.connect(dsn) as conn:
+        conn.execute("SET LOCAL session_replication_role = replica")  # past the append-only trigger
         conn.execute("DELETE FROM agentrun.journal WHERE seq > %s", [after])
         if after == 0:
             conn.execute("DELETE FROM agentrun.runs")

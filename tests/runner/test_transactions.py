@@ -168,7 +168,7 @@ def test_what_the_database_ends_is_no_try_of_the_tools_own(
         connection.execute("INSERT INTO counted VALUES (%s)", (len(calls),))
         if len(calls) < 3:
             with db.connection() as conn:
-                pid = connection.info.backend_pid
+                (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
                 conn.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
             connection.execute("SELECT 1")
         if len(calls) == 3:

@@ -170,6 +170,7 @@ def test_async_agents_share_a_loop(db: Any) -> None:
     assert asyncio.run(main()) == list(range(10))
 
 
+@pytest.mark.direct("nobody listens through a pooler")
 @pytest.mark.usefixtures("impatient")
 def test_a_worker_whose_listening_connection_fell_silent_stops_all_the_same(dsn: str) -> None:
     with FaultProxy(dsn) as proxy, agentrun.connect(proxy.dsn):
@@ -194,13 +195,12 @@ def test_runs_whose_claim_was_not_answered_are_taken_all_the_same(dsn: str) -> N
 
 def test_a_run_whose_journal_cannot_be_read_is_parked_while_others_go_on(db: Any) -> None:
     handles = [double.with_options(key=f"k{n}").submit(n) for n in range(3)]
-    with db.connection() as conn:
-        conn.execute("SET session_replication_role = replica")  # past the append-only trigger
+    with db.connection() as conn, conn.transaction():
+        conn.execute("SET LOCAL session_replication_role = replica")  # past the append-only trigger
         damaged = '{"$ref": "lost"}'
         conn.execute(
             "UPDATE agentrun.journal SET codec = 16, input = %s WHERE key = 'k0'", [damaged]
         )
-        conn.execute("RESET session_replication_role")
     with agentrun.Worker([double]):
         assert [handle.result(timeout=30) for handle in handles[1:]] == [2, 4]
         until(lambda: handles[0].status() == "held")

@@ -31,13 +31,18 @@ from psycopg.rows import dict_row
 from agentrun.core.events import Event, EventName
 from agentrun.core.sharing import Shared
 from agentrun.store import journal
-from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection
+from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, connect
 from agentrun.store.journal import Batch, Sender, append
 from agentrun.store.rows import payload_columns, to_row
 from agentrun.store.sql import QUERIES, numbered
 
 spawn = multiprocessing.get_context("spawn")
 BOUND = 60.0  # seconds within which a weakened statement must have shown itself
+
+
+def opened(dsn: str) -> psycopg.Connection[Any]:
+    """A look of our own, which may lead through a pooler."""
+    return psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,13 @@ class Zombie:
         self.own: dict[UUID, tuple[int, int]] = {}
         self.told = Told()
         self.sender = Sender(plan.dsn, connection=self.connect)
-        self.reader = psycopg.connect(plan.dsn, autocommit=True)
+        self.reader = opened(plan.dsn)
+        with connect(plan.dsn) as conn:
+            self.threshold = conn.prepare_threshold
 
     def connect(self, dsn: str) -> DeadlineConnection:
         conn = CutConnection.connect(dsn, autocommit=True, row_factory=dict_row)
+        conn.prepare_threshold = self.threshold
         conn.chance, conn.cut, conn.count = self.random, self.plan.cut, self.told.count
         return conn
 
@@ -138,7 +146,7 @@ class Zombie:
             try:
                 row = self.reader.execute(QUERIES["tail"], {"run_id": run}).fetchone()
             except psycopg.OperationalError:  # the nemesis took this one
-                self.reader = psycopg.connect(self.plan.dsn, autocommit=True)
+                self.reader = opened(self.plan.dsn)
                 continue
             assert row is not None
             return row
@@ -170,9 +178,8 @@ class Zombie:
 def storm(plan: Plan, number: int) -> Told:
     """Claim every run in every batch, in any order: who locks in what order?"""
     told, order = Told(), random.Random(plan.seed * 1000 + number)
-    fast = {"options": "-c deadlock_timeout=20ms"}
     end = time.monotonic() + plan.seconds
-    with psycopg.connect(plan.dsn, autocommit=True, **fast) as conn:
+    with opened(plan.dsn) as conn:
         while time.monotonic() < end:
             tails = [
                 (run, *(conn.execute(QUERIES["tail"], {"run_id": run}).fetchone() or ()))
@@ -185,7 +192,9 @@ def storm(plan: Plan, number: int) -> Told:
                 for run, seq, epoch in tails
             ]
             try:
-                told.count["claims"] += len(append(conn, Batch(rows)))
+                with conn.transaction():
+                    conn.execute("SET LOCAL deadlock_timeout = '20ms'")
+                    told.count["claims"] += len(append(conn, Batch(rows)))
             except RETRY_AT_ONCE as error:
                 told.count[error.sqlstate or ""] += 1
     return told
@@ -209,7 +218,7 @@ def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
 def runs(dsn: str, number: int) -> tuple[UUID, ...]:
     """Fresh runs, each with its first event."""
     made = tuple(uuid4() for _ in range(number))
-    with psycopg.connect(dsn, autocommit=True) as conn:
+    with opened(dsn) as conn:
         for run in made:
             given = {
                 "run_id": run, "key": str(run), "agent": "a", "worker": "submit",
@@ -248,7 +257,7 @@ def play(plan: Plan, writers: int, *, kill_every: float = 0.0) -> Told:
 
 def kill_backends(dsn: str, seconds: float, every: float) -> int:
     killed, end = 0, time.monotonic() + seconds
-    with psycopg.connect(dsn, autocommit=True) as conn:
+    with opened(dsn) as conn:
         while time.monotonic() < end:
             time.sleep(every)
             killed += conn.execute(
@@ -261,7 +270,7 @@ def kill_backends(dsn: str, seconds: float, every: float) -> int:
 
 def contradictions(dsn: str, told: Told) -> list[tuple[str, str, str]]:
     """Where the journal differs from what the writers were told, and broken invariants."""
-    with psycopg.connect(dsn, autocommit=True) as conn:
+    with opened(dsn) as conn:
         found: dict[tuple[UUID, UUID], list[int]] = {}
         for run, batch, seqs in conn.execute(
             "SELECT run_id, batch, array_agg(seq ORDER BY seq) FROM agentrun.journal GROUP BY 1, 2"

@@ -248,6 +248,7 @@ def test_a_process_that_cannot_be_looked_at_is_not_gone(
         assert life.cause == "process gone"
 
 
+@pytest.mark.direct("a pooler's session outlives the process")
 def test_a_killed_worker_elsewhere_is_found_by_its_session_before_its_lease_ends(
     dsn: str, conn: DeadlineConnection
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_killed_worker_elsewhere_is_found_by_its_session_before_its_lease_ends
     assert life.settled_in > 0, "a cut network looks the same: its effects may still be under way"
 
 
+@pytest.mark.direct("ends the session of a worker, who has none of his own behind a pooler")
 def test_a_worker_that_registers_again_within_the_grace_lives(
     dsn: str, conn: DeadlineConnection
 ) -> None:

@@ -17,6 +17,7 @@ def careless(dsn: str) -> str:
     return dsn
 
 
+@pytest.mark.direct("alters a setting of the database, which sessions of a pool had before")
 def test_a_server_that_may_lose_commits_is_refused(careless: str) -> None:
     with pytest.raises(agentrun.ConfigError, match="synchronous_commit=off"):
         agentrun.connect(careless)

@@ -25,7 +25,8 @@ Connection = psycopg.Connection[dict[str, Any]]
 
 @pytest.fixture
 def db(dsn: str) -> Iterator[Connection]:
-    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
+    settings: dict[str, Any] = {"row_factory": dict_row, "prepare_threshold": None}
+    with psycopg.connect(dsn, autocommit=True, **settings) as connection:
         yield connection
 
 
