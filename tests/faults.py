@@ -18,7 +18,7 @@ SIDES = 20  # of the dice: one throw in so many is a failure
 
 
 def install(dsn: str) -> None:
-    """From now on what agentrun writes in this database, and in copies of it, fails now and then."""
+    """What agentrun writes in this database, and in copies of it, fails now and then."""
     statements = [numbered(query)[0] for query in QUERIES.values()]
     with psycopg.connect(dsn) as conn:
         psycopg.ClientCursor(conn).execute(SQL, {"sides": SIDES, "statements": statements})

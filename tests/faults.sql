@@ -18,7 +18,7 @@ CREATE FUNCTION faults.fell(n bigint) RETURNS text LANGUAGE sql STABLE AS $$
     FROM faults.rules
 $$;
 
-CREATE FUNCTION faults.throw() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION faults.throw() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     failure text;
 BEGIN

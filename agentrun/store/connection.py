@@ -196,8 +196,8 @@ class AsyncToolConnection(_Lent, psycopg.AsyncConnection[Any]):
         await super().rollback()
 
 
-# A tool's SQL has no deadline, so that a dead peer is noticed by the network: within 30 seconds. On a
-# connection for one body nothing is prepared: whether that is allowed would take a round trip.
+# A tool's SQL has no deadline, so that a dead peer is noticed by the network: within 30 seconds. On
+# a connection for one body nothing is prepared: whether it may be would take a round trip.
 _FOR_TOOLS: dict[str, Any] = {
     "prepare_threshold": None,
     "keepalives_idle": 10,

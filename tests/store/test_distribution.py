@@ -7,7 +7,6 @@ Postgres itself refuses a unique key without the run, and as a role that may not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -146,11 +145,11 @@ def live(dsn: str, runs: int = 3) -> None:
 
 
 @pytest.fixture
-def partitioned(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def partitioned(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database whose journal and payloads are hash partitions."""
     monkeypatch.setattr(migrations, "known", lambda: [_spread(m) for m in KNOWN])
     migrations.migrate(empty_dsn)
-    yield empty_dsn
+    return empty_dsn
 
 
 KNOWN = migrations.known()
