@@ -17,11 +17,11 @@ SEED = int(os.environ.get("AGENTRUN_SEED", "0"))
 SIDES = 20  # of the dice: one throw in so many is a failure
 
 
-def install(dsn: str) -> None:
+def install(dsn: str, *, sides: int = SIDES) -> None:
     """What agentrun writes in this database, and in copies of it, fails now and then."""
     statements = [numbered(query)[0] for query in QUERIES.values()]
     with psycopg.connect(dsn) as conn:
-        psycopg.ClientCursor(conn).execute(SQL, {"sides": SIDES, "statements": statements})
+        psycopg.ClientCursor(conn).execute(SQL, {"sides": sides, "statements": statements})
 
 
 def seed(dsn: str, test: str) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
-from crashing import die_recorded, killed
+from living import live
 from psycopg.conninfo import conninfo_to_dict
 
-import agentrun
 from agentrun.store import migrate as migrations
 from agentrun.store.embedded import Files
 from agentrun.store.sql import QUERIES
@@ -86,62 +84,6 @@ def test_a_statement_reads_the_journal_only_of_runs_that_it_names(name: str) -> 
 
 
 # -- a whole life ----------------------------------------------------------------------------------
-
-
-@agentrun.tool(effect="idempotent")
-def large(text: str) -> str:
-    return text * 100_000
-
-
-@agentrun.tool(effect="transaction")
-def tally(n: int) -> int:
-    agentrun.current_step().connection.execute("SELECT 1")
-    return n
-
-
-@agentrun.agent(budget=agentrun.Budget(turns=1))
-def below(n: int) -> int:
-    return len(large(str(n)))
-
-
-armed = [False]
-
-
-@agentrun.tool(effect="idempotent")
-def crash() -> None:
-    if armed[0]:
-        die_recorded()
-
-
-@agentrun.agent
-def life(n: int) -> int:
-    size = len(large("é"))
-    tally(n)
-    crash()
-    below(n)
-    paid: int = agentrun.receive("paid", timeout=60)
-    return size + paid
-
-
-def live(dsn: str, runs: int = 3) -> None:
-    """Runs that crash, are taken over, wait for mail, have children and large values."""
-
-    def begin(n: int, key: str) -> None:
-        agentrun.connect(dsn)
-        life.with_options(key=key).run(n)
-
-    armed[0] = True
-    keys = [f"life-{n}" for n in range(runs)]
-    for n, key in enumerate(keys):
-        killed(partial(begin, n, key))
-    armed[0] = False
-    with agentrun.connect(dsn), agentrun.Worker([life, below]):
-        for n, key in enumerate(keys):
-            agentrun.send(key, "paid", n)
-        results = [agentrun.get(key).result(timeout=60) for key in keys]
-        assert results == [100_000 + n for n in range(runs)]
-        for key in keys:
-            assert agentrun.transcript(key).status == "done"
 
 
 @pytest.fixture
