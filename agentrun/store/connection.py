@@ -94,9 +94,8 @@ def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
 
 def is_lost(conn: psycopg.BaseConnection[Any], error: BaseException) -> bool:
     """Whether ``error`` means the end of ``conn``, and so of the transaction on it."""
-    state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
-    # By the server's word, or, of class 08, by a pooler's.
-    return state.startswith(("57P", "08")) or conn.broken
+    ended = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("57P")
+    return ended or conn.broken
 
 
 def is_short(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.core.state import SAFEGUARD, status_after
 from agentrun.store.arrays import UUIDS
-from agentrun.store.connection import DeadlineConnection, is_transient
+from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, is_transient
 from agentrun.store.connection import connect as open_connection
 from agentrun.store.journal import Batch, Sender, Tail, Writer
 from agentrun.store.keys import checked, run_id_of
@@ -169,7 +169,8 @@ class Database:
             except psycopg.Error as error:
                 if not is_transient(error) or self._closed:
                     raise
-                logger.warning("waiting for the database: %s", str(error).strip())
+                if not isinstance(error, RETRY_AT_ONCE):
+                    logger.warning("waiting for the database: %s", str(error).strip())
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(1.0, pause * 2)
 
