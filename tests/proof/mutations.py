@@ -453,6 +453,24 @@ MUTATIONS: dict[str, Mutation] = {
         "        pass\n",
         "runner/test_transactions.py::test_answers_that_come_after_a_refused_checkpoint_are_kept",
     ),
+    "a body that cannot see the run's last event loses it the run": Mutation(
+        "agentrun/runner/transaction.py",
+        "        raise errors.SerializationFailure(",
+        "        raise (yield from _refused(run, batch)) or RuntimeError(",
+        "runner/test_transactions.py::test_a_body_that_cannot_see_the_runs_last_event_is_rerun",
+    ),
+    "a reservation does not see what it waited for": Mutation(
+        "agentrun/store/connection.py",
+        "    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED\n",
+        "",
+        "store/test_isolation.py::test_a_reservation_sees_what_its_lock_made_it_wait_for",
+    ),
+    "who waits to migrate does not see that it was done": Mutation(
+        "agentrun/store/migrate.py",
+        '        conn.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")\n',
+        "",
+        "store/test_isolation.py::test_who_waits_for_another_to_migrate_sees_that_it_did",
+    ),
     "NaN becomes null": Mutation(
         "agentrun/runner/values.py",
         'ConfigDict(ser_json_inf_nan="constants")',
