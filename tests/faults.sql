@@ -32,6 +32,9 @@ BEGIN
             RAISE EXCEPTION 'injected: %%, %% of agentrun.%%', TG_NAME, TG_OP, TG_TABLE_NAME
                 USING ERRCODE = failure;
         END IF;
+        IF TG_WHEN = 'AFTER' THEN  -- the other rows are of the same COMMIT
+            PERFORM set_config('faults.ours', 'thrown', true);
+        END IF;
     END IF;
     RETURN NULL;
 END $$;

@@ -103,7 +103,8 @@ def _failed(step: Step, error: Exception, again: _Again | None) -> Flow[None]:
     if again is None:
         step.finish("error", {"error": failures.describe(error)})
         raise error
-    step.run.append(_failed_event(step, error, again, failures.summary(error)))
+    failed = step.run.append(_failed_event(step, error, again, failures.summary(error)))
+    yield step.run.durable(failed)  # the next body's snapshot may have to show it
     yield pause(again.retry_in)
 
 
