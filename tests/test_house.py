@@ -20,6 +20,7 @@ MAY_ENTER = {
     "store": {"core", "store", "bundled"},
     "models": {"core", "models"},
     "view": {"core", "view"},
+    "gateway": {"core", "store", "models", "gateway"},
     "runner": {"core", "store", "models", "runner"},
     "testing": {"agentrun", "core", "testing"},  # the doubles start without agentrun
     "bundled": {"bundled", "core"},
@@ -32,11 +33,13 @@ FACES = {"__init__.py", "__main__.py"}
 ONLY_IN = {
     "psycopg": {"store", "runner", "demo", "tools", "cli"},
     "openai": {"demo"},
-    "httpx": {"tools", "demo"},
+    "httpx": {"tools", "demo", "gateway"},
     "httpx2": set(),
     "rich": {"view", "cli", "demo"},
     "typer": {"cli"},
     "tiktoken": {"models"},
+    "starlette": {"gateway"},
+    "uvicorn": {"gateway"},
     "pydantic": {"runner", "demo", "tools", "cli"},
 }
 IMPURE = {"asyncio", "threading", "socket", "os", "time", "random", "subprocess"}

@@ -32,7 +32,7 @@ import typer
 from typer.core import TyperGroup
 
 import agentrun
-from agentrun.cli import options, output, reading
+from agentrun.cli import options, output, reading, serving
 from agentrun.cli.reading import full_key as _full
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import RunStatus
@@ -374,6 +374,9 @@ def worker(
 
     with ctx.obj.connect():
         executing.serve(files, concurrency, queue or ["default"])
+
+
+app.command()(serving.gateway)
 
 
 @app.command()

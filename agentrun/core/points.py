@@ -26,6 +26,10 @@ COMMITS = frozenset(
         "declare_dead",
         "beat",
         "forget_keys",
+        "gateway_begin",  # the intent of an upstream call, by a gateway
+        "gateway_end",
+        "gateway_forget",
+        "gateway_lost",
         "keep_late",
         "overlooked",
         "prune",  # a batch of finished runs

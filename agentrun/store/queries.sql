@@ -619,3 +619,47 @@ WITH old AS (
     DELETE FROM agentrun.tombstones t USING old WHERE t.run_id = old.run_id AND NOT %(dry_run)s
 )
 SELECT count(*) AS keys FROM old
+
+-- name: gateway_calls
+-- The upstream calls under a key, oldest first.
+SELECT call, fingerprint, status, gateway FROM agentrun.gateway_calls
+WHERE key = %(key)s ORDER BY call
+
+-- name: gateway_begin
+-- The intent of an upstream call. No row back: somebody else began this one. Sent again after a
+-- lost answer, it finds its own row.
+INSERT INTO agentrun.gateway_calls AS c (key, call, fingerprint, upstream, path, gateway, nonce)
+VALUES (%(key)s, %(call)s, %(fingerprint)s, %(upstream)s, %(path)s, %(gateway)s, %(nonce)s)
+ON CONFLICT (key, call) DO UPDATE SET nonce = c.nonce WHERE c.nonce = EXCLUDED.nonce
+RETURNING call
+
+-- name: gateway_end
+-- What became of it, by the process that made it: also after another one took that for dead.
+UPDATE agentrun.gateway_calls
+SET status = %(status)s, reason = %(reason)s, http_status = %(http_status)s,
+    headers = %(headers)s::text::json, digest = %(digest)s, size = %(size)s, zstd = %(zstd)s,
+    ended_at = clock_timestamp()
+WHERE key = %(key)s AND call = %(call)s AND nonce = %(nonce)s
+
+-- name: gateway_answer
+SELECT http_status, headers, digest, zstd FROM agentrun.gateway_calls
+WHERE key = %(key)s AND call = %(call)s AND status = 'answered'
+
+-- name: gateway_holders
+-- The gateways that have calls under way, or had when they died.
+SELECT DISTINCT gateway FROM agentrun.gateway_calls WHERE status = 'open'
+
+-- name: gateway_lost
+-- The calls that died with a gateway.
+UPDATE agentrun.gateway_calls
+SET status = 'lost', reason = 'its gateway died with it', ended_at = clock_timestamp()
+WHERE gateway = %(gateway)s AND status = 'open'
+RETURNING key, upstream, path
+
+-- name: gateway_forget
+-- In batches, so that none holds a lock for long.
+DELETE FROM agentrun.gateway_calls WHERE (key, call) IN (
+    SELECT key, call FROM agentrun.gateway_calls
+    WHERE ended_at < clock_timestamp() - %(keep)s::interval
+    ORDER BY ended_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
+RETURNING key

@@ -26,6 +26,7 @@ from test_schedules import DOUBTS, answered_late
 
 import agentrun
 from agentrun.core import points
+from agentrun.store.answers import Answers, Ending
 from agentrun.store.connection import AsyncToolConnection, ToolConnection
 from agentrun.store.journal import _APPEND, _APPEND_PLAIN
 from agentrun.store.sql import QUERIES
@@ -126,12 +127,27 @@ def tidy(dsn: str) -> None:
         agentrun.prune(timedelta(days=30), forget_keys=timedelta(days=365))
 
 
+def hold_calls(dsn: str) -> None:
+    """What a gateway writes: a call begun and ended, one that another's death lost, old ones."""
+    with agentrun.connect(dsn) as dead:
+        Answers(dead).begin("lost", 1, fingerprint="", upstream="openai", path="/v1")
+    with agentrun.connect(dsn) as db:
+        answers = Answers(db)
+        opened = answers.begin("ended", 1, fingerprint="", upstream="openai", path="/v1")
+        assert opened is not None
+        answers.end(opened, Ending("refused"))
+        answers.tidy(timedelta(0))
+
+
 def test_each_point_is_reached(traces: list[Trace], grounds: Any) -> None:
     reached = {what for trace in traces for _, what in trace}
     with grounds() as dsn:
         tidier = Child(partial(tidy, dsn))
         assert tidier.wait() == 0
         reached |= set(tidier.passed())
+        gateway = Child(partial(hold_calls, dsn))
+        assert gateway.wait() == 0
+        reached |= set(gateway.passed())
         reached |= set(answered_late(dsn, DOUBTS[0], "body:after", "claim:after"))
         stream = partial(shapes.BY_NAME["stream"].see_through, dsn, "stream")
         assert Child(stream, "body:after").wait() == -signal.SIGKILL

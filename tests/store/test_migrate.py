@@ -54,6 +54,7 @@ CHECKSUMS = {
     "0006_decisions.sql": "4166a351b5dd1f5e",
     "0007_answers.sql": "8c1290dfe096d2fe",
     "0008_retention.sql": "d67db69f299a17bb",
+    "0009_gateway.sql": "2d4f965f0b905f12",
 }
 
 

@@ -1,0 +1,183 @@
+"""The gateway as an ASGI application: which request is whose, and what its caller is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from urllib.parse import urlsplit
+
+import httpx
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from agentrun.core.errors import ConfigError
+from agentrun.gateway.desk import Desk
+from agentrun.gateway.held import Broken, Held, Refusal
+from agentrun.gateway.upstream import Ask, headers_for, headers_from, timeouts
+
+__all__ = ["Service", "upstreams"]
+
+PROVIDERS = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
+LARGEST = 64 << 20  # bytes of a request with a key
+LONGEST_KEY = 512  # characters
+
+Headers = Iterable[tuple[str, str]]
+
+
+def upstreams(given: Iterable[str]) -> dict[str, httpx.URL]:
+    """The providers by name: the two that are known, and those ``given`` as ``NAME=URL``.
+
+    Raises ConfigError.
+    """
+    found = dict(PROVIDERS)
+    for option in given:
+        name, _, address = option.partition("=")
+        url = urlsplit(address)
+        if not name or "/" in name or url.scheme not in ("http", "https") or not url.hostname:
+            raise ConfigError(f"--upstream {option}: give NAME=URL, as in local=http://127.0.0.1:1")
+        if url.username or url.password or url.query:
+            raise ConfigError(
+                f"--upstream {name}: the address holds a credential or a query; credentials come "
+                "with each request"
+            )
+        found[name] = address
+    return {name: httpx.URL(address.rstrip("/")) for name, address in found.items()}
+
+
+class Service:
+    """Takes requests to ``/NAME/…``. ``timeout``: seconds that an upstream may be silent."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        client: httpx.AsyncClient,
+        upstreams: Mapping[str, httpx.URL],
+        *,
+        timeout: float,
+    ) -> None:
+        self._desk = desk
+        self._client = client
+        self._upstreams = upstreams
+        self._timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. To return before the end of the body breaks the connection."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._response(request)
+        except Refusal as refusal:
+            response = _told(refusal)
+        except ClientDisconnect:
+            return
+        try:
+            await response(scope, receive, send)
+        except (Broken, httpx.HTTPError):
+            return
+
+    async def _response(self, request: Request) -> Response:
+        if request.url.path == "/":
+            names = sorted(self._upstreams)
+            return JSONResponse({"upstreams": names, "in_flight": self._desk.under_way})
+        upstream, url = self._target(request)
+        key = request.headers.get("idempotency-key", "")
+        if not key or request.method != "POST":
+            return await self._passed_through(request, url)
+        if len(key) > LONGEST_KEY:
+            raise _wrong("key_too_long", f"an Idempotency-Key has at most {LONGEST_KEY} characters")
+        ask = Ask(
+            key,
+            upstream,
+            url,
+            request.method,
+            request.headers.items(),
+            await _whole_body(request),
+            fail_in_doubt=_fail_in_doubt(request),
+            timeout=self._timeout,
+        )
+        held, shared = await self._desk.hold(ask)
+        head = await held.head()
+        noted = [*head.headers, *_notes(held, shared)]
+        return _streamed(held.pieces(), head.status, noted)
+
+    def _target(self, request: Request) -> tuple[str, httpx.URL]:
+        """The name of the upstream, and the address there."""
+        raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+        name, _, rest = raw.decode("latin-1").removeprefix("/").partition("/")
+        base = self._upstreams.get(name)
+        if base is None:
+            known = ", ".join(f"/{name}" for name in sorted(self._upstreams))
+            raise Refusal(404, "no_upstream", f"no upstream /{name}; there is {known}", retry=False)
+        query = request.scope.get("query_string", b"")
+        path = f"{base.raw_path.decode('ascii').rstrip('/')}/{rest}".encode("latin-1")
+        return name, base.copy_with(raw_path=path + (b"?" + query if query else b""))
+
+    async def _passed_through(self, request: Request, url: httpx.URL) -> Response:
+        """The upstream's own answer, piece by piece; a caller that goes away ends the call."""
+        has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
+        sent = httpx.Request(
+            request.method,
+            url,
+            headers=headers_for(request.headers.items()),
+            content=request.stream() if has_body else None,
+            extensions={"timeout": timeouts(self._timeout)},
+        )
+        try:
+            response = await self._client.send(sent, stream=True)
+        except httpx.HTTPError as error:
+            told = f"the upstream did not answer ({type(error).__name__}: {error})"
+            raise Refusal(502, "upstream_failed", told) from error
+        return _streamed(_raw(response), response.status_code, headers_from(response))
+
+
+async def _whole_body(request: Request) -> bytes:
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > LARGEST:
+            raise _wrong("too_large", f"a request with a key has at most {LARGEST} bytes", 413)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _fail_in_doubt(request: Request) -> bool:
+    told = request.headers.get("agentrun-on-doubt", "retry")
+    if told not in ("retry", "fail"):
+        raise _wrong("on_doubt", f"Agentrun-On-Doubt is retry or fail, not {told}")
+    return told == "fail"
+
+
+def _notes(held: Held, shared: bool) -> Headers:
+    """What the gateway says of an answer: whose call it is, and what else may be on the bill."""
+    yield "agentrun-answer", "stored" if held.stored else "shared" if shared else "new"
+    if held.doubts:
+        yield "agentrun-possibly-billed", str(held.doubts)
+
+
+async def _raw(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    finally:
+        await response.aclose()
+
+
+def _streamed(pieces: AsyncIterator[bytes], status: int, headers: Headers) -> Response:
+    response = StreamingResponse(pieces, status)
+    response.raw_headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
+    ]
+    return response
+
+
+def _wrong(code: str, message: str, status: int = 400) -> Refusal:
+    return Refusal(status, code, message, retry=False)
+
+
+def _told(refusal: Refusal) -> Response:
+    """A refusal in the shape that the SDKs of both providers read."""
+    error = {"type": "gateway_error", "code": refusal.code, "message": str(refusal), "param": None}
+    should_retry = {} if refusal.retry else {"x-should-retry": "false"}
+    body = {"type": "error", "error": error}
+    return JSONResponse(body, refusal.status, headers={"agentrun-answer": "none"} | should_retry)
