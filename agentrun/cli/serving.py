@@ -53,21 +53,24 @@ def gateway(
         ) from error
     kept = options.age_of(keep, "--keep")
     assert kept is not None
-    listener = serving.listen(host, port)
-    if not serving.is_loopback(host):
-        output.note(
-            f"warning: {host} is reached from other machines, in clear text; whoever knows a key "
-            "and its request is given the answer"
-        )
-    name, bound = listener.getsockname()[:2]
-    url = f"http://[{name}]:{bound}" if ":" in name else f"http://{name}:{bound}"
+    providers = serving.upstreams(upstream or [])
+    with serving.listen(host, port) as listener, ctx.obj.connect() as database:
+        if not serving.is_loopback(host):
+            output.note(
+                f"warning: {host} is reached from other machines, in clear text; whoever knows a "
+                "key and its request is given the answer"
+            )
 
-    def ready() -> None:
-        output.emit_json({"url": url}) if as_json else output.emit(url)
-        output.note("SIGTERM or Ctrl-C drains")
+        def ready() -> None:
+            url = _url(*listener.getsockname()[:2])
+            output.emit_json({"url": url}) if as_json else output.emit(url)
+            output.note("SIGTERM or Ctrl-C drains")
 
-    with ctx.obj.connect() as database:
         serving.serve(
-            database, listener, upstream or [], keep=kept, timeout=timeout, calls=calls, ready=ready
+            database, listener, providers, keep=kept, timeout=timeout, calls=calls, ready=ready
         )
     output.note("drained")
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

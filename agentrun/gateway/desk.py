@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -34,7 +34,7 @@ class Desk:
         self._answers = answers
         self._upstream = upstream
         self._room = asyncio.Semaphore(room)
-        self._held: dict[tuple[str, str], Held] = {}
+        self._held: dict[Hashable, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="agentrun-gateway")
         self._draining = False
@@ -46,14 +46,13 @@ class Desk:
 
     async def hold(self, ask: Ask) -> tuple[Held, bool]:
         """The answer to a request, and whether another request began it."""
-        place = (ask.key, ask.fingerprint)
-        while (held := self._held.get(place)) is not None:
+        while (held := self._held.get(ask.place)) is not None:
             if not held.spent:
                 return held, True
             await held.settled.wait()
         if self._draining:
             raise Refusal(503, "draining", "the gateway is about to end, and makes no new call")
-        held = self._held[place] = Held()
+        held = self._held[ask.place] = Held()
         task = asyncio.create_task(self._perform(ask, held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -88,7 +87,7 @@ class Desk:
             logger.exception("the gateway failed at a call (Idempotency-Key %s)", ask.key)
             held.refuse(Refusal(500, "gateway_failed", "the gateway failed; see its log"))
         finally:
-            del self._held[ask.key, ask.fingerprint]
+            del self._held[ask.place]
             held.settled.set()
 
     async def _begun(self, ask: Ask, held: Held) -> Opened | None:
@@ -203,7 +202,7 @@ def _without_head(held: Held, error: httpx.HTTPError) -> Ending:
         held.refuse(Refusal(502, "not_sent", f"the upstream was not reached ({reason})"))
         return Ending("refused", reason)
     told = f"the call was sent and no answer came ({reason}): it is possibly billed"
-    held.refuse(Refusal(502, "answer_lost", told))
+    held.refuse(Refusal(502, "answer_lost", told, lost=True))
     return Ending("broken", reason)
 
 

@@ -14,11 +14,17 @@ PIECE = 1 << 16  # bytes handed to a reader at once
 
 
 class Refusal(Exception):
-    """There is no answer to read: the gateway itself has this to say."""
+    """There is no answer to read: the gateway itself has this to say.
 
-    def __init__(self, status: int, code: str, message: str, *, retry: bool = True) -> None:
+    ``lost`` tells of an answer that may be on the bill. It is told as a response that breaks off,
+    which no client takes for a refusal by the provider.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, retry: bool = True, lost: bool = False
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.retry = status, code, retry
+        self.status, self.code, self.retry, self.lost = status, code, retry, lost
 
 
 class Broken(Exception):

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from agentrun.core.errors import ConfigError
 from agentrun.gateway.desk import Desk
 from agentrun.gateway.held import Broken, Held, Refusal
-from agentrun.gateway.upstream import Ask, headers_for, headers_from, timeouts
+from agentrun.gateway.upstream import Ask, headers_for, headers_from, timeouts, written
 
 __all__ = ["Service", "upstreams"]
 
@@ -111,7 +111,10 @@ class Service:
             raise Refusal(404, "no_upstream", f"no upstream /{name}; there is {known}", retry=False)
         query = request.scope.get("query_string", b"")
         path = f"{base.raw_path.decode('ascii').rstrip('/')}/{rest}".encode("latin-1")
-        return name, base.copy_with(raw_path=path + (b"?" + query if query else b""))
+        try:
+            return name, base.copy_with(raw_path=path + (b"?" + query if query else b""))
+        except (httpx.InvalidURL, UnicodeError):
+            raise _wrong("bad_path", "the path is no part of an address") from None
 
     async def _passed_through(self, request: Request, url: httpx.URL) -> Response:
         """The upstream's own answer, piece by piece; a caller that goes away ends the call."""
@@ -165,9 +168,7 @@ async def _raw(response: httpx.Response) -> AsyncIterator[bytes]:
 
 def _streamed(pieces: AsyncIterator[bytes], status: int, headers: Headers) -> Response:
     response = StreamingResponse(pieces, status)
-    response.raw_headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
-    ]
+    response.raw_headers = written((name.lower(), value) for name, value in headers)
     return response
 
 
@@ -179,5 +180,17 @@ def _told(refusal: Refusal) -> Response:
     """A refusal in the shape that the SDKs of both providers read."""
     error = {"type": "gateway_error", "code": refusal.code, "message": str(refusal), "param": None}
     should_retry = {} if refusal.retry else {"x-should-retry": "false"}
-    body = {"type": "error", "error": error}
-    return JSONResponse(body, refusal.status, headers={"agentrun-answer": "none"} | should_retry)
+    headers = {"agentrun-answer": "lost" if refusal.lost else "none"} | should_retry
+    told = JSONResponse({"type": "error", "error": error}, refusal.status, headers=headers)
+    return _breaking_off(told) if refusal.lost else told
+
+
+def _breaking_off(response: Response) -> Response:
+    """The same, its body followed by what a broken connection looks like."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(response.body)
+        raise Broken
+
+    headers = [(k, v) for k, v in response.headers.items() if k != "content-length"]
+    return _streamed(pieces(), response.status_code, headers)

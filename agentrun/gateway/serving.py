@@ -7,10 +7,11 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 
+import httpx
 import uvicorn
 
 from agentrun.core.errors import ConfigError
@@ -20,7 +21,7 @@ from agentrun.gateway.upstream import client
 from agentrun.store.answers import Answers
 from agentrun.store.database import Database
 
-__all__ = ["is_loopback", "listen", "serve"]
+__all__ = ["is_loopback", "listen", "serve", "upstreams"]
 
 GRACE = 5  # seconds that readers have for the rest of an answer, once all calls have ended
 BACKLOG = 512
@@ -54,7 +55,7 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(
     database: Database,
     listener: socket.socket,
-    providers: list[str],
+    providers: Mapping[str, httpx.URL],
     *,
     keep: timedelta,
     timeout: float,
@@ -65,13 +66,12 @@ def serve(
 
     A second signal ends it at once: calls under way are lost, and told so by the next gateway.
     """
-    known = upstreams(providers)
 
     async def life() -> None:
         answers = Answers(database)
         async with client() as upstream:
             desk = Desk(answers, upstream, room=calls)
-            service = Service(desk, upstream, known, timeout=timeout)
+            service = Service(desk, upstream, providers, timeout=timeout)
             tidying = asyncio.create_task(desk.tidy(keep))
             await _until_drained(desk, _server(service), listener, ready)
             tidying.cancel()

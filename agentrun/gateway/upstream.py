@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
@@ -19,7 +19,16 @@ from agentrun.models.reply import tape_all
 from agentrun.models.request import read_request
 from agentrun.store.answers import Answer, Ending
 
-__all__ = ["Ask", "client", "headers_for", "headers_from", "judged", "not_sent", "timeouts"]
+__all__ = [
+    "Ask",
+    "client",
+    "headers_for",
+    "headers_from",
+    "judged",
+    "not_sent",
+    "timeouts",
+    "written",
+]
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -68,9 +77,14 @@ class Ask:
         """Where it goes, without the query: that may hold a credential."""
         return self.url.path
 
+    @property
+    def place(self) -> Hashable:
+        """Equal for requests that are told one answer."""
+        return self.key, self.fingerprint, self.fail_in_doubt
+
     def request(self) -> httpx.Request:
         """As it is sent, a new one each time. Its answer comes plain: it has to be read here."""
-        headers = [*headers_for(self.headers, _PLAIN), ("accept-encoding", "identity")]
+        headers = [*headers_for(self.headers, _PLAIN), (b"accept-encoding", b"identity")]
         return httpx.Request(
             self.method,
             self.url,
@@ -110,25 +124,31 @@ def client() -> httpx.AsyncClient:
     return made
 
 
-def headers_for(headers: Pairs, dropped: Set[str] = frozenset()) -> list[tuple[str, str]]:
+def headers_for(headers: Pairs, dropped: Set[str] = frozenset()) -> list[tuple[bytes, bytes]]:
     """A caller's headers as they go upstream, without those that are ``dropped``."""
     dropped = dropped | _hop_by_hop(headers) | {"host"}
-    return [
+    return written(
         (name, value)
         for name, value in headers
         if name.lower() not in dropped and not name.lower().startswith(_OURS)
-    ]
+    )
 
 
 def headers_from(response: httpx.Response, *, decoded: bool = False) -> list[tuple[str, str]]:
     """A provider's headers as they are handed on; ``decoded`` if the body is, and may be kept."""
-    pairs = _decoded(response.headers.raw)
+    raw = response.headers.raw
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
     dropped = _hop_by_hop(pairs)
     if decoded:
         dropped |= _COOKIES
         if "content-encoding" in response.headers:
             dropped |= {"content-encoding", "content-length"}
     return [(name, value) for name, value in pairs if name.lower() not in dropped]
+
+
+def written(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as they stand in a message."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def not_sent(error: httpx.HTTPError) -> bool:
@@ -143,7 +163,7 @@ def judged(ask: Ask, head: Head, raw: bytes, error: httpx.HTTPError | None) -> E
         return Ending("broken", f"HTTP {status}", status)
     if status >= 300:
         return Ending("refused", f"HTTP {status}", status)
-    response = httpx.Response(status, headers=list(head.headers))
+    response = httpx.Response(status, headers=written(head.headers))
     stream = response.headers.get("content-type", "").startswith("text/event-stream")
     if problem := _problem(ask.asked, response, raw, error):
         return Ending("broken", problem, status)
@@ -185,7 +205,3 @@ def _hop_by_hop(headers: Pairs) -> set[str]:
         for token in value.split(",")
     }
     return named | _HOP_BY_HOP
-
-
-def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,8 +19,10 @@ import servers
 from crashing import until
 from gateways import KEY, Gateway, calls, statuses
 from sayings import Saying, Server, chunk, completion
+from typer.testing import CliRunner
 
 import agentrun
+from agentrun.cli import app
 from agentrun.store import embedded
 from agentrun.store.answers import Answers, Ending
 from agentrun.testing import Fault, Provider, Reply
@@ -197,10 +200,11 @@ def test_an_upstream_that_cannot_be_reached_costs_nothing(
     assert statuses(db) == ["refused"]
 
 
+WHOLE = "a whole body that is no JSON"
 BREAKS = {
     "no byte of it came": (Fault.drop("effect"), False),
     "half a body": (Fault.truncate(), False),
-    "a whole body that is no JSON": (Fault.malformed(), False),
+    WHOLE: (Fault.malformed(), False),
     "a stream cut": (Fault.cut(2), True),
     "a stream that ends too soon": (Fault.no_done(), True),
 }
@@ -212,14 +216,11 @@ def test_half_an_answer_is_told_as_broken_and_asked_for_again(
 ) -> None:
     fault, stream = BREAKS[name]
     provider.arm(fault)
-    try:
-        broken = gateway.post(stream=stream)
-    except httpx.RemoteProtocolError:
-        assert "body" in name or stream
-        assert "whole" not in name
+    if name == WHOLE:
+        assert gateway.post(stream=stream).status_code == 200
     else:
-        assert broken.status_code == 200 if "whole" in name else 502
-        assert "whole" in name or broken.json()["error"]["code"] == "answer_lost"
+        with pytest.raises(httpx.RemoteProtocolError):
+            gateway.post(stream=stream)
     gateway.rest()
     assert statuses(db) == ["broken"]
     doubted = gateway.post(stream=stream, headers={"agentrun-on-doubt": "fail"})
@@ -232,6 +233,36 @@ def test_half_an_answer_is_told_as_broken_and_asked_for_again(
     gateway.rest()
     assert provider.billed() == 2
     assert statuses(db) == ["broken", "answered"]
+
+
+def test_an_answer_that_did_not_come_is_explained_before_the_connection_breaks(
+    gateway: Gateway, provider: Provider
+) -> None:
+    provider.arm(Fault.drop("effect"))
+    with gateway.asking() as response:
+        assert (response.status_code, response.headers["agentrun-answer"]) == (502, "lost")
+        pieces = response.iter_raw()
+        assert json.loads(next(pieces))["error"]["code"] == "answer_lost"
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(pieces)
+
+
+def test_an_agent_lists_what_its_gateway_lost_as_possibly_billed(
+    gateway: Gateway, provider: Provider, db: agentrun.Database
+) -> None:
+    @agentrun.agent
+    def asks() -> str | None:
+        with agentrun.wrap(gateway.openai(), retries=2) as client:
+            messages: Any = [{"role": "user", "content": "hi"}]
+            reply = client.chat.completions.create(model="gpt-4o", messages=messages)
+            return reply.choices[0].message.content
+
+    provider.arm(Fault.drop("effect"))
+    assert asks.with_options(key="k").run() == "echo: hi"
+    assert provider.billed() == 2
+    with db.connection() as conn:
+        rows = conn.execute("SELECT billing FROM agentrun.spend ORDER BY attempt").fetchall()
+    assert [row["billing"] for row in rows] == ["possibly billed", "confirmed"]
 
 
 def test_an_error_that_a_stream_tells_is_no_answer(start: Start, db: agentrun.Database) -> None:
@@ -445,3 +476,46 @@ def test_an_intent_sent_again_after_a_lost_answer_finds_its_own_row(
     assert lost
     assert opened is not None
     assert len(calls(db)) == 1
+
+
+# -- the command -------------------------------------------------------------------------------
+
+
+def test_it_listens_beyond_loopback_only_when_told_and_says_what_that_means(
+    start: Start, provider: Provider
+) -> None:
+    quiet = start()
+    assert quiet.url.startswith("http://127.0.0.1:")
+    assert "warning" not in quiet.log.read_text()
+    assert start("--host", "::1").post(key=None).status_code == 200
+    open_to_all = start("--host", "0.0.0.0")
+    assert open_to_all.post(key=None).status_code == 200
+    assert "0.0.0.0 is reached from other machines" in open_to_all.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--upstream", "local"], "give NAME=URL"),
+        (["--upstream", "local=ftp://here"], "give NAME=URL"),
+        (["--upstream", "local=https://me:secret@here"], "holds a credential"),
+        (["--keep", "long"], "give a number of s, m, h, d or w"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+    ],
+)
+def test_wrong_options_are_told(dsn: str, options: list[str], told: str) -> None:
+    done = CliRunner().invoke(app, ["--dsn", dsn, "gateway", "--port", "0", *options])
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert "secret" not in done.output
+
+
+def test_without_its_packages_the_command_names_them(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "agentrun.gateway.serving", raising=False)
+    monkeypatch.delattr("agentrun.gateway.serving", raising=False)
+    done = CliRunner().invoke(app, ["--dsn", dsn, "gateway"])
+    assert done.exit_code == 2
+    assert "pip install 'agentrun-harness[gateway]'" in done.stderr
