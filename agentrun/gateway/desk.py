@@ -17,7 +17,7 @@ from agentrun.gateway.held import Head, Held, Refusal
 from agentrun.gateway.upstream import Ask, headers_from, judged, not_sent
 from agentrun.store.answers import Answers, Ending, Known, Opened
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "draining"]
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Desk:
         self._held: dict[Hashable, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="agentrun-gateway")
-        self._draining = False
+        self.draining = False
 
     @property
     def under_way(self) -> int:
@@ -50,8 +50,8 @@ class Desk:
             if not held.spent:
                 return held, True
             await held.settled.wait()
-        if self._draining:
-            raise Refusal(503, "draining", "the gateway is about to end, and makes no new call")
+        if self.draining:
+            raise draining()
         held = self._held[ask.place] = Held()
         task = asyncio.create_task(self._perform(ask, held))
         self._tasks.add(task)
@@ -60,7 +60,7 @@ class Desk:
 
     async def drain(self) -> None:
         """Make no new calls; return when those under way are answered and written down."""
-        self._draining = True
+        self.draining = True
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -178,6 +178,11 @@ class Desk:
     async def _stored(self, action: Callable[[], T]) -> T:
         """Ask the database, in a thread: while it is away this waits."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, action)
+
+
+def draining() -> Refusal:
+    """What is told to those who come too late."""
+    return Refusal(503, "draining", "the gateway is about to end, and makes no new call")
 
 
 async def _body(response: httpx.Response, held: Held) -> httpx.HTTPError | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from urllib.parse import urlsplit
+from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import httpx
 from starlette.requests import ClientDisconnect, Request
@@ -11,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from agentrun.core.errors import ConfigError
-from agentrun.gateway.desk import Desk
+from agentrun.gateway.desk import Desk, draining
 from agentrun.gateway.held import Broken, Held, Refusal
 from agentrun.gateway.upstream import Ask, headers_for, headers_from, timeouts, written
 
@@ -29,19 +31,25 @@ def upstreams(given: Iterable[str]) -> dict[str, httpx.URL]:
 
     Raises ConfigError.
     """
-    found = dict(PROVIDERS)
-    for option in given:
-        name, _, address = option.partition("=")
-        url = urlsplit(address)
-        if not name or "/" in name or url.scheme not in ("http", "https") or not url.hostname:
-            raise ConfigError(f"--upstream {option}: give NAME=URL, as in local=http://127.0.0.1:1")
-        if url.username or url.password or url.query:
-            raise ConfigError(
-                f"--upstream {name}: the address holds a credential or a query; credentials come "
-                "with each request"
-            )
-        found[name] = address
-    return {name: httpx.URL(address.rstrip("/")) for name, address in found.items()}
+    return {name: httpx.URL(address) for name, address in PROVIDERS.items()} | dict(
+        map(_upstream, given)
+    )
+
+
+def _upstream(option: str) -> tuple[str, httpx.URL]:
+    name, _, address = option.partition("=")
+    try:
+        url = httpx.URL(address.rstrip("/"))
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if not name or "/" in name or url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(f"--upstream {name}: give NAME=URL, as in local=http://127.0.0.1:1234")
+    if url.userinfo or url.query:
+        raise ConfigError(
+            f"--upstream {name}: the address holds a credential or a query; credentials come with "
+            "each request"
+        )
+    return name, url
 
 
 class Service:
@@ -59,31 +67,37 @@ class Service:
         self._client = client
         self._upstreams = upstreams
         self._timeout = timeout
+        self._passing: set[asyncio.Future[Any]] = set()  # tasks of requests without a key
+
+    async def drain(self) -> None:
+        """Make no new calls; return when those under way have ended."""
+        await self._desk.drain()
+        while self._passing:
+            await asyncio.wait(self._passing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. To return before the end of the body breaks the connection."""
         if scope["type"] != "http":
             return
-        request = Request(scope, receive)
-        try:
-            response = await self._response(request)
-        except Refusal as refusal:
-            response = _told(refusal)
-        except ClientDisconnect:
-            return
-        try:
-            await response(scope, receive, send)
-        except (Broken, httpx.HTTPError):
-            return
+        async with AsyncExitStack() as stack:
+            try:
+                response = await self._response(Request(scope, receive), stack)
+            except Refusal as refusal:
+                response = _told(refusal)
+            except ClientDisconnect:
+                return
+            with suppress(Broken, httpx.HTTPError):
+                await response(scope, receive, send)
 
-    async def _response(self, request: Request) -> Response:
+    async def _response(self, request: Request, stack: AsyncExitStack) -> Response:
+        """What to answer; ``stack`` is closed when that is done."""
         if request.url.path == "/":
-            names = sorted(self._upstreams)
-            return JSONResponse({"upstreams": names, "in_flight": self._desk.under_way})
+            in_flight = self._desk.under_way + len(self._passing)
+            return JSONResponse({"upstreams": sorted(self._upstreams), "in_flight": in_flight})
         upstream, url = self._target(request)
         key = request.headers.get("idempotency-key", "")
         if not key or request.method != "POST":
-            return await self._passed_through(request, url)
+            return await self._passed_through(request, url, stack)
         if len(key) > LONGEST_KEY:
             raise _wrong("key_too_long", f"an Idempotency-Key has at most {LONGEST_KEY} characters")
         ask = Ask(
@@ -116,8 +130,16 @@ class Service:
         except (httpx.InvalidURL, UnicodeError):
             raise _wrong("bad_path", "the path is no part of an address") from None
 
-    async def _passed_through(self, request: Request, url: httpx.URL) -> Response:
+    async def _passed_through(
+        self, request: Request, url: httpx.URL, stack: AsyncExitStack
+    ) -> Response:
         """The upstream's own answer, piece by piece; a caller that goes away ends the call."""
+        if self._desk.draining:
+            raise draining()
+        task = asyncio.current_task()
+        assert task is not None
+        self._passing.add(task)
+        stack.callback(self._passing.discard, task)
         has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
         sent = httpx.Request(
             request.method,
@@ -131,7 +153,8 @@ class Service:
         except httpx.HTTPError as error:
             told = f"the upstream did not answer ({type(error).__name__}: {error})"
             raise Refusal(502, "upstream_failed", told) from error
-        return _streamed(_raw(response), response.status_code, headers_from(response))
+        stack.push_async_callback(response.aclose)
+        return _streamed(response.aiter_raw(), response.status_code, headers_from(response))
 
 
 async def _whole_body(request: Request) -> bytes:
@@ -156,14 +179,6 @@ def _notes(held: Held, shared: bool) -> Headers:
     yield "agentrun-answer", "stored" if held.stored else "shared" if shared else "new"
     if held.doubts:
         yield "agentrun-possibly-billed", str(held.doubts)
-
-
-async def _raw(response: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        async for piece in response.aiter_raw():
-            yield piece
-    finally:
-        await response.aclose()
 
 
 def _streamed(pieces: AsyncIterator[bytes], status: int, headers: Headers) -> Response:

@@ -73,7 +73,7 @@ def serve(
             desk = Desk(answers, upstream, room=calls)
             service = Service(desk, upstream, providers, timeout=timeout)
             tidying = asyncio.create_task(desk.tidy(keep))
-            await _until_drained(desk, _server(service), listener, ready)
+            await _until_drained(service, listener, ready)
             tidying.cancel()
 
     asyncio.run(life())
@@ -97,8 +97,9 @@ def _server(service: Service) -> _Server:
 
 
 async def _until_drained(
-    desk: Desk, server: _Server, listener: socket.socket, ready: Callable[[], None]
+    service: Service, listener: socket.socket, ready: Callable[[], None]
 ) -> None:
+    server = _server(service)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -111,6 +112,6 @@ async def _until_drained(
         loop.remove_signal_handler(number)  # the next one ends the process as it always does
     for accepting in server.servers:
         accepting.close()
-    await desk.drain()
+    await service.drain()
     server.should_exit = True
     await serving

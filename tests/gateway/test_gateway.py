@@ -147,6 +147,16 @@ def test_what_clients_randomise_and_the_limit_on_the_reply_do_not_tell_requests_
     assert provider.billed() == 1
 
 
+def test_without_a_key_a_caller_that_goes_away_ends_the_call(
+    gateway: Gateway, provider: Provider
+) -> None:
+    provider.arm(Fault.hold(1))
+    with gateway.asking("one two three", key=None, stream=True):
+        provider.wait_for("held")
+    provider.wait_for("aborted")
+    gateway.rest()
+
+
 def test_without_a_key_a_request_passes_through(
     gateway: Gateway, provider: Provider, db: agentrun.Database
 ) -> None:
@@ -378,12 +388,14 @@ def test_calls_wait_for_their_turn(start: Start, provider: Provider) -> None:
 # -- its end, its secrets, its table -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("key", ["k", None])
 def test_a_drain_answers_what_is_under_way_and_takes_nothing_new(
-    gateway: Gateway, provider: Provider, db: agentrun.Database
+    gateway: Gateway, provider: Provider, db: agentrun.Database, key: str | None
 ) -> None:
     provider.arm(Fault.hold(1))
-    asking = Asking(gateway, "one two three", stream=True)
+    asking = Asking(gateway, "one two three", stream=True, key=key)
     provider.wait_for("held")
+    assert gateway.in_flight() == 1
     gateway.process.send_signal(signal.SIGTERM)
 
     def closed() -> bool:
@@ -399,7 +411,7 @@ def test_a_drain_answers_what_is_under_way_and_takes_nothing_new(
     assert asking.answer().text.rstrip().endswith("[DONE]")
     assert gateway.process.wait(60) == 0
     assert "drained" in gateway.log.read_text()
-    assert statuses(db) == ["answered"]
+    assert statuses(db) == ["answered"] * (key is not None)
 
 
 def test_credentials_are_neither_stored_nor_logged(
