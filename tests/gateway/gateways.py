@@ -37,6 +37,7 @@ class Gateway:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
+                cwd=os.environ["AGENTRUN_HOME"],  # where the session's janitor finds it
                 start_new_session=True,
             )
         assert self.process.stdout is not None
