@@ -194,6 +194,10 @@ class Provider(Double):
     ``script`` is a list of replies by turn of the conversation, ``rules`` come before it. What
     neither answers is echoed. An effect is a bill: its facts are ``response_id``, ``model``,
     ``turn``, ``stream`` and ``usage``.
+
+    A response that is created in the background can be asked for, streamed on and cancelled, as
+    long as the double lives. It is streamed again for ``restream_s`` seconds, by default five
+    minutes; then only asked for.
     """
 
     module = "provider"
@@ -205,9 +209,10 @@ class Provider(Double):
         rules: Sequence[Rule] = (),
         faults: Sequence[Fault] = (),
         ledger: str | Path | None = None,
+        restream_s: float | None = None,
     ) -> None:
         super().__init__(ledger=ledger, faults=faults)
-        self._script, self._rules = script, rules
+        self._script, self._rules, self._restream_s = script, rules, restream_s
 
     @property
     def base_url(self) -> str:
@@ -217,7 +222,10 @@ class Provider(Double):
     def say(self, script: Sequence[Reply | str] = (), rules: Sequence[Rule] = ()) -> None:
         """Replace the script and the rules."""
         every = [*rules, Rule({}, script)]
-        self._call("POST", "script", {"rules": [rule.to_json() for rule in every]})
+        settings: dict[str, Any] = {"rules": [rule.to_json() for rule in every]}
+        if self._restream_s is not None:
+            settings["restream_s"] = self._restream_s
+        self._call("POST", "script", settings)
 
     def billed(self) -> int:
         """How many answers were billed."""

@@ -2,7 +2,7 @@
 
 ``python -m agentrun.testing.provider --rules rules.json --ledger bills.jsonl`` serves it by
 hand; in tests `agentrun.testing.Provider` starts it. A rules file holds any of ``rules``,
-``script`` and ``faults``, as the constructors of those names take them.
+``script``, ``restream_s`` and ``faults``, as the constructors of those names take them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from agentrun.testing import chat, embeddings, messages, responses
+from agentrun.testing.background import RESTREAM_S, Shelf
 from agentrun.testing.bench import Bench
 from agentrun.testing.replies import choose, rules_from
 from agentrun.testing.server import run
@@ -33,6 +34,8 @@ CODES = {401: "invalid_api_key", 404: "unknown_url", 429: "rate_limit_exceeded"}
 ENDPOINT = re.compile(
     r"/(?:v1|openai(?:/v1|/deployments/[^/]+)?)/(chat/completions|responses|embeddings|messages)"
 )
+# One that is under way there.
+UNDER_WAY = re.compile(r"(?:GET /.*/responses/(resp_\w+)|POST /.*/responses/(resp_\w+)/cancel)")
 DIALECTS = {"chat/completions": chat, "responses": responses, "messages": messages}
 
 
@@ -41,9 +44,11 @@ class ProviderService:
 
     def __init__(self) -> None:
         self._rules = rules_from({})
+        self._shelf = Shelf()
 
     def configure(self, settings: dict[str, Any]) -> None:
-        """Replace the rules and the script."""
+        """Replace the rules and the script, and for how long a response is streamed again."""
+        self._shelf.restream_s = settings.pop("restream_s", RESTREAM_S)
         self._rules = rules_from(settings)
 
     def describe(self, request: Request) -> dict[str, Any]:
@@ -58,6 +63,8 @@ class ProviderService:
         body, endpoint = request.content(), _endpoint(request)
         if request.method == "GET" and request.path == "/v1/models":
             answer = _models()
+        elif found := UNDER_WAY.fullmatch(f"{request.method} {request.path}"):
+            answer = self._under_way(request, found[1] or found[2])
         elif request.method == "POST" and not isinstance(body, dict):
             answer = _error(request, 400, "We could not parse the JSON body of your request.")
         elif dialect := DIALECTS.get(endpoint):
@@ -78,8 +85,14 @@ class ProviderService:
             return _error(request, 400, wrong)
         limit = next((body[name] for name in dialect.LIMITS if body.get(name)), None)
         reply = cut(choose(self._rules, dialect.describe(body)), limit)
-        answer: Answer = dialect.answer(body, reply)
+        kept = dialect is responses and body.get("background")
+        answer: Answer = (self._shelf.create if kept else dialect.answer)(body, reply)
         return answer
+
+    def _under_way(self, request: Request, identifier: str) -> Answer:
+        if wrong := self._shelf.problem(identifier, request):
+            return _error(request, *wrong)
+        return self._shelf.answer(identifier, request)
 
 
 def _endpoint(request: Request) -> str:

@@ -1,7 +1,7 @@
 """The dialect of OpenAI's Responses API: items in, items out.
 
 Like the real API it refuses a conversation in which a function call has no output, or an output
-no call. It keeps nothing: `previous_response_id` and `conversation` are refused as unknown.
+no call. It keeps no conversation: `previous_response_id` and `conversation` are refused as unknown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agentrun.testing.speech import (
 )
 from agentrun.testing.wire import Answer
 
-__all__ = ["LIMITS", "answer", "describe", "problem"]
+__all__ = ["LIMITS", "answer", "begun", "describe", "problem", "written"]
 
 LIMITS = ("max_output_tokens",)
 
@@ -80,6 +80,8 @@ def problem(body: Mapping[str, Any]) -> str | None:
     for state in ("previous_response_id", "conversation"):
         if body.get(state):
             return f"{state} {body[state]!r} not found: the double keeps no conversations."
+    if body.get("background") and body.get("store") is False:
+        return "Background mode requires 'store' to be true."
     items = _items(body)
     if not items:
         return "Missing required parameter: 'input'."
@@ -98,6 +100,14 @@ def problem(body: Mapping[str, Any]) -> str | None:
 
 def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
     """The reply as the API would send it; its effect is the bill."""
+    whole, events = written(body, reply)
+    return say(reply, describe(body), whole, map(event, events))
+
+
+def written(
+    body: Mapping[str, Any], reply: Reply
+) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
+    """The response that the reply is, whole, and the same as events."""
     output = list(_output(reply))
     whole: dict[str, Any] = {
         "id": mint("resp_", 48),
@@ -114,7 +124,13 @@ def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
     if reply.finish_reason in ("length", "content_filter"):
         cause = "max_output_tokens" if reply.finish_reason == "length" else "content_filter"
         whole |= {"status": "incomplete", "incomplete_details": {"reason": cause}}
-    return say(reply, describe(body), whole, map(event, _numbered(_events(whole, reply.chunks))))
+    return whole, list(_numbered(_events(whole, reply.chunks)))
+
+
+def begun(whole: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """The response before anything of it is written."""
+    nothing: dict[str, Any] = {"incomplete_details": None, "output": [], "usage": None}
+    return {**whole, **nothing, "status": status}
 
 
 def _output(reply: Reply) -> Iterator[dict[str, Any]]:
@@ -143,10 +159,9 @@ def _call(call: Call) -> dict[str, Any]:
 
 
 def _events(whole: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any]]:
-    begun = {**whole, "status": "in_progress", "incomplete_details": None, "output": []}
-    begun["usage"] = None
-    yield {"type": "response.created", "response": begun}
-    yield {"type": "response.in_progress", "response": begun}
+    empty = begun(whole, "in_progress")
+    yield {"type": "response.created", "response": empty}
+    yield {"type": "response.in_progress", "response": empty}
     for index, item in enumerate(whole["output"]):
         speaks = item["type"] == "message"
         spelt = _spelt_text if speaks else _spelt_call

@@ -115,7 +115,7 @@ class Http:
         await link.send_head(answer)
         await exchange.sent(0, len(answer.chunks))
         for sent, chunk in enumerate(answer.chunks, start=1):
-            await exchange.pause(answer.pace_s)
+            await exchange.pause(answer.wait(sent - 1))
             if any(fault.action == "truncate" for fault in exchange.faults):
                 await link.send_half(chunk)
                 raise Broken("fault: truncated")

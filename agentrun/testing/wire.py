@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -60,6 +61,11 @@ class Answer:
     effect: Mapping[str, Any] | None = None
     delay_s: float = 0.0  # before anything happens
     pace_s: float = 0.0  # before each chunk
+    due: tuple[float, ...] = ()  # when each chunk can be sent, by the monotonic clock
+
+    def wait(self, sent: int) -> float:
+        """Seconds before the chunk that follows so many."""
+        return max(self.pace_s, self.due[sent] - time.monotonic() if self.due else 0.0)
 
     def head(self) -> bytes:
         """Status line and headers."""
