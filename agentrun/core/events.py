@@ -22,6 +22,7 @@ EventName = Literal[
     "created",  # seq 1, written with the run: agent in `name`, arguments in `input`
     "claimed",  # a worker took the run: epoch is one higher than before; why in `reason`
     "attempt_started",  # the intent: durable before the effect begins; arguments in `input`
+    "attempt_accepted",  # the provider works on this try by itself: the id there in `output`
     "attempt_failed",  # this try failed and another follows; error in `output`
     "step_finished",  # the outcome: `status` ok | error | abandoned | cancelled, value in `output`
     "approval_requested",  # a call waits for a person, before any attempt; arguments in `input`

@@ -19,7 +19,7 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha1
@@ -55,6 +55,7 @@ class Known:
     reruns: int = 0  # attempts that the database rolled back
     retry_at: datetime | None = None  # of the last that failed: when the next may begin
     open: Event | None = None  # the attempt with an intent and no outcome
+    accepted: str | None = None  # the id under which the provider works on that attempt by itself
     doubted: bool = False  # that attempt was raised as a doubt
     doubted_at: datetime | None = None  # when; None if by this process, just now
     outcome: Event | None = None
@@ -65,13 +66,15 @@ class Known:
 class History:
     """The steps of a run, by ident: a fold over its journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: Iterable[Event] = ()) -> None:
         self.steps: dict[str, Known] = {}
         self.by_number: dict[int, Known] = {}
         self.last_step = 0
         self.last_turn = 0
         self.divergences = 0
         self.failed_step: int | None = None
+        for event in events:
+            self.apply(event, event.seq, event.epoch)
 
     def apply(self, event: Event, seq: int, epoch: int) -> None:
         """Take in the next event of the journal, which stands or will stand at ``seq``."""
@@ -135,10 +138,13 @@ def _advance(known: Known, event: Event) -> None:
     match event.event:
         case "attempt_started":
             known.attempts, known.open = event.attempt or 1, event
-            known.outcome, known.doubted = None, False
+            known.outcome, known.doubted, known.accepted = None, False, None
+        case "attempt_accepted":
+            known.accepted = event.output["response"]
         case "attempt_failed":
             known.attempts, known.open = event.attempt or known.attempts, None
             known.retry_at = _retry_at(event)
+            known.accepted = None
             if event.status == "rolled_back":
                 known.reruns += 1
             else:

@@ -49,6 +49,7 @@ EFFECTS = frozenset(
         "body",  # of a tool or step
         "checkpoint",  # inside a tool's transaction, before its COMMIT
         "chunk",  # of a streamed answer, on its way to the agent
+        "follow",  # a request about a response that is under way at its provider
         "reconcile",  # asking outside what became of a `once` effect
         "send",  # a request to a model, until its answer begins
     }

@@ -86,12 +86,36 @@ class ModelStep(Protocol):
         compared by on a resume, is the request as the code made it.
         """
 
+    @property
+    def accepted(self) -> str | None:
+        """The id under which the provider works on the open attempt: pick it up, send nothing."""
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody will use what is still to come: the run was cancelled, or the step has
+        its outcome."""
+
     def attempt(self) -> Flow[ModelReply | None]:
         """Make the intent durable; afterwards the request may be sent.
 
         Returns a reply when an earlier attempt's answer turned up late: adopt it, send nothing.
         Raises Interrupt when the run may not go on here.
         """
+
+    def accept(self, identifier: str) -> Flow[None]:
+        """The provider works on this attempt by itself, under this id: durable when this returns.
+
+        Raises Interrupt when the run may not go on here.
+        """
+
+    def pick_up(self) -> Flow[None]:
+        """Go on with the accepted attempt: the provider may be asked for it.
+
+        Raises Interrupt when the run may not go on here.
+        """
+
+    def check(self) -> None:
+        """Raise Interrupt when the run may not go on here."""
 
     def failed(self, failure: CallFailed, retry_in: float) -> None:
         """This attempt failed and the transport will try again in ``retry_in`` seconds."""

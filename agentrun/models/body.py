@@ -7,7 +7,7 @@ stream's outcome is known: before the last bytes are handed on, never after.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,13 +16,13 @@ from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import Ending, ModelStep, current
 from agentrun.models.reply import Inflater, Tape, error_name
 
-__all__ = ["NOT_WHOLE", "Body", "Live", "Source", "Stored", "apart"]
+__all__ = ["NOT_WHOLE", "Body", "Live", "Source", "Stored", "apart", "drained", "sent"]
 
 NOT_WHOLE = "the stream ended without its terminal event: the reply is not whole"
 
 
 class Body(Protocol):
-    """What the stream classes of a transport drive."""
+    """Bytes that come piece by piece; the stream classes of a transport drive one."""
 
     def piece(self) -> Flow[bytes | None]:
         """The next bytes, None at the end; raises a transport error where one belongs."""
@@ -42,19 +42,20 @@ def apart() -> Iterator[None]:
 
 
 class Source:
-    """The stream of an inner response, sync or async, as operations."""
+    """The stream of an inner response, sync or async, as it comes over the wire."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._iterator: Any = None
 
-    def next(self) -> Op[bytes | None]:
-        """The next bytes as they came over the wire; None at the end."""
-        return Op(self._next, self._anext)
+    def piece(self) -> Flow[bytes | None]:
+        """The next bytes."""
+        piece: bytes | None = yield Op(self._next, self._anext)
+        return piece
 
-    def close(self) -> Op[None]:
+    def close(self) -> Flow[None]:
         """Give the connection back."""
-        return Op(self._close, self._aclose)
+        yield Op(self._close, self._aclose)
 
     def _next(self) -> bytes | None:
         with apart():
@@ -101,6 +102,25 @@ class Stored:
         yield from ()
 
 
+def sent(send: Callable[[Any], Op[Any]], request: Any, point: str = "send") -> Flow[Any]:
+    """The response to a request, as soon as it begins; raises a transport error."""
+    points.reach(point, "before")
+    response = yield send(request)
+    points.reach(point, "after")
+    return response
+
+
+def drained(source: Body) -> Flow[list[bytes]]:
+    """All pieces of a body, which is closed then, also by an error."""
+    pieces: list[bytes] = []
+    try:
+        while (piece := (yield from source.piece())) is not None:
+            pieces.append(piece)
+    finally:
+        yield from source.close()
+    return pieces
+
+
 class Live:
     """A stream on its way to the consumer: bytes pass untouched, the decoded ones are kept.
 
@@ -111,7 +131,7 @@ class Live:
         self,
         hx: Any,
         step: ModelStep,
-        source: Source,
+        source: Body,
         tape: Tape,
         inflate: Inflater,
         *,
@@ -147,7 +167,7 @@ class Live:
             self._settle("abandoned")
         elif not self._settled:
             self._step.left()
-        yield self._source.close()
+        yield from self._source.close()
 
     def _read(self) -> Flow[bytes | None]:
         """Bytes for the consumer, taken note of; after the marker nothing can fail any more.
@@ -159,7 +179,7 @@ class Live:
         while wire == b"" or (self._settled and wire is not None):
             try:
                 points.reach("chunk", "before")
-                wire = yield self._source.next()
+                wire = yield from self._source.piece()
                 points.reach("chunk", "after")
             except self._hx.RequestError:
                 if not self._settled:

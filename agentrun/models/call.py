@@ -3,7 +3,7 @@
 ::
 
     open the step ── recorded ──────────────────────────────▶ hand out again
-        │
+        │  └─────── under way at the provider ──────────────▶ pick it up (`background.py`)
         ▼
     intent durable ── a late reply turned up ───────────────▶ record, hand out
         │  ▲
@@ -19,18 +19,18 @@ transport, a cancelled task included, leaves the attempt open: the next owner tr
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.core import points
 from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, ModelStep, Recorder
-from agentrun.models.body import NOT_WHOLE, Body, Live, Source, Stored
+from agentrun.models.background import Background
+from agentrun.models.body import NOT_WHOLE, Body, Live, Source, Stored, drained, sent
+from agentrun.models.lacking import suits
 from agentrun.models.quote import capped
+from agentrun.models.remote import Lost, Remote
 from agentrun.models.reply import (
     Inflater,
     Tape,
@@ -41,7 +41,8 @@ from agentrun.models.reply import (
     rebuilt_error,
     tape_all,
 )
-from agentrun.models.retry import BRIEF, RetryPolicy, retryable_error, retryable_status
+from agentrun.models.request import rewritten
+from agentrun.models.retry import BRIEF, RetryPolicy, pause, retryable_error, retryable_status
 
 __all__ = ["Call", "repeated_error"]
 
@@ -70,6 +71,7 @@ class Call:
     send: Callable[[Any], Op[Any]]  # performs one attempt with a request
     stream: Callable[[Body], Any]  # a body as the byte stream of this transport
     policy: RetryPolicy
+    background: bool = False  # the provider is to finish it whether or not we listen, if it can
 
     def run(self, recorder: Recorder) -> Flow[Any]:
         """The response to hand to the client; raises what the client is to see."""
@@ -90,53 +92,60 @@ class Call:
     def _until_answered(self, step: ModelStep) -> Flow[Any]:
         failures = step.prior_failures
         while True:
-            late = yield from step.attempt()
-            if late is not None:
+            under_way = step.accepted
+            if under_way is not None:
+                yield from step.pick_up()
+            elif (late := (yield from step.attempt())) is not None:
                 step.finish(late)
                 return self._rebuilt(late)
-            answer = yield from self._attempt(step)
+            answer = yield from self._attempt(step, under_way)
             wait = self.policy.wait(failures, answer.headers)
+            if under_way is not None:  # what became of it is known now: no retry, but a beginning
+                wait = 0.0
             if answer.failure is None or wait is None:
                 return self._final(step, answer)
             step.failed(answer.failure, wait)
             failures += 1
             if wait <= BRIEF:
-                yield _pause(wait)
+                yield pause(wait)
 
-    def _attempt(self, step: ModelStep) -> Flow[_Answer]:
+    def _attempt(self, step: ModelStep, under_way: str | None) -> Flow[_Answer]:
         try:
-            points.reach("send", "before")
-            response = yield self.send(self._outgoing(step.cap))
-            points.reach("send", "after")
+            response, source = yield from self._opened(step, under_way)
         except self.hx.RequestError as error:
             return self._lost(error, billed=False)
-        source = Source(response.stream)
+        except Lost as lost:
+            return self._missing(lost)
         try:
             if flows(self.asked, response):
                 return (yield from self._live(step, response, source))
             return (yield from self._plain(response, source))
         except self.hx.RequestError as error:
-            yield source.close()
+            yield from source.close()
             return self._lost(error, billed=response.status_code < 400)
+        except Lost as lost:
+            yield from source.close()
+            return self._missing(lost)
         except BaseException:
-            yield source.close()
+            yield from source.close()
             raise
 
-    def _outgoing(self, cap: int | None) -> Any:
-        """The request as it is sent: with the limit on its reply that a budget leaves it."""
-        if cap is None:
-            return self.request
-        request = self.request
-        headers = [(k, v) for k, v in request.headers.raw if k.lower() != b"content-length"]
-        return self.hx.Request(
-            request.method,
-            request.url,
-            headers=headers,
-            content=capped(self.asked, request.content, cap),
-            extensions=request.extensions,
-        )
+    def _opened(self, step: ModelStep, under_way: str | None) -> Flow[tuple[Any, Body]]:
+        """The response of an attempt, and where its bytes come from."""
+        limit = {} if step.cap is None else capped(self.asked, step.cap)
+        remote = Remote(self.hx, self.asked, self.request, self.send, step)
+        background = Background(remote, self.stream)
+        if under_way is not None:
+            return (yield from background.resume(under_way))
+        if self.background and suits(self.asked):
+            begun = yield from background.begin(limit)
+            if begun is not None:
+                return begun
+        request = rewritten(self.hx, self.request, limit) if limit else self.request
+        response = yield from sent(self.send, request)
+        return response, Source(response.stream)
 
-    def _live(self, step: ModelStep, response: Any, source: Source) -> Flow[_Answer]:
+    def _live(self, step: ModelStep, response: Any, source: Body) -> Flow[_Answer]:
         tape = Tape(self.asked, response, stream=True)
         inflate = Inflater(self.hx, response)
         live = Live(self.hx, step, source, tape, inflate, lenient=not self.policy.ours)
@@ -146,11 +155,8 @@ class Call:
         response.stream = self.stream(live)
         return _Answer(None, response)
 
-    def _plain(self, response: Any, source: Source) -> Flow[_Answer]:
-        pieces: list[bytes] = []
-        while (piece := (yield source.next())) is not None:
-            pieces.append(piece)
-        yield source.close()
+    def _plain(self, response: Any, source: Body) -> Flow[_Answer]:
+        pieces = yield from drained(source)
         reply = self._whole(response, b"".join(pieces))
         response.stream = self.stream(Stored(pieces))
         failure = None
@@ -181,6 +187,12 @@ class Call:
         failure = CallFailed(name, billed=billed, detail=str(error))
         reply = failed_reply(self.hx, self.asked, error)
         return _Answer(reply, None, failure if retryable_error(name) else None)
+
+    def _missing(self, lost: Lost) -> _Answer:
+        """What the provider took on will not come, or could not be read for long."""
+        error = self.hx.ReadError(str(lost))
+        failure = CallFailed("ResponseLost", billed=True, detail=str(lost)) if lost.again else None
+        return _Answer(failed_reply(self.hx, self.asked, error), None, failure)
 
     def _final(self, step: ModelStep, answer: _Answer) -> Any:
         """Record the outcome, then hand it on."""
@@ -228,7 +240,3 @@ def repeated_error(hx: Any, request: Any) -> Exception | None:
         return None
     body, error = last
     return rebuilt_error(hx, error) if body == request.content else None
-
-
-def _pause(seconds: float) -> Op[None]:
-    return Op(lambda: time.sleep(seconds), lambda: asyncio.sleep(seconds))

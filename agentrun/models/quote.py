@@ -7,7 +7,6 @@ searches) cannot be known here.
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,13 +69,10 @@ def quote(asked: ModelRequest) -> Quote:
     )
 
 
-def capped(asked: ModelRequest, content: bytes, cap: int) -> bytes:
-    """The body of a request, as it is sent, with a limit of ``cap`` tokens on its reply."""
-    body = json.loads(content)
-    fields = [name for name in LIMITS[asked.api] if body.get(name) is not None]
-    for name in fields or [_field(asked)]:
-        body[name] = cap
-    return json.dumps(body, separators=(",", ":")).encode()
+def capped(asked: ModelRequest, cap: int) -> dict[str, Json]:
+    """What a request has to say so that its reply has ``cap`` tokens at most."""
+    fields = [name for name in LIMITS[asked.api] if asked.body.get(name) is not None]
+    return dict.fromkeys(fields or [_field(asked)], cap)
 
 
 def _field(asked: ModelRequest) -> str:

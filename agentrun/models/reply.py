@@ -19,6 +19,7 @@ __all__ = [
     "error_name",
     "failed_reply",
     "flows",
+    "is_event_stream",
     "rebuilt_error",
     "tape_all",
 ]
@@ -87,7 +88,7 @@ class Tape:
 
 def tape_all(request: ModelRequest, response: Any, raw: bytes) -> Tape:
     """The tape of a response whose (decoded) bytes are all there."""
-    tape = Tape(request, response, stream=_is_event_stream(response))
+    tape = Tape(request, response, stream=is_event_stream(response))
     tape.take(raw)
     tape.end()
     return tape
@@ -101,7 +102,7 @@ def flows(request: ModelRequest, response: Any) -> bool:
     """
     if not request.stream or response.status_code >= 400:
         return False
-    return _is_event_stream(response) and _encoding(response) in GZIP | {"", "identity"}
+    return is_event_stream(response) and _encoding(response) in GZIP | {"", "identity"}
 
 
 def decoded(hx: Any, response: Any, wire: bytes) -> bytes:
@@ -169,6 +170,7 @@ def _encoding(response: Any) -> str:
     return encoding.strip().lower()
 
 
-def _is_event_stream(response: Any) -> bool:
+def is_event_stream(response: Any) -> bool:
+    """Whether a response is server-sent events."""
     kind: str = response.headers.get("content-type", "")
     return kind.startswith("text/event-stream")

@@ -6,6 +6,7 @@ path: gateways choose their own paths, and other protocols use ours (MCP has a `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -14,7 +15,7 @@ from agentrun.core.events import Json
 from agentrun.core.parse import parsed
 from agentrun.core.recorder import ModelRequest
 
-__all__ = ["canonical", "read_request", "redirect"]
+__all__ = ["canonical", "read_request", "redirect", "rewritten"]
 
 # Body fields that say nothing about what is asked, so the fingerprint leaves them out:
 VOLATILE = frozenset(
@@ -31,6 +32,7 @@ VOLATILE = frozenset(
 ID_FIELDS = ("id", "call_id", "tool_call_id", "tool_use_id")
 
 SECRET_QUERY = frozenset({"key", "api_key", "api-key", "apikey", "token", "access_token", "sig"})
+FOLLOWS = frozenset({"stream", "starting_after"})  # how a response under way is asked for
 SECRET_TOOL_FIELDS = ("authorization", "headers")  # of an MCP server given to the provider
 REMOVED = "[removed]"
 
@@ -69,10 +71,25 @@ def redirect(hx: Any, request: Any, base_url: str) -> None:
     Credentials are left out. Doing it twice changes nothing.
     """
     api = _api(request.url.path, parsed(request.content))
-    request.url = hx.URL(f"{base_url}/{api.replace('.', '/')}")
+    # The rest of a query speaks to the provider (`api-version`).
+    query = {n: v for n, v in request.url.params.items() if n in FOLLOWS}
+    request.url = hx.URL(f"{base_url}/{api.replace('.', '/')}", params=query)
     request.headers["Host"] = request.url.netloc.decode("ascii")
     for name in ("authorization", "api-key", "x-api-key"):
         request.headers.pop(name, None)
+
+
+def rewritten(hx: Any, request: Any, fields: dict[str, Json]) -> Any:
+    """A model call as it is sent, with these fields in its body."""
+    headers = [(k, v) for k, v in request.headers.raw if k.lower() != b"content-length"]
+    body = {**json.loads(request.content), **fields}
+    return hx.Request(
+        request.method,
+        request.url,
+        headers=headers,
+        content=json.dumps(body, separators=(",", ":")).encode(),
+        extensions=request.extensions,
+    )
 
 
 def canonical(body: dict[str, Json]) -> dict[str, Json]:

@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again, and after how long. Pure, apart from the clock and dice.
+"""When a failed attempt is tried again, and after how long: pure, apart from clock and dice.
 
 The rules are those of the provider SDKs, whose own retries are switched off: one owner of
 retries, whose attempts are recorded.
@@ -6,6 +6,7 @@ retries, whose attempts are recorded.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,16 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
-__all__ = ["DEFAULT_RETRIES", "RetryPolicy", "asked_wait", "retryable_error", "retryable_status"]
+from agentrun.core.flow import Op
+
+__all__ = [
+    "DEFAULT_RETRIES",
+    "RetryPolicy",
+    "asked_wait",
+    "pause",
+    "retryable_error",
+    "retryable_status",
+]
 
 DEFAULT_RETRIES = 2  # further attempts, as in the SDKs
 FIRST_WAIT = 0.5  # seconds, doubled with each failure
@@ -77,3 +87,8 @@ def asked_wait(headers: Mapping[str, str], now: Callable[[], float]) -> float | 
         return parsedate_to_datetime(headers["retry-after"]).timestamp() - now()
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
+
+
+def pause(seconds: float) -> Op[None]:
+    """The wait itself."""
+    return Op(lambda: time.sleep(seconds), lambda: asyncio.sleep(seconds))

@@ -29,6 +29,7 @@ class Settings:
     """What a wrapped client was told."""
 
     strict: bool = False  # refuse model calls outside a run
+    background: bool = False  # have the provider finish calls whether or not we listen
     policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -68,7 +69,8 @@ class Recording:
             )
         if error := repeated_error(self.hx, request):
             raise error
-        call = Call(self.hx, asked, request, send, self.stream, self.settings.policy)
+        told = self.settings
+        call = Call(self.hx, asked, request, send, self.stream, told.policy, told.background)
         return call.run(line)
 
     def carrier(self, request: Any) -> Any:

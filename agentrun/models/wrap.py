@@ -25,7 +25,13 @@ TIMEOUT = 600.0  # seconds; the SDKs' own. The 5 s of a bare httpx client is no 
 CONNECT_TIMEOUT = 5.0
 
 
-def wrap(client: C, *, strict: bool = False, retries: int | None = None) -> C:
+def wrap(
+    client: C,
+    *,
+    strict: bool = False,
+    retries: int | None = None,
+    inflight: Literal["background"] | None = None,
+) -> C:
     """Record the model calls of an OpenAI or Anthropic client, sync or async, Azure included.
 
     Returns the same instance, changed in place; its copies (``with_options``) record too.
@@ -35,7 +41,15 @@ def wrap(client: C, *, strict: bool = False, retries: int | None = None) -> C:
     ``max_retries``). They are recorded; the SDK's own are switched off, and a number given
     later to ``with_options(max_retries=…)`` counts no more.
 
-    Raises `ConfigError` if this is no such client.
+    ``inflight`` is what becomes of a call that is in flight at a crash. By default it is made
+    again, and may be paid twice. With ``"background"`` a Responses call goes out as a stored
+    background response, whose id is recorded before anything of it is handed on: whoever resumes
+    the run picks that up, and pays once; a cancelled run cancels it at the provider. The code
+    sees what a plain call would give. Where there is no such mode (other APIs, a provider that
+    refuses it, ``store=False``) calls go as plain ones, and a warning says so. None leaves a
+    wrapped client as it was told before.
+
+    Raises `ConfigError` if this is no such client, or ``inflight`` has another value.
     """
     target: Any = client
     http = getattr(target, "_client", None)
@@ -46,7 +60,8 @@ def wrap(client: C, *, strict: bool = False, retries: int | None = None) -> C:
             f"wrap() takes an OpenAI or Anthropic client, not {type(client).__name__}; for code "
             "that takes an HTTP client use agentrun.http_client() or async_http_client()"
         )
-    _record(http, module, settings(strict, _retries(http, own, retries)))
+    told = settings(strict, _retries(http, own, retries), _background(http, inflight))
+    _record(http, module, told)
     target.max_retries = 0
     return client
 
@@ -87,11 +102,11 @@ def _client(
     return client
 
 
-def settings(strict: bool, retries: int | None) -> Settings:
+def settings(strict: bool, retries: int | None, background: bool = False) -> Settings:
     """What a client is told. Raises `ConfigError` for a negative number of retries."""
     if retries is not None and retries < 0:
         raise ConfigError(f"retries must be 0 or more, not {retries}")
-    return Settings(strict, RetryPolicy(retries))
+    return Settings(strict, background, RetryPolicy(retries))
 
 
 def _default_family() -> Family:
@@ -132,3 +147,11 @@ def _retries(http: Any, own: int, given: int | None) -> int:
     if own == 0 and isinstance(http._transport, Recording):
         return http._transport.settings.policy.retries or 0
     return own
+
+
+def _background(http: Any, inflight: str | None) -> bool:
+    """Whether calls go out in the background: as told, else as the client was told before."""
+    if inflight not in (None, "background"):
+        raise ConfigError(f"inflight={inflight!r}; give 'background', or leave it out")
+    before = isinstance(http._transport, Recording) and http._transport.settings.background
+    return inflight == "background" or before

@@ -6,12 +6,11 @@ half-way or not begun. A child that parks lets its parent park too; its end wake
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentrun.core.errors import RunError, RunFailed, RunHeld
-from agentrun.core.events import Event, Json
+from agentrun.core.events import Json
 from agentrun.core.flow import Flow
 from agentrun.core.identity import History
 from agentrun.runner import execute, failures
@@ -90,11 +89,8 @@ def _is_end(letter: Letter, step: Step) -> bool:
     return bool(letter["kind"] == "child" and letter["step"] == step.number)
 
 
-def open_children(key: str, events: Iterable[Event]) -> list[str]:
+def open_children(key: str, history: History) -> list[str]:
     """The keys of a run's child runs that have not ended, as far as its journal knows."""
-    history = History()
-    for event in events:
-        history.apply(event, event.seq, event.epoch)
     return [
         child_key(key, known.ident)
         for known in history.steps.values()

@@ -84,9 +84,7 @@ class RunContext:
         self.lock = threading.RLock()
         self._claimed = events  # the journal up to its claim, and what came since, by seq
         self._written: dict[int, Event] = {}
-        self.history = History()
-        for event in events:
-            self.history.apply(event, event.seq, event.epoch)
+        self.history = History(events)
         self.root = Scope()
         self.interrupt: Interrupt | None = None
         self.draining = False

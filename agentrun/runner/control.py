@@ -16,6 +16,7 @@ from agentrun.core.codec import check
 from agentrun.core.errors import ConfigError, RunError, RunPruned
 from agentrun.core.events import Effect, Event, Json, RunStatus
 from agentrun.core.flow import Flow, run_async, run_sync
+from agentrun.core.identity import History
 from agentrun.core.state import ENDED
 from agentrun.core.transcript import Transcript
 from agentrun.runner import agent as agents
@@ -27,6 +28,7 @@ from agentrun.runner.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.runner.eventloop import run_in_loop
 from agentrun.runner.execute import Person
 from agentrun.runner.handle import Handle
+from agentrun.runner.model_step import warn_of_responses
 from agentrun.runner.waits import signal
 from agentrun.store import retention
 from agentrun.store.budgets import raise_budget
@@ -290,7 +292,9 @@ def cancel(key: str, *, by: str | None = None, reason: str | None = None) -> Non
     tail, events = claimed
     cancelled = Event(event="run_cancelled", by=by, reason=why)
     database.writer.wait(database.writer.append(tail, [cancelled]))
-    for child in open_children(key, events):
+    history = History(events)
+    warn_of_responses(key, history)
+    for child in open_children(key, history):
         with contextlib.suppress(RunError):
             cancel(child, by=by, reason=f"its parent {key!r} was cancelled")
 

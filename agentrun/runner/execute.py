@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check, fingerprint
-from agentrun.core.errors import Interrupt, JournalLost, LeaseLost, Parking, RunConflict, RunHeld
+from agentrun.core.errors import (
+    Interrupt,
+    JournalLost,
+    LeaseLost,
+    Parking,
+    RunCancelled,
+    RunConflict,
+    RunHeld,
+)
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, Op
 from agentrun.core.log import logger
@@ -29,6 +37,7 @@ from agentrun.runner import loss, propagate
 from agentrun.runner.context import Line, RunContext, blocking, on_line
 from agentrun.runner.ending import settle
 from agentrun.runner.handle import ended, run_held
+from agentrun.runner.model_step import warn_of_responses
 from agentrun.runner.waiting import pause
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
@@ -276,6 +285,8 @@ def execute(
             try:
                 if tail.epoch > 1:  # it may have been cancelled on its way into a park
                     yield blocking(database.obey_cancellations)
+                    if isinstance(run.interrupt, RunCancelled):
+                        warn_of_responses(key, run.history)
                 run.check(run.root)
                 if person is None and (kept := safeguard(events)):
                     raise run.stop(Parking(kept.reason or "", by=kept.by))

@@ -58,6 +58,8 @@ class Agent(DurableAgent[[str], str]):
         context_tokens: from about so many tokens of a request on, its oldest turns are left out
             (`trim_messages`); leave room for the reply. Default: the conversation grows.
         when_full: "trim" leaves them out; "compact" has the model sum them up first.
+        inflight: "background": a Responses call that is in flight at a crash is picked up, and
+            paid once, as with `wrap`.
         settings: further fields of each request, such as ``temperature=0``.
 
     Raises:
@@ -79,9 +81,10 @@ class Agent(DurableAgent[[str], str]):
         budget: Budget | None = None,
         context_tokens: int | None = None,
         when_full: Literal["trim", "compact"] = "trim",
+        inflight: Literal["background"] | None = None,
         **settings: Any,
     ) -> None:
-        self.client = wrap(client)
+        self.client = wrap(client, inflight=inflight)
         self.model = model
         self.prompt = _text(prompt)
         self.tools = tuple(tools)

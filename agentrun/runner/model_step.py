@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 from agentrun.core.codec import detach, digest
+from agentrun.core.errors import RunCancelled
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.exact import without_secrets
 from agentrun.core.flow import Flow
+from agentrun.core.identity import History
 from agentrun.core.log import logger
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest
 from agentrun.models.retry import BRIEF
@@ -52,6 +54,22 @@ def open_model_step(line: Line, request: ModelRequest) -> Flow[RecordedCall]:
     return call
 
 
+def warn_of_responses(key: str, history: History) -> None:
+    """Say what goes on at a provider for a run that was cancelled while nobody executed it.
+
+    Only who makes the calls has the credentials to cancel it there.
+    """
+    for known in history.steps.values():
+        if known.accepted is not None and known.outcome is None:
+            logger.warning(
+                "run %r is cancelled, but response %s of step %d is not: nobody who could cancel "
+                "it at its provider executed the run",
+                key,
+                known.accepted,
+                known.step,
+            )
+
+
 @dataclass(eq=False)
 class RecordedCall:
     """The runner's side of `core.recorder.ModelStep`."""
@@ -76,6 +94,24 @@ class RecordedCall:
     def prior_failures(self) -> int:
         known = self.step.run.history.steps.get(self.step.ident)
         return known.failures if known else 0
+
+    @property
+    def accepted(self) -> str | None:
+        known = self.step.run.history.steps.get(self.step.ident)
+        return known.accepted if known else None
+
+    @property
+    def unwanted(self) -> bool:
+        return self.step.outcome is not None or isinstance(self.step.run.interrupt, RunCancelled)
+
+    def accept(self, identifier: str) -> Flow[None]:
+        yield from self.step.accept(identifier)
+
+    def pick_up(self) -> Flow[None]:
+        yield from self.step.pick_up()
+
+    def check(self) -> None:
+        self.step.run.check(self.step.scope)
 
     def attempt(self) -> Flow[ModelReply | None]:
         try:

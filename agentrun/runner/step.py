@@ -101,11 +101,26 @@ class Step:
                 if late is not None:
                     self.adopted = late["attempt"]
                     return adopt(late["output"], late["status"])
+        yield from self._fenced()
+        return None
+
+    def accept(self, identifier: str) -> Flow[None]:
+        """The attempt goes on by itself under this id, durably so when this returns."""
+        output = {"response": identifier}
+        accepted = self._event("attempt_accepted", output=output, has_output=True)
+        yield self.run.durable(self.run.append(accepted))
+
+    def pick_up(self) -> Flow[None]:
+        """Go on with the attempt that an earlier claim began, and that went on by itself."""
+        opened = self.run.history.steps[self.ident].open
+        self.started_at = (opened.at if opened else None) or self.run.heart.now()
+        yield from self._fenced()
+
+    def _fenced(self) -> Flow[None]:
         # The lease is looked at last: `check` may wait for another thread of the run.
         self.run.check(self.scope)
         while (yield from self.run.fence()):
             self.run.check(self.scope)
-        return None
 
     def _late(self, attempt: int) -> Flow[dict[str, Any] | None]:
         database, run_id = self.run.database, self.run.run_id

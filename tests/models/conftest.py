@@ -42,7 +42,7 @@ def recorder() -> MemoryRecorder:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     """Every wait before a retry, as it is begun: how, and how long. The wait is real."""
     begun: list[tuple[str, float]] = []
-    real = call._pause
+    real = call.pause
 
     def noted(seconds: float) -> Op[None]:
         pause = real(seconds)
@@ -57,7 +57,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 
         return Op(sync, asyn)
 
-    monkeypatch.setattr(call, "_pause", noted)
+    monkeypatch.setattr(call, "pause", noted)
     return begun
 
 

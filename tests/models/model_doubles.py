@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.core.errors import Diverging
+from agentrun.core.errors import Diverging, RunCancelled
 from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, current
 
@@ -29,6 +29,8 @@ class MemoryStep:
     failures: list[tuple[CallFailed, float]] = field(default_factory=list)
     prior_failures: int = 0
     cap: int | None = None
+    accepted: str | None = None
+    cancelled_at: str = ""  # "accepted": as soon as the provider works on it
     late: ModelReply | None = None
     interrupt: BaseException | None = None
     interrupted: bool = False
@@ -40,7 +42,27 @@ class MemoryStep:
         self.attempts += 1
         return self.late
 
+    @property
+    def unwanted(self) -> bool:
+        return self.outcome is not None or self._cancelled
+
+    def accept(self, identifier: str) -> Flow[None]:
+        yield Op(lambda: None, lambda: asyncio.sleep(0))
+        self.accepted = identifier
+
+    def pick_up(self) -> Flow[None]:
+        yield Op(self.check, lambda: asyncio.sleep(0))
+
+    @property
+    def _cancelled(self) -> bool:
+        return self.cancelled_at == "accepted" and self.accepted is not None
+
+    def check(self) -> None:
+        if self._cancelled:
+            raise RunCancelled("by ada")
+
     def failed(self, failure: CallFailed, retry_in: float) -> None:
+        self.accepted = None
         self.failures.append((failure, retry_in))
 
     def left(self) -> None:

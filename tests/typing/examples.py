@@ -168,7 +168,8 @@ assert_type(agentrun.current_step().attempt, int)
 
 assert_type(agentrun.wrap(OpenAI()), OpenAI)
 assert_type(agentrun.wrap(AsyncOpenAI(), strict=True, retries=3), AsyncOpenAI)
-assert_type(agentrun.wrap(AzureOpenAI()), AzureOpenAI)
+assert_type(agentrun.wrap(AzureOpenAI(), inflight="background"), AzureOpenAI)
+agentrun.wrap(OpenAI(), inflight="later")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(agentrun.wrap(Anthropic()), Anthropic)
 assert_type(agentrun.wrap(AsyncAnthropic()), AsyncAnthropic)
 OpenAI(http_client=agentrun.http_client(strict=True, retries=3, timeout=30.0))
@@ -186,6 +187,7 @@ def ready_made(client: OpenAI) -> None:
         api="responses",
         max_turns=9,
         budget=limit,
+        inflight="background",
         temperature=0,
     )
     assert_type(agent.run("why"), str)
