@@ -428,6 +428,36 @@ MUTATIONS: dict[str, Mutation] = {
         "        if True:\n",
         "models/test_model_streams.py::test_an_interrupted_consumer_leaves_no_outcome",
     ),
+    "the id of a response is on its way, not durable, when its answer is handed on": Mutation(
+        "agentrun/runner/step.py",
+        "        yield self.run.durable(self.run.append(accepted))\n",
+        "        yield from ()\n",
+        "crash/test_inflight.py::test_a_reader_killed_at_any_event_reads_the_same_text",
+    ),
+    "what is under way is asked for anew": Mutation(
+        "agentrun/models/call.py",
+        "            under_way = step.accepted\n",
+        "            under_way = None\n",
+        "models/test_model_background.py::test_what_is_under_way_is_picked_up",
+    ),
+    "half an event is handed on": Mutation(
+        "agentrun/models/follow.py",
+        "        self._rest = told[cut:]\n        return told[:cut]\n",
+        "        return told\n",
+        "models/test_model_background.py::test_a_stream_that_breaks_in_an_event_goes_on_with_it",
+    ),
+    "a cancelled run leaves its response": Mutation(
+        "agentrun/models/remote.py",
+        "        if not self.step.unwanted:\n",
+        "        if True:\n",
+        "models/test_model_background.py::test_a_cancelled_run_cancels_the_response",
+    ),
+    "what is missing of a stream is told from its beginning": Mutation(
+        "agentrun/models/spell.py",
+        "            return None if _key(event) in self._told else event\n",
+        "            return event\n",
+        "models/test_model_background.py::test_a_stream_that_is_told_no_more_ends_with_the_same_texts",
+    ),
     # -- values, secrets, what is shown ------------------------------------------------------------
     "NUL and lone surrogates are stored as they are": Mutation(
         "agentrun/core/codec.py",

@@ -53,6 +53,10 @@ class Outside:
             here: Any = {"base_url": self.provider.base_url, "api_key": "k"}
             self.client = agentrun.wrap(OpenAI(**here, default_headers=alone))
             self.aclient = agentrun.wrap(AsyncOpenAI(**here, default_headers=alone))
+            self.held = agentrun.wrap(OpenAI(**here, default_headers=alone), inflight="background")
+            self.aheld = agentrun.wrap(
+                AsyncOpenAI(**here, default_headers=alone), inflight="background"
+            )
             self._http = httpx.Client(base_url=self.carrier.url, headers=alone)
             self._ahttp = httpx.AsyncClient(base_url=self.carrier.url, headers=alone)
             yield
@@ -118,7 +122,9 @@ def _effects(lines: list[dict[str, Any]], key_of: Callable[[Any], str | None]) -
 
 def _asker(line: dict[str, Any], run: str) -> str | None:
     """The idempotency key of a model call of this run."""
-    said = str(line["body"]["messages"][0]["content"])
+    body = line["body"] or {}  # what is asked about a response that is under way has none
+    conversation = body.get("messages") or body.get("input") or [{"content": ""}]
+    said = str(conversation[0]["content"])
     return str(line["headers"]["idempotency-key"]) if f", run {run}." in said else None
 
 

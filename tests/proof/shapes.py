@@ -32,6 +32,7 @@ SAID: Any = {
         "__all__": {"id": True, "type": True, "function": {"name": True, "arguments": True}}
     },
 }
+SAID_ITEM: Any = {"type", "call_id", "name", "arguments"}
 
 
 def calls(*asked: tuple[str, str]) -> Reply:
@@ -48,6 +49,7 @@ SCRIPTS: dict[str, list[Reply | str]] = {
         Reply("One moment.", tool_calls=[Call("book", {"item": "hat"})], chunks=2),
         Reply("all done", chunks=2),
     ],
+    "background": [calls(("mail", "hat")), Reply("all done", chunks=2)],
     "retry": [calls(("stutter", "hat")), "done"],
     "pay": [calls(("pay", "hat")), "done"],
     "count": [calls(("count", "a")), calls(("count", "b"), ("mail", "c")), "done"],
@@ -170,6 +172,13 @@ Messages = list[Any]
 def begun(shape: str, run: str, tools: tuple[Any, ...]) -> dict[str, Any]:
     said: Messages = [{"role": "user", "content": f"Shape {shape}, run {run}."}]
     return {"model": "gpt-5-mini", "tools": agentrun.schemas(*tools), "messages": said}
+
+
+def begun_held(shape: str, run: str, *tools: Any) -> dict[str, Any]:
+    """`begun`, for the Responses API."""
+    chat = begun(shape, run, tools)
+    schemas = agentrun.schemas(*tools, api="responses")
+    return {"model": chat["model"], "tools": schemas, "input": chat["messages"]}
 
 
 def pooled(reply: Any, tools: tuple[Any, ...]) -> Messages:
@@ -305,6 +314,32 @@ def stream(run: str) -> str:
 @agentrun.agent
 async def astream(run: str) -> str:
     return await atalk("stream", run, abook, stream=True)
+
+
+def answered(response: Any) -> Messages:
+    """What a response said, as the next request takes it back."""
+    return [item.model_dump(include=SAID_ITEM, warnings=False) for item in response.output]
+
+
+@agentrun.agent
+def background(run: str) -> str:
+    """Of Responses calls that its provider finishes by itself: a plain one, then a stream."""
+    asked: Any = begun_held("background", run, mail)
+    response: Any = here.held.responses.create(**asked)
+    (done,) = agentrun.call_tools(response, [mail])
+    asked["input"] += [*answered(response), done]
+    with here.held.responses.stream(**asked) as events:
+        return f"{done['output']}; {events.get_final_response().output_text}"
+
+
+@agentrun.agent
+async def abackground(run: str) -> str:
+    asked: Any = begun_held("background", run, amail)
+    response: Any = await here.aheld.responses.create(**asked)
+    (done,) = await agentrun.acall_tools(response, [amail])
+    asked["input"] += [*answered(response), done]
+    async with here.aheld.responses.stream(**asked) as events:
+        return f"{done['output']}; {(await events.get_final_response()).output_text}"
 
 
 @agentrun.agent
@@ -445,6 +480,10 @@ SHAPES = [
     *(
         Shape(name, agent, "hat booked; all done", asks=2, acts=1)
         for name, agent in (("stream", stream), ("stream, async", astream))
+    ),
+    *(
+        Shape(name, agent, "hat mailed; all done", asks=2, acts=1)
+        for name, agent in (("background", background), ("background, async", abackground))
     ),
     *(
         Shape(name, agent, "hat said; done", asks=2, acts=1)
