@@ -448,8 +448,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a cancelled run leaves its response": Mutation(
         "agentrun/models/remote.py",
-        "        if not self.step.unwanted:\n",
-        "        if True:\n",
+        "        if self.step.unwanted:\n",
+        "        if False:\n",
         "models/test_model_background.py::test_a_cancelled_run_cancels_the_response",
     ),
     "what is missing of a stream is told from its beginning": Mutation(
