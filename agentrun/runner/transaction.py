@@ -38,8 +38,8 @@ from agentrun.store.connection import (
     open_transaction_async,
 )
 from agentrun.store.durable import Durable
-from agentrun.store.journal import Batch, append, append_async
 from agentrun.store.rows import to_row
+from agentrun.store.sending import Batch, append, append_async
 from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:

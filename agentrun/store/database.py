@@ -33,11 +33,12 @@ from agentrun.core.state import SAFEGUARD, status_after
 from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, is_transient
 from agentrun.store.connection import connect as open_connection
-from agentrun.store.journal import Batch, Sender, Tail, Writer
+from agentrun.store.journal import Tail, Writer
 from agentrun.store.keys import checked, run_id_of
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.retention import not_found, refuse_pruned
 from agentrun.store.rows import Row, payload_columns, to_event
+from agentrun.store.sending import Batch, Sender
 from agentrun.store.sql import QUERIES
 
 T = TypeVar("T")

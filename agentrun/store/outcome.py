@@ -18,7 +18,7 @@ from agentrun.store.arrays import INT8S, TEXTS, UUIDS
 from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:
-    from agentrun.store.journal import Batch
+    from agentrun.store.sending import Batch
 
 
 def settled(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:

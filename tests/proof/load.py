@@ -29,8 +29,9 @@ from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
 from agentrun.store.connection import DeadlineConnection
 from agentrun.store.database import Database
-from agentrun.store.journal import Batch, Sender, settled
+from agentrun.store.outcome import settled
 from agentrun.store.rows import to_row
+from agentrun.store.sending import Batch, Sender
 
 LEASE = 4.0  # seconds
 WORKERS = 2

@@ -110,7 +110,7 @@ MUTATIONS: dict[str, Mutation] = {
         "store/test_prune.py::test_a_key_that_is_used_while_its_run_is_pruned_is_not_executed",
     ),
     "a lost answer is taken for a refusal": Mutation(
-        "agentrun/store/journal.py",
+        "agentrun/store/sending.py",
         "return accepted if accepted == batch.runs else accepted | settled(conn, batch)",
         "return accepted",
         "store/test_wire.py::test_a_batch_whose_answer_is_lost_is_accepted_and_there_once",

@@ -28,7 +28,7 @@ import agentrun
 from agentrun.core import points
 from agentrun.store.answers import Answers, Ending
 from agentrun.store.connection import AsyncToolConnection, ToolConnection
-from agentrun.store.journal import _APPEND, _APPEND_PLAIN
+from agentrun.store.sending import _APPEND, _APPEND_PLAIN
 from agentrun.store.sql import QUERIES
 
 WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b(?! SKIP)|agentrun\.(send|prune)\(")

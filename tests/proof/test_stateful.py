@@ -41,13 +41,14 @@ import agentrun
 from agentrun.core.errors import LeaseLost
 from agentrun.core.events import Event
 from agentrun.runner.execute import Person, _Claim
-from agentrun.store import journal
+from agentrun.store import sending
 from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import open_transaction
 from agentrun.store.database import Database
-from agentrun.store.journal import Batch, Sender, Tail
+from agentrun.store.journal import Tail
 from agentrun.store.keys import run_id_of
 from agentrun.store.rows import Row, to_row
+from agentrun.store.sending import Batch, Sender
 
 if TYPE_CHECKING:
     from conftest import Grounds, Proof
@@ -512,7 +513,7 @@ class Runs(RuleBasedStateMachine):
         outcome = self.event("step_finished", step, 1, status="ok", output=seq)
         batch = Batch([self.to_row(held, outcome, seq)])
         conn = open_transaction(self.dsn)
-        written = bool(journal.append(conn, batch))
+        written = bool(sending.append(conn, batch))
         commits = written and ending in ("commits", "answer lost")
         (conn.commit if commits else conn.rollback)()
         conn.close()

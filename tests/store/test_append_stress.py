@@ -30,11 +30,11 @@ from psycopg.rows import dict_row
 
 from agentrun.core.events import Event, EventName
 from agentrun.core.sharing import Shared
-from agentrun.store import journal
+from agentrun.store import sending
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, connect
 from agentrun.store.database import Database
-from agentrun.store.journal import Batch, Sender, append
 from agentrun.store.rows import payload_columns, to_row
+from agentrun.store.sending import Batch, Sender, append
 from agentrun.store.sql import QUERIES, numbered
 
 spawn = multiprocessing.get_context("spawn")
@@ -203,9 +203,9 @@ def storm(plan: Plan, number: int) -> Told:
 
 def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
     if plan.query and plan.alone:
-        journal._APPEND_PLAIN, _ = numbered(cast(LiteralString, plan.query))
+        sending._APPEND_PLAIN, _ = numbered(cast(LiteralString, plan.query))
     elif plan.query:
-        journal._APPEND, journal._APPENDED = numbered(cast(LiteralString, plan.query))
+        sending._APPEND, sending._APPENDED = numbered(cast(LiteralString, plan.query))
     work: Callable[[], Told] = (
         (lambda: storm(plan, number)) if plan.storm else Zombie(plan, number).work
     )

@@ -6,10 +6,10 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agentrun.core.events import Event
-from agentrun.store import journal
+from agentrun.store import sending
 from agentrun.store.database import Database
-from agentrun.store.journal import Batch
 from agentrun.store.rows import to_row
+from agentrun.store.sending import Batch
 
 
 def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost(dsn: str) -> None:
@@ -23,7 +23,7 @@ def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost
         parked = Event(event="parked", status="waiting", reason="waits for a letter")
         row = to_row(parked, tail.run_id, tail.seq + 1, tail.epoch, tail.worker, tail.shared)
         with psycopg.connect(dsn, row_factory=dict_row) as parker, psycopg.connect(dsn) as sender:
-            assert journal.append(parker, Batch([row])) == {tail.run_id}
+            assert sending.append(parker, Batch([row])) == {tail.run_id}
             sender.execute("SELECT agentrun.send('k', 'signal')")
             parker.commit()
             database.wake(tail.run_id, [set()])

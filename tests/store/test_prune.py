@@ -23,11 +23,12 @@ import agentrun
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
 from agentrun.core.events import Event
-from agentrun.store import journal, retention
+from agentrun.store import retention, sending
 from agentrun.store.database import Database
-from agentrun.store.journal import Batch, Tail
+from agentrun.store.journal import Tail
 from agentrun.store.retention import refuse_pruned
 from agentrun.store.rows import payload_columns, to_row
+from agentrun.store.sending import Batch
 from agentrun.store.sql import QUERIES
 
 MONTH = timedelta(days=30)
@@ -535,7 +536,7 @@ def test_a_run_that_was_claimed_before_is_kept(
     row = to_row(event, failed["run_id"], last["seq"] + 1, last["epoch"] + 1, db.heart.worker,
                  claimed_tail(failed).shared)  # fmt: skip
     with psycopg.connect(db.dsn, row_factory=dict_row) as claiming:
-        assert journal.append(claiming, Batch([row])) == {failed["run_id"]}
+        assert sending.append(claiming, Batch([row])) == {failed["run_id"]}
         assert agentrun.prune(NONE).runs == 0, "and it does not wait"
         claiming.commit()
     assert agentrun.prune(NONE).runs == 0

@@ -21,8 +21,9 @@ from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
 from agentrun.store.connection import DeadlineConnection, connect
 from agentrun.store.database import Database
-from agentrun.store.journal import Batch, Sender, Tail, Writer, append
+from agentrun.store.journal import Tail, Writer
 from agentrun.store.rows import Row, to_row
+from agentrun.store.sending import Batch, Sender, append
 
 # What happens, and whether to the answer instead.
 CUTS = [(Fault.CUT_BEFORE, False), (Fault.CUT_BEFORE, True)]
