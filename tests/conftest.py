@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in the background of a script; children that are to be interrupted inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in ("AGENTRUN_DATABASE_URL", "OPENAI_API_KEY", "XDG_DATA_HOME"):
+    for name in ("AGENTRUN_DATABASE_URL", "AGENTRUN_BLOBS", "OPENAI_API_KEY", "XDG_DATA_HOME"):
         os.environ.pop(name, None)
     inherited = Path(os.environ.get(SESSION, "/nonexistent"))
     folder = inherited if inherited.is_dir() else _new_folder()

@@ -42,6 +42,7 @@ __all__ = ["app"]
 
 _CODES = (__doc__ or "").partition("=\n")[2].partition("\n=")[0]
 _VARIABLE = "AGENTRUN_DATABASE_URL"
+_BLOBS = "AGENTRUN_BLOBS"
 
 
 class _Group(TyperGroup):
@@ -84,9 +85,10 @@ class _Choice:
     """The database that the command line and the environment name; None: the embedded one."""
 
     dsn: str | None
+    blobs: str | None
 
     def connect(self) -> Database:
-        return agentrun.connect(self.dsn)
+        return agentrun.connect(self.dsn, blobs=self.blobs)
 
     def target(self) -> str:
         """A DSN, for commands that want no part of `connect`'s checks and migrations."""
@@ -109,6 +111,10 @@ def main(
         str | None,
         typer.Option(envvar=_VARIABLE, help="The database; default: an embedded Postgres."),
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(envvar=_BLOBS, help="Where large values lie, if not in the database."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -118,7 +124,7 @@ def main(
 
     if dsn:
         describe(dsn)  # refuses what is no DSN
-    ctx.obj = _Choice(dsn or None)
+    ctx.obj = _Choice(dsn or None, blobs or None)
 
 
 @app.command()

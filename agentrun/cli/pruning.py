@@ -35,5 +35,6 @@ def prune(
     output.emit(
         f"{'to remove' if dry_run else 'removed'}: {removed.runs:,} runs"
         f" ({removed.events:,} events, {removed.bytes:,} bytes of values),"
-        f" {removed.workers:,} workers, {removed.keys:,} keys of pruned runs"
+        f" {removed.workers:,} workers, {removed.keys:,} keys of pruned runs,"
+        f" {removed.blobs:,} blobs of no run"
     )

@@ -7,7 +7,7 @@ one code unit, ␛ itself included, and a flag in the row says so. No other text
 
 One write path, `encode`: check → redact → share → text → claim check. One read path, `decode`,
 undoes the last three. A value over `LIMIT` leaves a *claim check* (digest, size, preview) in its
-row and its text, compressed, in the table `payloads`.
+row and its text, compressed, in the table `payloads`, or in a blob that is named there.
 """
 
 from __future__ import annotations
@@ -93,11 +93,15 @@ _UNMARKED = Codec(0)
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A row of the table ``payloads``: ``size`` bytes of JSON text, compressed."""
+    """A row of the table ``payloads``: ``size`` bytes of JSON text, compressed.
+
+    ``blob`` is their name outside the database, if they lie there.
+    """
 
     digest: str
     size: int
     zstd: bytes
+    blob: str | None = None
 
 
 @dataclass(slots=True)

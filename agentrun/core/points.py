@@ -49,7 +49,9 @@ EFFECTS = frozenset(
         "body",  # of a tool or step
         "checkpoint",  # inside a tool's transaction, before its COMMIT
         "chunk",  # of a streamed answer, on its way to the agent
+        "delete_blobs",  # a page of those that no row names
         "follow",  # a request about a response that is under way at its provider
+        "put",  # a large value, into the blob store
         "reconcile",  # asking outside what became of a `once` effect
         "send",  # a request to a model, until its answer begins
     }

@@ -32,6 +32,7 @@ from agentrun.core.identity import (
 from agentrun.runner import doubt
 from agentrun.runner.context import Line, Performer, RunContext, blocking, goes_on, performer
 from agentrun.runner.waiting import pause
+from agentrun.store.late import late_result
 
 _CANCELLED = {"error": {"type": "CancelledError", "message": "cancelled by the agent itself"}}
 _JOIN = 0.02  # seconds between looks at a step that another thread performs
@@ -125,7 +126,7 @@ class Step:
     def _late(self, attempt: int) -> Flow[dict[str, Any] | None]:
         database, run_id = self.run.database, self.run.run_id
         late: dict[str, Any] | None = yield blocking(
-            lambda: database.late_result(run_id, self.number, attempt)
+            lambda: late_result(database, run_id, self.number, attempt)
         )
         return late
 

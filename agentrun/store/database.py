@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import Context
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -31,10 +30,12 @@ from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.core.state import SAFEGUARD, status_after
 from agentrun.store.arrays import UUIDS
+from agentrun.store.blobs import Blobs, fetch
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, is_transient
 from agentrun.store.connection import connect as open_connection
 from agentrun.store.journal import Tail, Writer
 from agentrun.store.keys import checked, run_id_of
+from agentrun.store.late import keep_late
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.retention import not_found, refuse_pruned
 from agentrun.store.rows import Row, payload_columns, to_event
@@ -50,9 +51,10 @@ _IDLE = 4  # connections kept open for reads
 class Database:
     """A connection to agentrun's tables; also a context manager whose `close()` drains."""
 
-    def __init__(self, dsn: str, *, lease: float = LEASE) -> None:
+    def __init__(self, dsn: str, *, lease: float = LEASE, blobs: Blobs | None = None) -> None:
         self.dsn = dsn
         self.lease = lease
+        self.blobs = blobs  # where large values go; None: they stay in the database
         self._pid = os.getpid()
         self._idle: list[DeadlineConnection] = []
         self._guard = threading.Lock()
@@ -72,7 +74,8 @@ class Database:
         """The process's one journal writer."""
         if self._writer is None:
             with self._guard:  # a second writer would commit the events of one run out of order
-                self._writer = self._writer or Writer(self.dsn, self._keep_late)
+                late = partial(keep_late, self)
+                self._writer = self._writer or Writer(self.dsn, late, self.blobs)
         return self._writer
 
     @property
@@ -92,6 +95,8 @@ class Database:
         if self._closed:
             raise StoreError("the database was closed in this process")
         heart: Heart | None = getattr(self, "_heart", None)
+        if heart is None and self.blobs is not None:
+            self.blobs.prove()  # before it has a run
         if heart is None or heart.dead:
             heart = self._heart = self._patiently(
                 lambda: Heart(self.dsn, self.lease, self._stop_what_is_to_stop)
@@ -197,10 +202,13 @@ class Database:
         budget: Budget | None = None,
     ) -> bool:
         """Create the run if no run has its key; return whether it was created here."""
-        encoded = encode(given, at="arguments")
+        encoded, run_id, nonce = encode(given, at="arguments"), run_id_of(key), uuid4()
+        payloads = [encoded.payload] if encoded.payload else []
+        if self.blobs is not None:
+            payloads = [self.blobs.keep(p, run_id, f"0-{nonce.hex}") for p in payloads]
         row = self.query(
             "create",
-            run_id=run_id_of(key),
+            run_id=run_id,
             key=checked(key),
             agent=agent,
             queue=queue,
@@ -209,11 +217,11 @@ class Database:
             parent=parent,
             budget=budget and json.dumps(budget.to_json()),
             worker="submit",
-            batch=uuid4(),
+            batch=nonce,
             fingerprint=fingerprint,
             codec=int(encoded.as_input()),
             input=encoded.text,
-            **payload_columns([encoded.payload] if encoded.payload else []),
+            **payload_columns(payloads),
         )
         return bool(row)
 
@@ -227,11 +235,19 @@ class Database:
         return [to_event(row, shared, fetch) for row in rows], shared
 
     def payload(self, run_id: UUID, digest: str) -> bytes:
-        """The compressed bytes of a large value, by its digest."""
+        """The compressed bytes of a large value, by its digest.
+
+        Raises StoreUnavailable if they are not to be had here, RunPruned if they are gone.
+        """
         if not (rows := self.query("payload", run_id=run_id, digest=digest)):
             refuse_pruned(self.query, run_id=run_id)
             raise StoreUnavailable(f"payload {digest} of run {run_id} is not in the database")
-        return bytes(rows[0]["zstd"])
+        (row,) = rows
+        try:
+            return bytes(row["zstd"]) if row["blob"] is None else fetch(self.blobs, run_id, row)
+        except StoreUnavailable:
+            refuse_pruned(self.query, run_id=run_id)
+            raise
 
     # -- ownership --------------------------------------------------------------------------------
 
@@ -341,7 +357,7 @@ class Database:
         life = self._patiently(look)
         return 0.0 if life is None else life.settled_in
 
-    # -- mail and late results ---------------------------------------------------------------------
+    # -- mail -----------------------------------------------------------------------------------
 
     def send_mail(
         self,
@@ -397,41 +413,6 @@ class Database:
         """The steps that a parked run is in doubt about."""
         return [row["step"] for row in self.query("doubts", run_id=run_id)]
 
-    def late_result(self, run_id: UUID, step: int, attempt: int) -> dict[str, Any] | None:
-        """An answer to an earlier attempt that arrived after its worker had lost the run."""
-        rows = self.query("late", run_id=run_id, step=step, attempt=attempt)
-        if not rows:
-            return None
-        row = rows[0]
-        flags = Codec(row["codec"])
-        fetch = partial(self.payload, run_id) if Codec.OUTPUT_PAYLOAD in flags else None
-        row["output"] = decode(row["output"], Codec.OUTPUT_ESCAPED in flags, fetch)
-        return row
-
-    def _keep_late(self, row: Row) -> None:
-        event = row.event
-        if event.event != "step_finished" or event.effect == "read" or event.step is None:
-            return
-        parameters = dict(
-            run_id=row.run_id,
-            step=event.step,
-            attempt=event.attempt or 1,
-            worker=row.worker,
-            status=event.status or "ok",
-            codec=row.codec,
-            output=row.output,
-            **payload_columns(row.payloads),
-        )
-        # The flushing thread must not wait for this; the answer is extra, not owed.
-        thread = threading.Thread(
-            target=self.query,
-            args=("keep_late",),
-            kwargs=parameters,
-            daemon=True,
-            name="agentrun-late",
-        )
-        Context().run(thread.start)  # it belongs to no run
-
     # -- entering, leaving, closing ------------------------------------------------------------
 
     def enter(self, run_id: UUID, run: Any) -> bool:
@@ -457,6 +438,8 @@ class Database:
             self._left.wait_for(lambda: not self.active, timeout)
             settled = not self.active
             idle, self._idle, self._closed = self._idle, [], True
+        if self.blobs is not None:
+            self.blobs.closed = True
         if self._writer is not None:
             self._writer.close()
         if "_claims" in self.__dict__:

@@ -22,14 +22,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from agentrun.core.errors import JournalLost, LeaseLost, StoreError
 from agentrun.core.events import Event
 from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
+from agentrun.store.blobs import Blobs, is_large
 from agentrun.store.durable import Durable
 from agentrun.store.rows import Asked, Row, to_row
 from agentrun.store.sending import Batch, Sender
@@ -37,6 +38,7 @@ from agentrun.store.sending import Batch, Sender
 LINGER = 0.002  # seconds an event that nobody waits for may wait for company
 BATCH_ROWS = 2_000  # rows in one statement at the most
 BATCH_BYTES = 8 << 20  # and about so many bytes of values
+_CARRIERS = 8  # blobs put at a time
 
 
 @dataclass(eq=False)
@@ -56,6 +58,7 @@ class Tail:
     lost: BaseException | None = None
     ended: BaseException | None = None  # the last event of this claim is queued: no more follow
     reserved: int | None = None  # the seq that a `transaction` tool is about to fill
+    nonce: str = field(default_factory=lambda: uuid4().hex[:8])  # of this claim, for its blobs
 
     def take(self, events: Iterable[Event]) -> list[Row]:
         """The events as the next rows of the journal, in order; their seqs are taken."""
@@ -74,8 +77,12 @@ class _Entry:
     rows: list[Row]
     done: Durable = field(default_factory=Durable)
     queued_at: float = field(default_factory=time.monotonic)
+    large: bool = False  # a value is to be put outside before the rows are sent
+    carried: bool = False  # a thread does that
 
     def ready(self) -> bool:
+        if self.large:
+            return False
         return self.tail.reserved is None or self.last < self.tail.reserved
 
     def fail(self, error: BaseException) -> None:
@@ -88,12 +95,20 @@ class Writer:
     """Collects events of all runs of the process and commits them in groups.
 
     ``late`` receives, from the flushing thread, the events of a run that was lost, so that paid
-    answers among them can be kept aside.
+    answers among them can be kept aside. With ``blobs``, large values are put there first, by
+    threads of their own: only what follows in the same run waits for that.
     """
 
-    def __init__(self, dsn: str, late: Callable[[Row], None] = lambda _row: None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        late: Callable[[Row], None] = lambda _row: None,
+        blobs: Blobs | None = None,
+    ) -> None:
         self._sender = Sender(dsn)
         self._late = late
+        self._blobs = blobs
+        self._carriers = threading.Semaphore(_CARRIERS)
         self._queue: list[_Entry] = []
         self._frozen: list[tuple[Batch, list[_Entry]]] = []  # outcome not known yet, in order
         self._flushing = threading.Lock()
@@ -125,6 +140,8 @@ class Writer:
             if over is not None:
                 self._refuse(entry, over)
                 return entry.done
+            if self._blobs is not None:
+                entry.large = any(is_large(p) for row in entry.rows for p in row.payloads)
             self._queue.append(entry)
             asleep, self._awake = not self._awake, True
         if asleep:
@@ -145,8 +162,8 @@ class Writer:
             with self._flushing:
                 sent = done.settled or self._flush()
             self._pass_on()
-            if not sent:  # held back behind a reserved seq: the thread sends it once that is used
-                time.sleep(LINGER)
+            if not sent:  # held back: the thread sends it once it may go
+                done.sleep(lambda: True)
         if done.error is not None:
             raise done.error
 
@@ -175,6 +192,39 @@ class Writer:
             tail.reserved = None
         self._bell.put(None)
 
+    # -- what is large goes outside first ----------------------------------------------------
+
+    def _send_carriers(self) -> None:
+        """Begin to put large values outside. By the thread alone, which Ctrl-C cannot strike."""
+        if self._blobs is None:
+            return
+        with self._guard:
+            fresh = [entry for entry in self._queue if entry.large and not entry.carried]
+        for entry in fresh:
+            entry.carried = True
+            carrier = threading.Thread(
+                target=self._carry, args=(self._blobs, entry), name="agentrun-blobs", daemon=True
+            )
+            try:
+                Context().run(carrier.start)  # it belongs to no run
+            except RuntimeError:  # the interpreter ends: the value stays in the database
+                entry.large = False
+
+    def _carry(self, blobs: Blobs, entry: _Entry) -> None:
+        run_id, claim = entry.tail.run_id, f"{entry.tail.epoch}-{entry.tail.nonce}"
+        try:
+            with self._carriers:
+                rows = [
+                    replace(row, payloads=tuple(blobs.keep(p, run_id, claim) for p in row.payloads))
+                    for row in entry.rows
+                ]
+            entry.rows = rows
+        except Exception:
+            logger.exception("a large value is kept in the database")
+        finally:
+            entry.large = False
+            self._bell.put(None)
+
     # -- flushing ----------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -192,18 +242,25 @@ class Writer:
 
     def _until_due(self) -> bool:
         """Sleep until something should be flushed; False: closed, and nothing is left."""
-        while (left := self._patience()) > 0:
-            if self._closed and left == math.inf:
+        while True:
+            self._send_carriers()
+            left = self._patience()
+            if left <= 0:
+                return True
+            if self._closed and left == math.inf and not self._carrying():
                 return False
             with contextlib.suppress(Empty):
                 self._bell.get(timeout=None if left == math.inf else left)
-        return True
+
+    def _carrying(self) -> bool:
+        with self._guard:
+            return any(entry.large for entry in self._queue)
 
     def _patience(self) -> float:
         """Seconds until what is pending must go; none are left when an async caller waits."""
         with self._guard:
             frozen = [entry for _, entries in self._frozen for entry in entries]
-            pending = [entry.queued_at for entry in frozen + self._queue if entry.ready()]
+            pending = [entry.queued_at for entry in frozen + self._ready()]
             if not pending:
                 self._awake = self._urgent = False
                 return math.inf
@@ -214,28 +271,38 @@ class Writer:
     def _pass_on(self) -> None:
         """Wake one waiter whose events were queued meanwhile, to flush them for all who wait."""
         with self._guard:
-            for entry in self._queue:
-                if entry.ready() and entry.done.wake():
+            for entry in self._ready():
+                if entry.done.wake():
                     return
+
+    def _ready(self) -> list[_Entry]:
+        """What of the queue may be sent: nothing overtakes an event of its own run."""
+        ready: list[_Entry] = []
+        held: set[int] = set()
+        for entry in self._queue:
+            if id(entry.tail) not in held and entry.ready():
+                ready.append(entry)
+            else:
+                held.add(id(entry.tail))
+        return ready
 
     def _freeze(self) -> None:
         """Take the next batch from the queue."""
         with self._guard:
             taken: list[_Entry] = []
-            kept: list[_Entry] = []
             rows = size = 0
-            for entry in self._queue:
+            for entry in self._ready():
                 if entry.done.settled:
-                    continue  # sent already: Ctrl-C came between the last two lines of this
-                full = rows >= BATCH_ROWS or size >= BATCH_BYTES
-                if full or not entry.ready():
-                    kept.append(entry)
-                    continue
+                    continue  # sent already: Ctrl-C came between the last lines of this
+                if rows >= BATCH_ROWS or size >= BATCH_BYTES:
+                    break
                 taken.append(entry)
                 rows += len(entry.rows)
                 size += sum(row.size for row in entry.rows)
             if taken:
                 self._frozen.append((Batch([row for entry in taken for row in entry.rows]), taken))
+            gone = {id(entry) for entry in taken}
+            kept = [e for e in self._queue if id(e) not in gone and not e.done.settled]
             self._queue, self._urgent = kept, bool(kept)
             self._company = len({id(entry.tail) for entry in taken})
 

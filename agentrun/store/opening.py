@@ -19,6 +19,7 @@ import psycopg
 from agentrun.core.errors import ConfigError
 from agentrun.core.secrets import redact
 from agentrun.store import embedded, migrate
+from agentrun.store.blobs import Blobs
 from agentrun.store.connection import DeadlineConnection, describe, explain_refusal
 from agentrun.store.connection import connect as open_connection
 from agentrun.store.database import Database
@@ -33,18 +34,24 @@ _URL_PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
 
 
 def connect(
-    dsn: str | None = None, *, lease: float = LEASE, allow_unsafe: bool = False
+    dsn: str | None = None,
+    *,
+    blobs: str | None = None,
+    lease: float = LEASE,
+    allow_unsafe: bool = False,
 ) -> Database:
     """Open a database and make it the default of this process.
 
     Without ``dsn``: AGENTRUN_DATABASE_URL, else an embedded Postgres under AGENTRUN_HOME. A
     database without the schema `agentrun` gets it; the embedded one is always brought up to date.
+    ``blobs``, else AGENTRUN_BLOBS, is where values over 64 KiB are put: ``file:///FOLDER`` or
+    ``s3://BUCKET/PREFIX``; without it they lie in the database, too.
     ``lease`` is how many seconds without a heartbeat make a worker dead. ``allow_unsafe`` accepts
     a server with synchronous_commit=off, which may lose acknowledged steps in a crash.
 
     Raises:
-        ConfigError: the DSN is malformed, the login is refused, or the server's settings would
-            lose acknowledged steps.
+        ConfigError: the DSN or the place of blobs is malformed, the login is refused, a package is
+            missing, or the server's settings would lose acknowledged steps.
         StoreUnavailable: the server cannot be reached.
         SchemaMismatch: the schema is older or newer than this version.
     """
@@ -60,9 +67,10 @@ def connect(
                 migrate.migrate(conn)
             else:
                 migrate.check(conn)
+            outside = _blobs(conn, blobs or os.environ.get("AGENTRUN_BLOBS"))
     except psycopg.OperationalError as error:
         raise explain_refusal(error, target) from error
-    database = Database(target, lease=lease)
+    database = Database(target, lease=lease, blobs=outside)
     with _choosing:
         _default = database
     return database
@@ -72,6 +80,12 @@ def default() -> Database:
     """The process's database: the last one connected, else the one the environment names."""
     with _choosing:  # so that two threads at once open one
         return connect() if _default is None or _default.closed else _default
+
+
+def _blobs(conn: DeadlineConnection, url: str | None) -> Blobs | None:
+    folder = conn.execute(QUERIES["blob_folder"]).fetchone()
+    assert folder is not None
+    return Blobs(url, folder["id"]) if url else None
 
 
 def _environment_secrets() -> Iterator[str]:

@@ -64,10 +64,11 @@ rest AS (
     WHERE NOT b.head
 ),
 stored AS (
-    INSERT INTO agentrun.payloads (run_id, digest, size, zstd)
-    SELECT p.run_id, p.digest, p.size, p.zstd
+    INSERT INTO agentrun.payloads (run_id, digest, size, zstd, blob)
+    SELECT p.run_id, p.digest, p.size, p.zstd, p.blob
     FROM unnest(%(payload_run)b::uuid[], %(payload_digest)b::text[], %(payload_size)b::bigint[],
-                %(payload_zstd)b::bytea[]) AS p(run_id, digest, size, zstd)
+                %(payload_zstd)b::bytea[], %(payload_blob)b::text[])
+         AS p(run_id, digest, size, zstd, blob)
     JOIN heads USING (run_id)
     ORDER BY p.run_id, p.digest
     ON CONFLICT (run_id, digest) DO NOTHING
@@ -169,10 +170,11 @@ WITH created AS (
            %(key)s, %(codec)s, %(input)s::text::json
     FROM created
 ), stored AS (
-    INSERT INTO agentrun.payloads (run_id, digest, size, zstd)
-    SELECT created.run_id, p.digest, p.size, p.zstd
+    INSERT INTO agentrun.payloads (run_id, digest, size, zstd, blob)
+    SELECT created.run_id, p.digest, p.size, p.zstd, p.blob
     FROM created, unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
-                         %(payload_zstd)b::bytea[]) AS p(digest, size, zstd)
+                         %(payload_zstd)b::bytea[], %(payload_blob)b::text[])
+                  AS p(digest, size, zstd, blob)
 ), budgeted AS (
     INSERT INTO agentrun.budgets (
         run_id, usd, tokens, turns, model_calls, wall, on_exhausted)
@@ -212,7 +214,7 @@ SELECT run_id, seq, epoch, worker, event, at, step, turn, kind, name, ident, att
 FROM agentrun.journal WHERE run_id = %(run_id)s AND seq > %(after)s ORDER BY seq
 
 -- name: payload
-SELECT zstd FROM agentrun.payloads WHERE run_id = %(run_id)s AND digest = %(digest)s
+SELECT size, zstd, blob FROM agentrun.payloads WHERE run_id = %(run_id)s AND digest = %(digest)s
 
 -- name: tail
 -- The last event of a run: what a claim must follow.
@@ -279,10 +281,11 @@ WHERE worker = %(worker)s AND dead_at IS NULL
 WITH run AS (
     SELECT run_id FROM agentrun.runs WHERE run_id = %(run_id)s FOR KEY SHARE
 ), stored AS (
-    INSERT INTO agentrun.payloads (run_id, digest, size, zstd)
-    SELECT run.run_id, p.digest, p.size, p.zstd
+    INSERT INTO agentrun.payloads (run_id, digest, size, zstd, blob)
+    SELECT run.run_id, p.digest, p.size, p.zstd, p.blob
     FROM run, unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
-                     %(payload_zstd)b::bytea[]) AS p(digest, size, zstd)
+                     %(payload_zstd)b::bytea[], %(payload_blob)b::text[])
+              AS p(digest, size, zstd, blob)
     ON CONFLICT DO NOTHING
 )
 INSERT INTO agentrun.late_results (run_id, step, attempt, worker, status, codec, output)
@@ -594,6 +597,27 @@ SELECT * FROM agentrun.prune(
 SELECT count(*) AS runs, coalesce(sum(events), 0)::bigint AS events,
        coalesce(sum(bytes), 0)::bigint AS bytes
 FROM agentrun.tombstones WHERE batch = %(batch)s AND pruned_at >= %(since)s
+
+-- name: blob_folder
+SELECT id FROM agentrun.blob_folder
+
+-- name: orphans
+-- Blobs that no row names, and none will: of a claim that is over, or of a run that was pruned. Of
+-- a run that is not there, the key may be free again, and the run about to be created.
+SELECT b.name
+FROM unnest(%(blob)b::text[], %(run_id)b::uuid[], %(epoch)b::bigint[], %(digest)b::text[],
+            %(modified)b::timestamptz[]) AS b(name, run_id, epoch, digest, modified)
+LEFT JOIN agentrun.runs r USING (run_id)
+WHERE NOT EXISTS (SELECT FROM agentrun.payloads p
+                  WHERE p.run_id = b.run_id AND p.digest = b.digest AND p.blob = b.name)
+  AND CASE
+      WHEN r.run_id IS NOT NULL THEN
+          b.epoch < r.epoch
+          OR b.epoch = r.epoch AND r.status IN ('done', 'failed', 'cancelled')
+      ELSE
+          EXISTS (SELECT FROM agentrun.tombstones t WHERE t.run_id = b.run_id)
+          OR b.modified < clock_timestamp() - %(abandoned)s::interval
+      END
 
 -- name: prune_workers
 -- Workers that ended so long ago for certain, and have no run. Of any other the row stays, which

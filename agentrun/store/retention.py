@@ -13,8 +13,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from agentrun.core import points
 from agentrun.core.errors import ConfigError, RunNotFound, RunPruned
 from agentrun.core.state import ENDED
+from agentrun.store.arrays import INT8S, TEXTS, TIMESTAMPS, UUIDS
+from agentrun.store.blobs import ABANDONED, Blobs
 
 if TYPE_CHECKING:
     from agentrun.store.database import Database
@@ -33,8 +36,9 @@ _LONGEST = 5.0  # seconds of rest, after a batch that had to wait
 class Pruned:
     """How much `prune` removed, or with ``dry_run`` would have removed.
 
-    ``bytes`` are those of recorded values, compressed as they were stored; ``keys`` are those that
-    were forgotten.
+    ``bytes`` are those of recorded values in the database, compressed as they were stored; ``keys``
+    are those that were forgotten. ``blobs`` are values outside the database that belong to no run
+    any more; a dry run does not count those of the runs that it would have removed.
     """
 
     runs: int = 0
@@ -42,6 +46,7 @@ class Pruned:
     bytes: int = 0
     workers: int = 0
     keys: int = 0
+    blobs: int = 0
 
 
 def prune(
@@ -69,6 +74,8 @@ def prune(
         before = now - older_than
         removed |= _prune_runs(database, before, now, asked)
         removed |= database.query("prune_workers", before=before, dry_run=dry_run)[0]
+    if database.blobs is not None:
+        removed["blobs"] = _sweep(database, database.blobs, dry_run=dry_run)
     if forget_keys is not None:
         removed["keys"] = _forget_keys(database, now - forget_keys, asked)
     return Pruned(**removed)
@@ -115,6 +122,29 @@ def not_found(query: _Query, key: str) -> RunNotFound:
     near = [row["key"] for row in query("keys", prefix=key[:3], limit=3)]
     hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
     return RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
+
+
+def _sweep(database: Database, blobs: Blobs, *, dry_run: bool) -> int:
+    """Remove blobs that no row names and none will, as those of pruned runs; returns how many."""
+    swept = 0
+    for page in blobs.pages():  # seen before the rows are: what is put later is not in it
+        orphans = database.query(
+            "orphans",
+            blob=TEXTS([blob.name for blob in page]),
+            run_id=UUIDS([blob.run_id for blob in page]),
+            epoch=INT8S([blob.epoch for blob in page]),
+            digest=TEXTS([blob.digest for blob in page]),
+            modified=TIMESTAMPS([blob.modified for blob in page]),
+            abandoned=ABANDONED,
+        )
+        swept += len(orphans)
+        if orphans and not dry_run:
+            points.reach("delete_blobs", "before")
+            blobs.delete([orphan["name"] for orphan in orphans])
+            points.reach("delete_blobs", "after")
+    if not dry_run:
+        blobs.delete_torn()
+    return swept
 
 
 def refuse_pruned(query: _Query, *, key: str | None = None, run_id: UUID | None = None) -> None:

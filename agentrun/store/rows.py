@@ -99,7 +99,8 @@ class Row:
     def size(self) -> int:
         """About how many bytes travel."""
         values = len(self.input or "") + len(self.output or "")
-        return 200 + values + sum([len(payload.zstd) for payload in self.payloads])
+        payloads = [len(payload.zstd) for payload in self.payloads if payload.blob is None]
+        return 200 + values + sum(payloads)
 
     def values(self) -> tuple[Any, ...]:
         """The row as the append statement takes it, but for `head` and `run_status`."""
@@ -249,7 +250,8 @@ def payload_columns(payloads: Sequence[Payload]) -> dict[str, Array]:
     return {
         "payload_digest": TEXTS([payload.digest for payload in payloads]),
         "payload_size": INT8S([payload.size for payload in payloads]),
-        "payload_zstd": BYTEAS([payload.zstd for payload in payloads]),
+        "payload_zstd": BYTEAS([None if payload.blob else payload.zstd for payload in payloads]),
+        "payload_blob": TEXTS([payload.blob for payload in payloads]),
     }
 
 

@@ -30,7 +30,7 @@ from agentrun.store.outcome import refusals, settled
 from agentrun.store.rows import Row, as_text, columns, payload_columns
 from agentrun.store.sql import QUERIES, numbered
 
-__all__ = ["Batch", "Sender", "append", "append_async", "append_plain", "patiently"]
+__all__ = ["Batch", "Sender", "append", "append_async", "append_plain", "patiently", "wait_for"]
 
 T = TypeVar("T")
 
@@ -170,8 +170,7 @@ class Sender:
         return self._conn
 
     def _gone(self, error: Exception, attempt: int) -> None:
-        if attempt in (0, 3) or attempt % 20 == 0:
-            logger.warning("waiting for the database: %s", str(error).strip() or type(error))
+        wait_for("database", error, attempt)
         self.close()
 
     def close(self) -> None:
@@ -179,6 +178,12 @@ class Sender:
         if conn is not None:
             with contextlib.suppress(Exception):
                 conn.close()
+
+
+def wait_for(what: str, error: Exception, attempt: int) -> None:
+    """Say now and then what is waited for."""
+    if attempt in (0, 3) or attempt % 20 == 0:
+        logger.warning("waiting for the %s: %s", what, str(error).strip() or type(error))
 
 
 def patiently() -> Iterable[int]:

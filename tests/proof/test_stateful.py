@@ -47,6 +47,7 @@ from agentrun.store.connection import open_transaction
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
 from agentrun.store.keys import run_id_of
+from agentrun.store.late import late_result
 from agentrun.store.rows import Row, to_row
 from agentrun.store.sending import Batch, Sender
 
@@ -643,7 +644,7 @@ class Runs(RuleBasedStateMachine):
     def late(self, run: Run, step: int, attempt: int) -> tuple[str, object] | None:
         """The earliest answer that was kept."""
         kept = [a for (s, a) in sorted(run.late) if s == step and a <= attempt]
-        found = self.office.late_result(run_id_of(run.key), step, attempt)
+        found = late_result(self.office, run_id_of(run.key), step, attempt)
         got = (found["status"], found["output"]) if found else None
         assert got == (run.late[step, kept[0]] if kept else None)
         return got

@@ -55,6 +55,7 @@ CHECKSUMS = {
     "0007_answers.sql": "8c1290dfe096d2fe",
     "0008_retention.sql": "d67db69f299a17bb",
     "0009_gateway.sql": "2d4f965f0b905f12",
+    "0010_blobs.sql": "acf67b6c704f0c04",
 }
 
 

@@ -263,7 +263,8 @@ def _server() -> str:
         told = Path(folder) / "told"
 
         def start() -> None:
-            os.environ.pop("AGENTRUN_DATABASE_URL", None)
+            for name in ("AGENTRUN_DATABASE_URL", "AGENTRUN_BLOBS"):
+                os.environ.pop(name, None)
             try:
                 with agentrun.connect() as database:
                     answer = {"dsn": database.dsn}
@@ -293,6 +294,7 @@ def _names(dsn: str, provider: Provider) -> dict[str, str]:
     near = ["127.0.0.1", os.environ.get("no_proxy") or os.environ.get("NO_PROXY")]
     return {
         "AGENTRUN_DATABASE_URL": dsn,
+        "AGENTRUN_BLOBS": "",
         "OPENAI_API_KEY": "double",
         "OPENAI_BASE_URL": provider.base_url,
         "AZURE_OPENAI_API_KEY": "double",
