@@ -32,6 +32,7 @@ FACES = {"__init__.py", "__main__.py"}
 # The only rooms that know these packages.
 ONLY_IN = {
     "psycopg": {"store", "runner", "demo", "tools", "cli"},
+    "obstore": {"store"},
     "openai": {"demo"},
     "httpx": {"tools", "demo", "gateway"},
     "httpx2": set(),

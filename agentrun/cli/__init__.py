@@ -141,6 +141,8 @@ def demo(
 
     if ctx.obj.dsn is not None:
         os.environ[_VARIABLE] = ctx.obj.dsn  # for the processes it starts, too
+    if ctx.obj.blobs is not None:
+        os.environ[_BLOBS] = ctx.obj.blobs
     raise typer.Exit(play(as_json=as_json, base_url=base_url, model=model) or 0)
 
 

@@ -204,7 +204,9 @@ class Database:
         """Create the run if no run has its key; return whether it was created here."""
         encoded, run_id, nonce = encode(given, at="arguments"), run_id_of(key), uuid4()
         payloads = [encoded.payload] if encoded.payload else []
-        if self.blobs is not None:
+        if self.blobs is not None and payloads:
+            if self.query("run", key=checked(key)):
+                return False  # what was put again would be nobody's
             payloads = [self.blobs.keep(p, run_id, f"0-{nonce.hex}") for p in payloads]
         row = self.query(
             "create",

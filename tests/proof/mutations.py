@@ -139,6 +139,31 @@ MUTATIONS: dict[str, Mutation] = {
         "return True",
         "store/test_journal.py::test_what_follows_a_reserved_seq_waits_until_it_is_used",
     ),
+    # -- blobs -----------------------------------------------------------------------------------
+    "events overtake a large value of their run": Mutation(
+        "agentrun/store/journal.py",
+        "if id(entry.tail) not in held and entry.ready():",
+        "if entry.ready():",
+        "store/test_blobs.py::test_nothing_of_a_run_overtakes_its_large_values",
+    ),
+    "a blob whose row is still to come is removed": Mutation(
+        "agentrun/store/queries.sql",
+        "b.epoch < r.epoch\n",
+        "b.epoch <= r.epoch\n",
+        "store/test_blobs.py::test_what_a_row_may_still_name_is_kept",
+    ),
+    "a late answer refers to what it put outside": Mutation(
+        "agentrun/store/late.py",
+        "[replace(payload, blob=None) for payload in row.payloads]",
+        "row.payloads",
+        "store/test_blobs.py::test_a_late_answer_is_kept_in_the_database",
+    ),
+    "a blob is named before it is synced": Mutation(
+        "agentrun/store/blobs.py",
+        "                _sync(self._root, self._root / name)\n",
+        "                pass\n",
+        "store/test_blobs.py::test_a_file_is_synced_with_the_folders_that_lead_to_it",
+    ),
     # -- life and ownership ----------------------------------------------------------------------
     "a worker declared dead renews its lease": Mutation(
         "agentrun/store/queries.sql",

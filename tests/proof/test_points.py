@@ -26,6 +26,7 @@ from test_schedules import DOUBTS, answered_late
 
 import agentrun
 from agentrun.core import points
+from agentrun.core.codec import attach
 from agentrun.store.answers import Answers, Ending
 from agentrun.store.connection import AsyncToolConnection, ToolConnection
 from agentrun.store.sending import _APPEND, _APPEND_PLAIN
@@ -139,9 +140,27 @@ def hold_calls(dsn: str) -> None:
         answers.tidy(timedelta(0))
 
 
-def test_each_point_is_reached(traces: list[Trace], grounds: Any) -> None:
+def put_outside(dsn: str, folder: Path) -> set[str]:
+    """The points of blobs: one is put for a run that is there already, which is none of its own."""
+    passed: list[str] = []
+    with agentrun.connect(dsn, blobs=f"file://{folder}") as database:
+        database.create("outside", "agent", {"args": {}}, "")
+        claimed = database.claim(database.find("outside"), "first claim")
+        assert claimed is not None
+        assert database.blobs is not None
+        points.arm(passed.append)
+        try:
+            database.blobs.keep(attach(bytes(100_000)), claimed[0].run_id, "0-ab")
+            agentrun.prune(timedelta(days=30))
+        finally:
+            points.arm(None)
+    return set(passed)
+
+
+def test_each_point_is_reached(traces: list[Trace], grounds: Any, tmp_path: Path) -> None:
     reached = {what for trace in traces for _, what in trace}
     with grounds() as dsn:
+        reached |= put_outside(dsn, tmp_path)
         tidier = Child(partial(tidy, dsn))
         assert tidier.wait() == 0
         reached |= set(tidier.passed())
