@@ -16,8 +16,6 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ import psycopg
 
 import agentrun
 from benchmarks import ours
-from benchmarks.dsn import url
+from benchmarks.dsn import database
 from benchmarks.figures import FIGURES, Figure, median_of
 from benchmarks.peers import PEERS, Peer
 
@@ -102,14 +100,14 @@ def _measure(
     """Values of all repeats, by what was measured."""
     values: dict[str, list[float]] = defaultdict(list)
     for _ in range(1 if figure.slow else repeats):
-        with _database(dsn, "ours") as own, agentrun.connect(own):
+        with database(dsn, "ours") as own, agentrun.connect(own):
             ours.warm()
             for name, value in figure.measure(own).items():
                 values[name].append(value)
         for peer, _versions in peers:
             if figure.name not in peer.figures:
                 continue
-            with _database(dsn, peer.name) as theirs:
+            with database(dsn, peer.name) as theirs:
                 try:
                     value = figure.of_peer(partial(peer.measure, figure.name), theirs)
                 except (subprocess.SubprocessError, ValueError) as error:
@@ -118,19 +116,6 @@ def _measure(
                 else:
                     values[peer.name].append(value)
     return values
-
-
-@contextmanager
-def _database(dsn: str, name: str) -> Iterator[str]:
-    """A database of its own, empty, gone afterwards."""
-    name = f"bench_{name}_{os.getpid()}"
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        conn.execute(f"CREATE DATABASE {name}")
-        try:
-            yield url(dsn, dbname=name)
-        finally:
-            conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def _print(figure: Figure, values: dict[str, list[float]]) -> None:

@@ -92,6 +92,23 @@ async def started() -> float:
 
 
 @agentrun.agent
+async def claimed() -> None:
+    """Never executed: a claim is all that is measured of it."""
+
+
+@agentrun.agent
+async def sleeping() -> None:
+    await agentrun.asleep(10 * 86_400)
+
+
+@agentrun.agent
+async def waiting() -> None:
+    """Reads one letter, and waits for another."""
+    await agentrun.areceive("first")
+    await agentrun.areceive("second")
+
+
+@agentrun.agent
 def long(steps: int, marker: str) -> float:
     """Many steps; then it waits to be killed, or, resumed, says how long it took to be here."""
     begun = time.perf_counter()

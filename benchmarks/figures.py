@@ -169,6 +169,18 @@ FIGURES = (
         unit="x", slow=True,
     ),
     Figure(
+        "10", "claims",
+        f"a claim beside {sizes.FINISHED:,} finished runs, {sizes.SLEEPING:,} asleep, "
+        f"{sizes.WAITING:,} waiting",
+        ours.claims,
+        {
+            "x an empty database, at most 1.5": at_most("agentrun", 1.5, "agentrun, empty"),
+            "x, a look that finds nothing": at_most("look", 1.5, "look, empty"),
+            "x, a whole one-step run": at_most("run", 1.5, "run, empty"),
+        },
+        slow=True,
+    ),
+    Figure(
         "12", "wrapped", "what `wrap` adds to a model call",
         _wrapped,
         {"s, at most 0.001": at_most("agentrun", 0.001)},

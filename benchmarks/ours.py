@@ -10,10 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
@@ -22,7 +26,8 @@ from openai import OpenAI
 
 import agentrun
 from agentrun.testing import Provider
-from benchmarks import agents, sizes
+from benchmarks import agents, crowd, sizes
+from benchmarks.dsn import database
 from benchmarks.line import slow_line
 
 
@@ -224,6 +229,38 @@ def takeovers(dsn: str) -> list[float]:
 def _until(ready: Callable[[], bool]) -> None:
     while not ready():
         time.sleep(0.005)
+
+
+def claims(dsn: str) -> dict[str, float]:
+    """Seconds of a claim, of a look that finds nothing, and of a whole one-step run in a worker
+    with one slot: in a database with a past and in an empty one, in turns."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    with database(dsn, "empty") as empty:
+        crowd.gather(dsn)
+        for place in (empty, dsn) * sizes.TURNS_OF_CLAIMS:
+            with agentrun.connect(place) as opened:
+                for name, seconds in _claims(opened).items():
+                    spent[name if place == dsn else f"{name}, empty"] += seconds
+    return {name: median(seconds) for name, seconds in spent.items()}
+
+
+def _claims(opened: agentrun.Database) -> dict[str, list[float]]:
+    look = partial(_claim, opened)
+    looks = [timed(look) for _ in range(sizes.CLAIMS)]
+    for _ in range(sizes.CLAIMS):
+        agents.claimed.submit()
+    claims = [timed(look) for _ in range(sizes.CLAIMS)]
+    handles = [agents.started.submit() for _ in range(sizes.CLAIMS)]
+    with agentrun.Worker([agents.started], concurrency=1):
+        begun = sorted(handle.result() for handle in handles)
+    runs = [after - before for before, after in pairwise(begun)]
+    return {"agentrun": claims, "look": looks, "run": runs}
+
+
+def _claim(opened: agentrun.Database) -> None:
+    """The statement of a worker that has room for one run."""
+    opened.query("claim_ready", agents=[agents.claimed.name], queues=["default"], limit=1,
+                 worker=opened.heart.worker, batch=uuid4())  # fmt: skip
 
 
 # -- a long run ------------------------------------------------------------------------------------

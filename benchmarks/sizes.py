@@ -14,3 +14,5 @@ DISTANT = 40  # steps over the slow line
 DELAY = 0.0015  # seconds that the slow line holds each message, either way
 KILLS = 5  # SIGKILLs in a repeat
 BUDGET = 0.05  # seconds in which a worker polls, where a peer has no other setting
+FINISHED, SLEEPING, WAITING = 1_000_000, 100_000, 100_000  # runs beside which others are claimed
+CLAIMS, TURNS_OF_CLAIMS = 20, 10  # claims in a turn, and turns in either database

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -36,6 +37,7 @@ from agentrun.store.opening import default
 
 POLL = 0.25  # seconds between looks for work when nothing wakes the worker
 SWEEP = 2.0  # seconds between looks for runs of dead workers and for overlooked mail
+OVERDUE = timedelta(minutes=1)  # a letter's sender has committed it by then, and its run has parked
 POISON = 5  # claims in a row that brought no step: the run is parked
 SUSPECT = 2  # and so many: while such a run has brought none yet, no other such is taken over
 _LOOK = 0.05  # seconds between looks for runs that have to be drained
@@ -75,6 +77,7 @@ class Worker:
         self._work = threading.Event()  # a hint: something may be ready
         self._under_way: dict[Future[Any], UUID] = {}
         self._suspect: UUID | None = None  # the last one that was taken over
+        self._looked = datetime.min.replace(tzinfo=UTC)  # for overlooked mail: all before is seen
         self._announced: tuple[Heart, int, list[str]] | None = None  # what the card says
         self._guard = threading.Lock()
 
@@ -220,7 +223,9 @@ class Worker:
 
     def _sweep(self) -> None:
         """Take over what nobody executes, of dead workers and our own; wake overlooked runs."""
-        self._db.query("overlooked")
+        looked = self._db.heart.now()
+        self._db.query("overlooked", since=self._looked)
+        self._looked = looked - OVERDUE
         worker = self._serving()
         seen: list[UUID] = []  # runs that were left alone are not to hide those behind them
         while (free := self._concurrency - len(self._running())) > 0 and not self._stop.is_set():

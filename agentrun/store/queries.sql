@@ -402,14 +402,17 @@ WHERE r.run_id = %(run_id)s AND r.status IN ('waiting', 'held')
 -- name: claim_ready
 -- Take up to so many runs that are queued or due, for agents this worker knows. Nobody owns such a
 -- run and nobody appends to it, so locking the rows of `runs` first deadlocks with no writer.
+-- Both looks end where what is ready ends: an index is not searched by clock_timestamp(), which may
+-- differ from row to row, and has no order across several queues.
 WITH queued AS (
-    SELECT run_id, status, priority, created_at FROM agentrun.runs
-    WHERE status = 'queued' AND queue = ANY(%(queues)s) AND agent = ANY(%(agents)s)
-      AND (wake_at IS NULL OR wake_at <= clock_timestamp())
-    ORDER BY priority DESC, created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT r.* FROM unnest(%(queues)s::text[]) AS q(queue) CROSS JOIN LATERAL (
+        SELECT run_id, status, priority, created_at FROM agentrun.runs
+        WHERE status = 'queued' AND wake_at IS NULL
+          AND queue = q.queue AND agent = ANY(%(agents)s)
+        ORDER BY priority DESC, created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED) r
 ), due AS (
     SELECT run_id, status, priority, created_at FROM agentrun.runs
-    WHERE status IN ('waiting', 'held') AND wake_at <= clock_timestamp()
+    WHERE status IN ('queued', 'waiting', 'held') AND wake_at <= statement_timestamp()
       AND queue = ANY(%(queues)s) AND agent = ANY(%(agents)s)
     ORDER BY wake_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), ready AS (
@@ -458,10 +461,11 @@ WHERE c.run_id = %(run_id)s AND c.event = 'claimed' AND c.at > coalesce((
 -- name: overlooked
 -- Letters that arrived in the instant in which their run parked: the parker died then, or neither
 -- saw the other, as the letter was committed after the parker's second look. Any other letter that
--- came after the park has made the run due by itself.
+-- came after the park has made the run due by itself. `since`: older ones somebody has looked at.
 UPDATE agentrun.runs r SET wake_at = clock_timestamp()
 FROM agentrun.mail m
-WHERE m.run_id = r.run_id AND m.sent_at > r.changed_at - interval '10 seconds'
+WHERE m.sent_at > %(since)s
+  AND m.run_id = r.run_id AND m.sent_at > r.changed_at - interval '10 seconds'
   AND r.status IN ('waiting', 'held') AND (r.wake_at IS NULL OR r.wake_at > clock_timestamp())
   AND NOT EXISTS (SELECT FROM agentrun.journal j
                   WHERE j.run_id = m.run_id AND j.event IN ('resolved', 'received')

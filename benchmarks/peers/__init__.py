@@ -63,7 +63,7 @@ PEERS = (
     Peer("dbos", ("dbos",), frozenset({"sequential", "async", "threads", "parallel", "start",
                                        "submitted", "replay", "distant"})),
     Peer("absurd", ("absurd-sdk", "absurdctl", "psycopg[binary]"),
-         frozenset({"sequential", "async", "start", "submitted"})),
+         frozenset({"sequential", "async", "start", "submitted", "claims"})),
     Peer("langgraph", ("langgraph", "langgraph-checkpoint-postgres", "psycopg[binary]"),
          frozenset({"storage"})),
 )  # fmt: skip

@@ -108,6 +108,54 @@ def submitted(dsn: str) -> float:
     return (time.perf_counter() - begun) / sizes.SUBMITTED
 
 
+def claims(dsn: str) -> float:
+    """A claim beside as many finished, sleeping and waiting tasks as ours."""
+    import psycopg
+
+    app = Absurd(dsn, queue_name="bench")
+    kinds = {
+        "finished": (sizes.FINISHED, lambda ctx: ctx.step("moment", time.time)),
+        "sleeping": (sizes.SLEEPING, lambda ctx: ctx.sleep_for("nap", 10 * 86_400)),
+        "waiting": (sizes.WAITING, lambda ctx: ctx.await_event("never")),
+    }
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for name, (times, body) in kinds.items():
+            app.register_task(name=name)(lambda params, ctx, body=body: body(ctx))
+            task = app.spawn(name, {})
+            app.work_batch()
+            for table in ("t_bench", "r_bench", "c_bench", "w_bench"):
+                copy(conn, table, task["task_id"], times)
+        conn.execute("VACUUM ANALYZE")
+    spent = []
+    for _ in range(sizes.CLAIMS * sizes.TURNS_OF_CLAIMS):
+        app.spawn("finished", {})
+        begun = time.perf_counter()
+        assert app.claim_tasks()
+        spent.append(time.perf_counter() - begun)
+    return sorted(spent)[len(spent) // 2]
+
+
+def copy(conn: Any, table: str, task: str, times: int) -> None:
+    """The rows of a task so many times, each with ids of its own."""
+    from psycopg import sql
+
+    names = [
+        name for (name,) in conn.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = ('absurd.' || %s)::regclass"
+            " AND attnum > 0 AND NOT attisdropped ORDER BY attnum", [table])
+    ]  # fmt: skip
+    ids = {"task_id", "run_id", "last_attempt_run", "owner_run_id"}
+    columns = [
+        sql.SQL("md5({}::text || n)::uuid" if name in ids else "{}").format(sql.Identifier(name))
+        for name in names
+    ]
+    copied = sql.SQL(
+        "INSERT INTO absurd.{table} SELECT {columns}"
+        " FROM absurd.{table}, generate_series(1, %s) n WHERE task_id = %s"
+    ).format(table=sql.Identifier(table), columns=sql.SQL(", ").join(columns))
+    conn.execute(copied, [times, task])
+
+
 def measure(figure: str, dsn: str) -> float:
     prepare(dsn)
     match figure:
@@ -119,6 +167,8 @@ def measure(figure: str, dsn: str) -> float:
             return start(dsn)
         case "submitted":
             return submitted(dsn)
+        case "claims":
+            return claims(dsn)
     raise SystemExit(f"Absurd does not measure {figure}")
 
 

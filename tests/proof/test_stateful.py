@@ -887,7 +887,7 @@ class Runs(RuleBasedStateMachine):
             and run.key not in {held.run.key for held in process.held}
         }  # fmt: skip
         assert {run["key"] for run in found} == expected
-        process.db.query("overlooked")
+        process.db.query("overlooked", since=datetime.min.replace(tzinfo=UTC))
         due = self.conn.execute(DUE, [self.prefix]).fetchall()
         self.model.overlook(run["key"] for run in due)
         self.done["sweep"] += 1

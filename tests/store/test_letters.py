@@ -6,6 +6,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agentrun.core.events import Event
+from agentrun.runner.worker import OVERDUE
 from agentrun.store import sending
 from agentrun.store.database import Database
 from agentrun.store.rows import to_row
@@ -28,7 +29,7 @@ def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost
             parker.commit()
             database.wake(tail.run_id, [set()])
             sender.commit()
-        database.query("overlooked")
+        database.query("overlooked", since=database.heart.now() - OVERDUE)
         claims = database.query(
             "claim_ready",
             agents=["agent"],

@@ -56,6 +56,7 @@ CHECKSUMS = {
     "0008_retention.sql": "d67db69f299a17bb",
     "0009_gateway.sql": "2d4f965f0b905f12",
     "0010_blobs.sql": "acf67b6c704f0c04",
+    "0011_hot_tables.sql": "0bfc852127d1fb5f",
 }
 
 
