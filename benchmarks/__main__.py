@@ -136,7 +136,8 @@ def _print(figure: Figure, values: dict[str, list[float]]) -> None:
     for name, found in values.items():
         spread = f"[{min(found) * scale:.3f} … {max(found) * scale:.3f}]" if found[1:] else ""
         ratio = median_of(found, values["agentrun"])
-        beside = "" if name == "agentrun" else f"{ratio:8.1f} x agentrun"
+        alone = name == "agentrun" or not figure.unit
+        beside = "" if alone else f"{ratio:8.1f} x agentrun"
         print(
             f"        {name:16} {median[name] * scale:10.3f} {figure.unit:2} {spread:24} {beside}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -106,6 +107,20 @@ async def waiting() -> None:
     """Reads one letter, and waits for another."""
     await agentrun.areceive("first")
     await agentrun.areceive("second")
+
+
+_gathered = asyncio.Barrier(sizes.ACTIVE)
+
+
+@agentrun.agent
+async def active(steps: int) -> list[float]:
+    """Steps without a pause, once all such runs are here; seconds between one and the next."""
+    await _gathered.wait()
+    at = [time.perf_counter()]
+    for n in range(steps):
+        await aonce(n)
+        at.append(time.perf_counter())
+    return [after - before for before, after in pairwise(at)]
 
 
 @agentrun.agent

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import agentrun
 from benchmarks import agents, sizes
+
+
+def _used() -> tuple[str, float, int]:
+    """What this process took so far: MB of memory at its most, seconds of CPU; and its threads."""
+    status = Path("/proc/self/status").read_text()
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return f"{int(kilobytes) / 1e3}", time.process_time(), threading.active_count()
 
 
 def main() -> None:
@@ -24,6 +34,11 @@ def main() -> None:
                 while True:
                     agentrun.prune(timedelta())
                     time.sleep(0.1)
+            case "crowd":
+                served = [agents.sleeping, agents.waiting, agents.active]
+                with agentrun.Worker(served, concurrency=sizes.ACTIVE):
+                    for _ in sys.stdin:
+                        print(*_used(), flush=True)
             case "long":
                 key, marker = given
                 print(agents.long.with_options(key=key).run(sizes.LONG, marker), flush=True)

@@ -23,7 +23,7 @@ class Figure:
     title: str
     measure: Callable[[str], Values]
     targets: Mapping[str, Target]
-    unit: str = "ms"
+    unit: str = "ms"  # without one, each value's name says its own, and none is held against ours
     slow: bool = False  # measured once, not in every repeat
     # What a peer's script measured, brought to the unit of ours.
     of_peer: Callable[[Callable[[str], float], str], float] = lambda measure, dsn: measure(dsn)
@@ -179,6 +179,14 @@ FIGURES = (
             "x, a whole one-step run": at_most("run", 1.5, "run, empty"),
         },
         slow=True,
+    ),
+    Figure(
+        "11", "held",
+        f"{sizes.PARKED:,} waiting and {sizes.ACTIVE:,} active runs in one process: the longest "
+        "that an active one had no step, by the mean",
+        ours.held,
+        {"x the mean, at most 5": at_most("agentrun", 5)},
+        unit="", slow=True,
     ),
     Figure(
         "12", "wrapped", "what `wrap` adds to a model call",

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
-from typing import Any
+from statistics import mean, median
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import psycopg
@@ -180,9 +180,11 @@ def _started(kind: str, dsn: str, number: int = 1) -> Iterator[list[subprocess.P
             child.wait()
 
 
-def _child(*arguments: str, stdout: int | None = None) -> subprocess.Popen[str]:
+def _child(
+    *arguments: str, stdin: int | None = None, stdout: int | None = None
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.child", *arguments]
-    return subprocess.Popen(command, stdout=stdout, text=True)
+    return subprocess.Popen(command, stdin=stdin, stdout=stdout, text=True)
 
 
 def starts(dsn: str) -> list[float]:
@@ -261,6 +263,63 @@ def _claim(opened: agentrun.Database) -> None:
     """The statement of a worker that has room for one run."""
     opened.query("claim_ready", agents=[agents.claimed.name], queues=["default"], limit=1,
                  worker=opened.heart.worker, batch=uuid4())  # fmt: skip
+
+
+def held(dsn: str) -> dict[str, float]:
+    """What one process takes that has many runs waiting, and many active; and the longest that an
+    active one went without a step, by how long they all did in the mean."""
+    with _crowd(dsn) as used, psycopg.connect(dsn, autocommit=True) as conn:
+        at_first = used()
+        for _ in range(sizes.PARKED // 2):
+            agents.sleeping.submit()
+            agents.waiting.submit()
+        _until(lambda: _waiting(conn) == sizes.PARKED)
+        parked = used()
+        time.sleep(sizes.IDLE)
+        idle = used()
+        handles = [agents.active.submit(sizes.ACTIVE_STEPS) for _ in range(sizes.ACTIVE)]
+        gaps = [gap for handle in handles for gap in handle.result()]
+        busy = used()
+    return {
+        "agentrun": max(gaps) / mean(gaps),
+        "mean, ms": mean(gaps) * 1000,
+        "MB at first": at_first.megabytes,
+        "MB, they wait": parked.megabytes,
+        "MB, all": busy.megabytes,
+        "CPU ms a park": (parked.cpu - at_first.cpu) / sizes.PARKED * 1000,
+        "CPU ms/s idle": (idle.cpu - parked.cpu) / sizes.IDLE * 1000,
+        "CPU us a step": (busy.cpu - idle.cpu) / len(gaps) * 1e6,
+        "threads": busy.threads,
+    }
+
+
+class Used(NamedTuple):
+    """What a process took so far: memory at its most, and seconds of CPU."""
+
+    megabytes: float
+    cpu: float
+    threads: float
+
+
+@contextmanager
+def _crowd(dsn: str) -> Iterator[Callable[[], Used]]:
+    """A worker in another process; gives how to ask what it took so far."""
+    with _child("crowd", dsn, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        asked, told = child.stdin, child.stdout
+
+        def used() -> Used:
+            print(file=asked, flush=True)
+            return Used(*map(float, told.readline().split()))
+
+        yield used
+        asked.close()
+
+
+def _waiting(conn: psycopg.Connection[Any]) -> int:
+    counted = "SELECT count(*) FROM agentrun.runs WHERE status = 'waiting'"
+    return int((conn.execute(counted).fetchone() or (0,))[0])
 
 
 # -- a long run ------------------------------------------------------------------------------------

@@ -16,3 +16,5 @@ KILLS = 5  # SIGKILLs in a repeat
 BUDGET = 0.05  # seconds in which a worker polls, where a peer has no other setting
 FINISHED, SLEEPING, WAITING = 1_000_000, 100_000, 100_000  # runs beside which others are claimed
 CLAIMS, TURNS_OF_CLAIMS = 20, 10  # claims in a turn, and turns in either database
+PARKED, ACTIVE, ACTIVE_STEPS = 10_000, 1_000, 20  # runs in one process; steps of an active one
+IDLE = 5  # seconds in which it has nothing to do
