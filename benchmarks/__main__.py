@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 
 import agentrun
-from benchmarks import ours
+from benchmarks import ours, sizes
 from benchmarks.dsn import database
 from benchmarks.figures import FIGURES, Figure, median_of
 from benchmarks.peers import PEERS, Peer
@@ -34,6 +34,7 @@ _SETTINGS = ("server_version", "fsync", "synchronous_commit", "full_page_writes"
 
 def main() -> int:
     options = _options()
+    sizes.READER = options.reader
     chosen = [f for f in FIGURES if not options.figures or set(options.figures) & _numbers(f)]
     dsn = agentrun.connect().dsn
     peers = _installed([] if options.no_peers else list(PEERS), chosen)
@@ -52,6 +53,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("figures", nargs="*", help="numbers of figures; default: all")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats of a figure")
     parser.add_argument("--no-peers", action="store_true", help="agentrun and plain Postgres only")
+    parser.add_argument("--reader", type=float, default=sizes.READER, metavar="SECONDS",
+                        help="how long figure 15's reader stays; default: %(default)s")  # fmt: skip
     parser.add_argument("--plot", metavar="PNG", help="draw it (needs matplotlib)")
     return parser.parse_args()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks import ours, sizes
+from benchmarks import bloat, ours, sizes
 
 Values = Mapping[str, float]  # seconds (or bytes, or ratios) by what was measured, one repeat
 Found = Mapping[str, list[float]]  # the same of all repeats
@@ -35,6 +35,16 @@ def at_most(name: str, limit: float, per: str | None = None) -> Target:
     def met(found: Found) -> tuple[float, bool]:
         value = median_of(found[name], found[per] if per else None)
         return value, value <= limit
+
+    return met
+
+
+def at_least(name: str, limit: float) -> Target:
+    """``name`` is at least ``limit``."""
+
+    def met(found: Found) -> tuple[float, bool]:
+        value = median(found[name])
+        return value, value >= limit
 
     return met
 
@@ -203,5 +213,15 @@ FIGURES = (
         "15", "pruned", "figure 2 while another process prunes what has ended",
         _pruned,
         {"x alone, at most 1.1": at_most("agentrun", 1.1, "alone")},
+    ),
+    Figure(
+        "16", "bloat", "a worker's look that finds nothing, while a reader stays, by afterwards",
+        bloat.with_a_reader,
+        {
+            "HOT heartbeats, at least 0.95": at_least("HOT beats", 0.95),
+            "with the reader": at_least("HOT beats, reader", 0.95),
+            "x the look after a vacuum": at_most("agentrun", 20),
+        },
+        unit="", slow=True,
     ),
 )  # fmt: skip

@@ -247,7 +247,7 @@ def claims(dsn: str) -> dict[str, float]:
 
 
 def _claims(opened: agentrun.Database) -> dict[str, list[float]]:
-    look = partial(_claim, opened)
+    look = partial(claim, opened)
     looks = [timed(look) for _ in range(sizes.CLAIMS)]
     for _ in range(sizes.CLAIMS):
         agents.claimed.submit()
@@ -259,7 +259,7 @@ def _claims(opened: agentrun.Database) -> dict[str, list[float]]:
     return {"agentrun": claims, "look": looks, "run": runs}
 
 
-def _claim(opened: agentrun.Database) -> None:
+def claim(opened: agentrun.Database) -> None:
     """The statement of a worker that has room for one run."""
     opened.query("claim_ready", agents=[agents.claimed.name], queues=["default"], limit=1,
                  worker=opened.heart.worker, batch=uuid4())  # fmt: skip

@@ -18,3 +18,6 @@ FINISHED, SLEEPING, WAITING = 1_000_000, 100_000, 100_000  # runs beside which o
 CLAIMS, TURNS_OF_CLAIMS = 20, 10  # claims in a turn, and turns in either database
 PARKED, ACTIVE, ACTIVE_STEPS = 10_000, 1_000, 20  # runs in one process; steps of an active one
 IDLE = 5  # seconds in which it has nothing to do
+UNDISTURBED, READER = 30, 60  # seconds of load without a long reader, and with one: --reader
+SUBMITTED_A_SECOND = 200  # runs, under that load
+COUNTED = 2  # seconds until the server has counted what was changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
@@ -14,6 +15,9 @@ from agentrun.store.connection import describe
 
 __all__ = ["diagnose", "way_on"]
 
+_DEAD = 10_000  # dead rows of a table, and 20 % of the live ones, that autovacuum should not leave
+_OLD = 300.0  # seconds after which a transaction is long
+_SLOW = 1.0  # seconds that no commit of events should take
 _CLOCK = 1.0  # seconds of difference that deserve a word
 _LATE = 5.0  # milliseconds, as long as CPython lets a computing thread keep its lock
 
@@ -80,6 +84,15 @@ def _report(
         "workers": census and {"alive": census["workers_alive"], "dead": census["workers_dead"]},
         "runs": census
         and {n: census[n] for n in ("queued", "running", "waiting", "held", "abandoned")},
+        "commits": census
+        and {
+            "pending": int(census["pending"]),
+            "slowest_ms": round(census["slowest_commit"] * 1000, 3),
+        },
+        "vacuum": {
+            "dead_rows": {table["table"]: table["dead"] for table in health.vacuum},
+            "oldest": health.oldest,
+        },
         "stuck": [{**run, "way_on": way_on(run)} for run in health.stuck],
         "problems": list(_problems(health)),
     }
@@ -104,7 +117,13 @@ def _problems(health: Health) -> list[str]:
             f"the clocks differ by {abs(health.clock_ahead):.1f} s: leases are safe, as they go "
             "by the database's clock, but times in logs will not agree"
         )
+    found += [*_of_vacuum(health)]
     runs = health.census or {}
+    if (slowest := runs.get("slowest_commit", 0)) > _SLOW:
+        found.append(
+            f"the database is slow: a commit took {slowest:.1f} s, {runs['pending']} events wait "
+            "for theirs, and the steps of their runs with them: see agentrun.workers"
+        )
     if runs.get("abandoned"):
         found.append(
             f"{runs['abandoned']} running runs belong to dead workers: "
@@ -118,6 +137,24 @@ def _problems(health: Health) -> list[str]:
             "`agentrun worker FILE`"
         )
     return found
+
+
+def _of_vacuum(health: Health) -> Iterator[str]:
+    """Dead rows slow every claim down, as each has to be passed over."""
+    if off := [table["table"] for table in health.vacuum if not table["autovacuum"]]:
+        yield f"autovacuum is off for {', '.join(off)}: turn it on, or dead rows pile up there"
+    held = health.oldest
+    if held is not None and held["age"] > _OLD:
+        yield (
+            f"a transaction that is {_span(held['age'])} old keeps vacuum from removing what has "
+            f"died since: {held['who']}; end it"
+        )
+    for table in health.vacuum:
+        if table["dead"] > _DEAD + 0.2 * table["live"]:
+            yield (
+                f"{table['table']} has {table['dead']} dead rows: "
+                f"VACUUM agentrun.{table['table']}, and let autovacuum come more often"
+            )
 
 
 def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -145,13 +182,21 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     for name in ("workers", "runs"):
         if counts := report[name]:
             lines.append((name, ", ".join(f"{count} {what}" for what, count in counts.items())))
+    if commits := report["commits"]:
+        lines.append(
+            ("commits", f"{commits['pending']} events pending, {commits['slowest_ms']} ms at worst")
+        )
     for run in report["stuck"]:
         lines.append(("stuck", f"{run['key']}, for {_age(run['since'])}: {run['way_on']}"))
     return lines
 
 
 def _age(since: datetime) -> str:
-    seconds = int((datetime.now(UTC) - since).total_seconds())
+    return _span((datetime.now(UTC) - since).total_seconds())
+
+
+def _span(seconds: float) -> str:
+    seconds = int(seconds)
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
             return f"{seconds // length} {unit}"

@@ -112,7 +112,9 @@ class Health:
     pooled: bool  # it is reached through a pooler
     schema: str  # current, older, newer, missing; else what is wrong with it
     clock_ahead: float  # seconds by which the database's clock is ahead of ours
-    census: dict[str, int] | None
+    census: dict[str, Any] | None
+    vacuum: list[dict[str, Any]]  # of each table: dead and live rows, and whether autovacuum is on
+    oldest: dict[str, Any] | None  # the transaction that holds vacuum back most: seconds, and whose
     stuck: list[dict[str, Any]]  # runs that will not go on by themselves, longest first
 
 
@@ -131,6 +133,8 @@ def examine(dsn: str) -> Health:
         if schema == "current":
             census = conn.execute(QUERIES["census"]).fetchone()
             stuck = conn.execute(QUERIES["stuck"], {"key": None, "limit": _STUCK}).fetchall()
+        vacuum = conn.execute(QUERIES["vacuum"]).fetchall()
+        oldest = conn.execute(QUERIES["oldest"]).fetchone()
     ours = datetime.fromtimestamp(sent + took / 2, UTC)
     return Health(
         version=server["version"],
@@ -140,6 +144,8 @@ def examine(dsn: str) -> Health:
         schema=schema,
         clock_ahead=(server["now"] - ours).total_seconds(),
         census=census,
+        vacuum=vacuum,
+        oldest=oldest,
         stuck=stuck,
     )
 

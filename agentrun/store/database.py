@@ -37,6 +37,7 @@ from agentrun.store.journal import Tail, Writer
 from agentrun.store.keys import checked, run_id_of
 from agentrun.store.late import keep_late
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
+from agentrun.store.load import Load
 from agentrun.store.retention import not_found, refuse_pruned
 from agentrun.store.rows import Row, payload_columns, to_event
 from agentrun.store.sending import Batch, Sender
@@ -66,6 +67,7 @@ class Database:
         self._left = threading.Condition(self._guard)
         self._closed = False
         self._writer: Writer | None = None
+        self.load = Load()  # of the writer
 
     # -- parts, started when first needed -----------------------------------------------------
 
@@ -75,7 +77,7 @@ class Database:
         if self._writer is None:
             with self._guard:  # a second writer would commit the events of one run out of order
                 late = partial(keep_late, self)
-                self._writer = self._writer or Writer(self.dsn, late, self.blobs)
+                self._writer = self._writer or Writer(self.dsn, late, self.blobs, self.load)
         return self._writer
 
     @property
@@ -99,7 +101,7 @@ class Database:
             self.blobs.prove()  # before it has a run
         if heart is None or heart.dead:
             heart = self._heart = self._patiently(
-                lambda: Heart(self.dsn, self.lease, self._stop_what_is_to_stop)
+                lambda: Heart(self.dsn, self.lease, self._stop_what_is_to_stop, self.load.told)
             )
         return heart
 

@@ -32,6 +32,7 @@ from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.store.blobs import Blobs, is_large
 from agentrun.store.durable import Durable
+from agentrun.store.load import Load
 from agentrun.store.rows import Asked, Row, to_row
 from agentrun.store.sending import Batch, Sender
 
@@ -104,9 +105,11 @@ class Writer:
         dsn: str,
         late: Callable[[Row], None] = lambda _row: None,
         blobs: Blobs | None = None,
+        load: Load | None = None,
     ) -> None:
         self._sender = Sender(dsn)
         self._late = late
+        self._load = load or Load()
         self._blobs = blobs
         self._carriers = threading.Semaphore(_CARRIERS)
         self._queue: list[_Entry] = []
@@ -143,6 +146,7 @@ class Writer:
             if self._blobs is not None:
                 entry.large = any(is_large(p) for row in entry.rows for p in row.payloads)
             self._queue.append(entry)
+            self._load.queued(entry.rows)
             asleep, self._awake = not self._awake, True
         if asleep:
             self._bell.put(None)
@@ -304,6 +308,7 @@ class Writer:
             gone = {id(entry) for entry in taken}
             kept = [e for e in self._queue if id(e) not in gone and not e.done.settled]
             self._queue, self._urgent = kept, bool(kept)
+            self._load.left(row for entry in kept for row in entry.rows)
             self._company = len({id(entry.tail) for entry in taken})
 
     def _flush(self) -> bool:
@@ -318,6 +323,7 @@ class Writer:
         found = bool(self._frozen)
         while self._frozen:
             batch, entries = self._frozen[0]
+            self._load.sends(len(batch.rows))
             try:
                 accepted = self._sender.send(batch) if batch.rows else set()
                 refused = self._sender.refusals(batch, batch.runs - accepted)
@@ -326,6 +332,7 @@ class Writer:
                 parts = self._each_alone(batch, entries, error)
             else:
                 parts = []
+                self._load.sent()
                 self._report(entries, accepted, refused)
             with self._guard:
                 self._frozen[:1] = parts

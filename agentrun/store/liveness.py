@@ -160,11 +160,13 @@ class Heart:
         dsn: str,
         lease: float = LEASE,
         after_beat: Callable[[psycopg.Connection[Any]], None] = lambda _conn: None,
+        load: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
     ) -> None:
         self.worker = f"w-{secrets.token_hex(5)}"
         self.lease = lease
         self._dsn = dsn
         self._after_beat = after_beat
+        self._load = load  # events that are not committed yet, seconds of the slowest commit
         self._conn: DeadlineConnection | None = None
         self._confirmed = _now()
         self._clock = (self._confirmed[0], datetime.now(UTC))  # since boot; the database's then
@@ -261,9 +263,9 @@ class Heart:
 
     def _say(self, what: Literal["beat", "register"]) -> dict[str, Any] | None:
         conn = self._connected()
-        card = self._card(conn) if what == "register" else {"worker": self.worker}
+        told = self._card(conn) if what == "register" else self._well_being()
         points.reach(what, "before")
-        row = conn.execute(QUERIES[what], card).fetchone()
+        row = conn.execute(QUERIES[what], told).fetchone()
         points.reach(what, "after")
         return row
 
@@ -276,6 +278,10 @@ class Heart:
             "lease": self.lease,
             "direct": not conn.pooled,
         }
+
+    def _well_being(self) -> dict[str, Any]:
+        pending, slowest = self._load()
+        return {"worker": self.worker, "pending": pending, "slowest": slowest}
 
     def _connected(self) -> DeadlineConnection:
         if self._conn is None or self._conn.closed:

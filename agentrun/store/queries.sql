@@ -239,7 +239,8 @@ RETURNING clock_timestamp() AS now
 
 -- name: beat
 -- No row back: this worker was declared dead, and stays so.
-UPDATE agentrun.workers SET beat_at = clock_timestamp()
+UPDATE agentrun.workers
+SET beat_at = clock_timestamp(), pending = %(pending)s, slowest_commit = %(slowest)s
 WHERE worker = %(worker)s AND dead_at IS NULL RETURNING clock_timestamp() AS now
 
 -- name: owner
@@ -351,12 +352,14 @@ SELECT current_setting('server_version') AS version,
 -- name: census
 -- What `agentrun doctor` says about workers and runs. A worker that stopped by itself is not dead.
 WITH w AS (
-    SELECT worker, coalesce(cause = 'stopped', false) AS stopped,
+    SELECT worker, coalesce(cause = 'stopped', false) AS stopped, pending, slowest_commit,
            dead_at IS NOT NULL OR beat_at + lease < clock_timestamp() AS dead
     FROM agentrun.workers
 )
 SELECT (SELECT count(*) FROM w WHERE NOT dead) AS workers_alive,
        (SELECT count(*) FROM w WHERE dead AND NOT stopped) AS workers_dead,
+       (SELECT coalesce(sum(pending), 0) FROM w WHERE NOT dead) AS pending,
+       (SELECT coalesce(max(slowest_commit), 0) FROM w WHERE NOT dead) AS slowest_commit,
        count(*) FILTER (WHERE r.status = 'queued') AS queued,
        count(*) FILTER (WHERE r.status = 'running') AS running,
        count(*) FILTER (WHERE r.status = 'waiting') AS waiting,
@@ -364,6 +367,31 @@ SELECT (SELECT count(*) FROM w WHERE NOT dead) AS workers_alive,
        count(*) FILTER (WHERE r.status = 'running' AND w.dead IS NOT FALSE) AS abandoned
 FROM agentrun.runs r LEFT JOIN w ON w.worker = r.owner
 WHERE r.status IN ('queued', 'running', 'waiting', 'held')
+
+-- name: vacuum
+-- What `agentrun doctor` says about dead rows, and whether anybody removes them.
+SELECT t.relname AS "table", t.n_live_tup AS live, t.n_dead_tup AS dead,
+       coalesce(current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean
+           AND o.enabled IS NOT false, false) AS autovacuum
+FROM pg_stat_user_tables t JOIN pg_class c ON c.oid = t.relid
+LEFT JOIN LATERAL (
+    SELECT option_value::boolean AS enabled FROM pg_options_to_table(c.reloptions)
+    WHERE option_name = 'autovacuum_enabled') o ON true
+WHERE t.schemaname = 'agentrun' ORDER BY t.relname
+
+-- name: oldest
+-- The transaction that began first: it may still see every row that was changed or removed since.
+SELECT extract(epoch FROM clock_timestamp() - since)::float8 AS age, who
+FROM (
+    SELECT xact_start, concat_ws(' ', 'session', pid, quote_literal(application_name), state)
+    FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND datname = current_database()
+      AND coalesce(backend_xmin, backend_xid) IS NOT NULL AND pid <> pg_backend_pid()
+    UNION ALL
+    SELECT prepared, concat_ws(' ', 'prepared transaction', quote_literal(gid))
+    FROM pg_prepared_xacts WHERE database = current_database()
+) held (since, who)
+WHERE since IS NOT NULL ORDER BY since LIMIT 1
 
 -- name: stuck
 -- Runs that will not go on by themselves, and why: for `agentrun doctor`, and, of one key, for

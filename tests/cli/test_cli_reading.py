@@ -15,7 +15,10 @@ from command_line import APP, Cli, Write
 from journals import HOSTILE
 
 import agentrun
+from agentrun.cli import health
+from agentrun.core.events import Event
 from agentrun.core.transcript import Transcript
+from agentrun.store.database import Database
 from agentrun.view.safe import visible
 
 
@@ -270,6 +273,51 @@ def test_doctor_names_what_needs_attention(cli: Cli, dsn: str, in_doubt: Path) -
     assert result.exit_code == 1
     assert "! 1 running runs belong to dead workers" in result.stdout
     assert "! synchronous_commit is off" in result.stdout
+
+
+@pytest.mark.tampers
+def test_doctor_names_what_keeps_dead_rows(
+    cli: Cli, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_DEAD", 100)
+    monkeypatch.setattr(health, "_OLD", 0.0)
+    with psycopg.connect(dsn, application_name="a report") as reader:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM agentrun.runs")
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute("ALTER TABLE agentrun.runs SET (autovacuum_enabled = off)")
+            conn.execute(
+                "INSERT INTO agentrun.runs (run_id, key, agent, status)"
+                " SELECT gen_random_uuid(), n::text, 'a', 'done' FROM generate_series(1, 200) n"
+            )
+            conn.execute("DELETE FROM agentrun.runs")
+            conn.execute("SELECT pg_stat_force_next_flush()")
+            conn.execute("SELECT 1")
+        shown = cli("doctor")
+        told = json.loads(cli("doctor", "--json").stdout)
+    assert shown.exit_code == 1
+    assert "! autovacuum is off for runs" in shown.stdout
+    assert "'a report' idle in transaction; end it" in shown.stdout
+    assert "! runs has 200 dead rows" in shown.stdout
+    assert told["vacuum"]["dead_rows"]["runs"] == 200
+    assert told["vacuum"]["oldest"]["age"] > 0
+
+
+def test_doctor_says_that_commits_are_slow(cli: Cli, dsn: str) -> None:
+    with Database(dsn, lease=1.0) as database:
+        database.create("k", "agent", {}, "")
+        claimed = database.claim(database.find("k"), "a test")
+        assert claimed is not None
+        with psycopg.connect(dsn) as conn:
+            conn.execute("LOCK TABLE agentrun.journal IN SHARE MODE")
+            done = database.writer.append(claimed[0], [Event(event="run_finished")])
+            for _ in range(1000):
+                if "! the database is slow" in (shown := cli("doctor").stdout):
+                    break
+        assert "1 events wait" in shown
+        told = json.loads(cli("doctor", "--json").stdout)
+        assert told["commits"]["slowest_ms"] > 1000
+        database.writer.wait(done)
 
 
 def test_doctor_shows_where_the_embedded_server_is_and_stops_it(

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import scalar_row
 
+from agentrun.store.database import Database
 from agentrun.store.sql import QUERIES
 
 # 2,000 of each: finished, asleep, waiting for mail alone, to begin later, ready for others.
@@ -65,3 +66,47 @@ def test_a_claim_reads_no_more_of_a_long_queue_than_it_takes(
     conn.execute(CROWD)
     conn.execute(QUEUED)
     assert read_of_runs(conn, 10) == (10, 0)
+
+
+@pytest.mark.parametrize("reader", [False, True])
+def test_heartbeats_touch_no_index_whoever_reads(
+    dsn: str, conn: psycopg.Connection[Any], reader: bool
+) -> None:
+    """What a beat leaves is removed in passing; beside a reader, once a page is full, it moves."""
+    with psycopg.connect(dsn) as old, Database(dsn) as database:
+        heart = database.heart
+        if reader:
+            old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            old.execute("SELECT count(*) FROM agentrun.workers")
+        for _ in range(600):
+            heart._beat()
+        heart._connected().execute("SELECT pg_stat_force_next_flush()")
+        heart._connected().execute("SELECT 1")
+        counted = "SELECT n_tup_{}upd FROM pg_stat_user_tables WHERE relname = 'workers'"
+        (all_of_them,) = conn.execute(counted.format(""))
+        (hot,) = conn.execute(counted.format("hot_"))
+        (size,) = conn.execute("SELECT pg_relation_size('agentrun.workers')")
+    assert all_of_them >= 600
+    assert hot >= 0.95 * all_of_them
+    assert size <= 600 * 400 if reader else size == 8192
+
+
+def test_tables_that_change_are_stored_as_the_migrations_say(
+    conn: psycopg.Connection[Any],
+) -> None:
+    stored = "SELECT reloptions FROM pg_class WHERE oid = ('agentrun.' || %s)::regclass"
+    assert {
+        name: next(conn.execute(stored, [name])) for name in ("runs", "workers", "journal")
+    } == {
+        "runs": [
+            "fillfactor=70",
+            "autovacuum_vacuum_scale_factor=0.02",
+            "autovacuum_analyze_scale_factor=0.02",
+        ],
+        "workers": [
+            "fillfactor=50",
+            "autovacuum_vacuum_scale_factor=0",
+            "autovacuum_vacuum_threshold=500",
+        ],
+        "journal": None,
+    }
