@@ -23,19 +23,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import agentrun
 from agentrun.cli import options, output, reading, serving
+from agentrun.cli.options import AsJson, By, Key, Larger, Reason, Status, Written
 from agentrun.cli.reading import full_key as _full
 from agentrun.core.errors import ConfigError
-from agentrun.core.events import RunStatus
 from agentrun.store.database import Database
 
 __all__ = ["app"]
@@ -63,21 +62,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Key = Annotated[str, typer.Argument(metavar="KEY", help="A run's key, its beginning, or @last.")]
-Written = Annotated[
-    str, typer.Argument(metavar="KEY", help="As elsewhere, or FILE.jsonl or FILE.html of export.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
-By = Annotated[str | None, typer.Option(help="Who decides; default: the user of this process.")]
-Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
-Larger = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--budget", metavar="LIMIT=AMOUNT", help="Raise the budget to this, as usd=2 in all."
-    ),
-]
-Status = Enum("Status", {n: n for n in get_args(RunStatus)}, type=str)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

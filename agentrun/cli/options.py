@@ -1,17 +1,52 @@
-"""Options whose text means more than a text. All raise ConfigError for what they cannot read."""
+"""What several commands are told alike, and texts that mean more than a text.
+
+What reads a text raises ConfigError for what it cannot read.
+"""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any, get_args
+
+import typer
 
 import agentrun
 from agentrun.cli.executing import from_json
 from agentrun.core.budget import LIMITS
 from agentrun.core.errors import ConfigError
+from agentrun.core.events import RunStatus
 
-__all__ = ["age_of", "budget_of", "json_of", "outcome_of", "statuses_of"]
+__all__ = [
+    "AsJson",
+    "By",
+    "Key",
+    "Larger",
+    "Reason",
+    "Status",
+    "Written",
+    "age_of",
+    "budget_of",
+    "json_of",
+    "outcome_of",
+    "statuses_of",
+]
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="A run's key, its beginning, or @last.")]
+Written = Annotated[
+    str, typer.Argument(metavar="KEY", help="As elsewhere, or FILE.jsonl or FILE.html of export.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+By = Annotated[str | None, typer.Option(help="Who decides; default: the user of this process.")]
+Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
+Larger = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget", metavar="LIMIT=AMOUNT", help="Raise the budget to this, as usd=2 in all."
+    ),
+]
+Status = Enum("Status", {n: n for n in get_args(RunStatus)}, type=str)  # type: ignore[misc]
 
 _AGE = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

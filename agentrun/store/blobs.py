@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -162,13 +161,13 @@ class Blobs:
             with suppress(FileNotFoundError):
                 self._ask(partial(self._library.delete, self._store, batch))
 
-    def delete_torn(self) -> None:
+    def delete_torn(self, before: datetime) -> None:
         """Delete what deaths in the middle of a put left of files; the library does not list it."""
         if self._root is None:
             return
         for file in (self._root / self._folder).rglob("*#*"):
             with suppress(FileNotFoundError):
-                if time.time() - file.stat().st_mtime > ABANDONED.total_seconds():
+                if file.stat().st_mtime < before.timestamp():
                     file.unlink()
 
     def _ask(self, call: Callable[[], T]) -> T:

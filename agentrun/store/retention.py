@@ -75,7 +75,7 @@ def prune(
         removed |= _prune_runs(database, before, now, asked)
         removed |= database.query("prune_workers", before=before, dry_run=dry_run)[0]
     if database.blobs is not None:
-        removed["blobs"] = _sweep(database, database.blobs, dry_run=dry_run)
+        removed["blobs"] = _sweep(database, database.blobs, now, dry_run=dry_run)
     if forget_keys is not None:
         removed["keys"] = _forget_keys(database, now - forget_keys, asked)
     return Pruned(**removed)
@@ -124,7 +124,7 @@ def not_found(query: _Query, key: str) -> RunNotFound:
     return RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
 
 
-def _sweep(database: Database, blobs: Blobs, *, dry_run: bool) -> int:
+def _sweep(database: Database, blobs: Blobs, now: datetime, *, dry_run: bool) -> int:
     """Remove blobs that no row names and none will, as those of pruned runs; returns how many."""
     swept = 0
     for page in blobs.pages():  # seen before the rows are: what is put later is not in it
@@ -143,7 +143,7 @@ def _sweep(database: Database, blobs: Blobs, *, dry_run: bool) -> int:
             blobs.delete([orphan["name"] for orphan in orphans])
             points.reach("delete_blobs", "after")
     if not dry_run:
-        blobs.delete_torn()
+        blobs.delete_torn(before=now - ABANDONED)
     return swept
 
 

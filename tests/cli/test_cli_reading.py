@@ -290,7 +290,7 @@ def test_doctor_names_what_keeps_dead_rows(
                 "INSERT INTO agentrun.runs (run_id, key, agent, status)"
                 " SELECT gen_random_uuid(), n::text, 'a', 'done' FROM generate_series(1, 200) n"
             )
-            conn.execute("DELETE FROM agentrun.runs")
+            conn.execute("UPDATE agentrun.runs SET reason = key")
             conn.execute("SELECT pg_stat_force_next_flush()")
             conn.execute("SELECT 1")
         shown = cli("doctor")

@@ -331,7 +331,7 @@ def test_nothing_of_a_run_overtakes_its_large_values(
     with agentrun.connect(dsn, blobs=bucket.url) as database:
         tails = [claimed(database, key) for key in ("k", "other")]
         s3.door, asked = 0, s3.asked
-        events = [finished("x" * 100_000), finished("small"), finished("y" * 100_000)]
+        events = [finished("x" * 100_000), finished("small", 2), finished("y" * 100_000, 3)]
         queued = [database.writer.append(tails[0], [event]) for event in events]
         database.writer.wait(database.writer.append(tails[1], [finished("small")]))
         until(lambda: s3.asked > asked + 4)
@@ -500,9 +500,9 @@ def claimed(db: Database, key: str) -> Any:
     return found[0]
 
 
-def finished(text: str) -> Event:
-    return Event(event="step_finished", step=1, kind="tool", name="t", ident="0", attempt=1,
-                 status="ok", effect="read", output=text, has_output=True)  # fmt: skip
+def finished(text: str, step: int = 1) -> Event:
+    return Event(event="step_finished", step=step, kind="tool", name="t", ident=f"t{step}",
+                 attempt=1, status="ok", effect="read", output=text, has_output=True)  # fmt: skip
 
 
 def orphan(db: Database, run_id: UUID, epoch: int) -> str:
