@@ -37,10 +37,16 @@ WORDS = Reply("one two three", chunks=3)
 def provider() -> Iterator[Provider]:
     with Provider() as double:
         yield double
+    while _opened:
+        _opened.pop().close()
+
+
+_opened: list[OpenAI] = []  # clients; left to the garbage, their sockets would warn
 
 
 def client_of(provider: Provider, inflight: Any = "background") -> OpenAI:
-    return agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k"), inflight=inflight)
+    _opened.append(OpenAI(base_url=provider.base_url, api_key="k"))
+    return agentrun.wrap(_opened[-1], inflight=inflight)
 
 
 def said(client: OpenAI, stream: bool, **more: Any) -> Any:
@@ -214,7 +220,7 @@ def test_the_mode_is_no_part_of_what_is_asked(
 def test_a_ready_made_agent_takes_it(dsn: str, provider: Provider) -> None:
     provider.say([Reply("done", delay_s=TAKES)])
     agent = agentrun.Agent(
-        name="ready", client=OpenAI(base_url=provider.base_url, api_key="k"), model=MODEL,
+        name="ready", client=client_of(provider, None), model=MODEL,
         api="responses", inflight="background",
     ).with_options(key="k")  # fmt: skip
 
