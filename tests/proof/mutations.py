@@ -167,9 +167,7 @@ MUTATIONS: dict[str, Mutation] = {
     # -- life and ownership ----------------------------------------------------------------------
     "a worker declared dead renews its lease": Mutation(
         "agentrun/store/queries.sql",
-        "UPDATE agentrun.workers SET beat_at = clock_timestamp()\n"
         "WHERE worker = %(worker)s AND dead_at IS NULL RETURNING clock",
-        "UPDATE agentrun.workers SET beat_at = clock_timestamp()\n"
         "WHERE worker = %(worker)s RETURNING clock",
         "store/test_liveness.py::test_the_fence_notices_death_without_waiting_for_a_beat",
     ),
