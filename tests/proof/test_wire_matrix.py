@@ -78,7 +78,7 @@ def here(world: World) -> Shape:
             assert talk.with_options(key=key).run(key) == first
             return first
 
-    return Shape(execute, ["act 1", "act 2"], {"client": 140, "server": 290})
+    return Shape(execute, ["act 1", "act 2"], {"client": 150, "server": 330})
 
 
 def submitted(world: World) -> Shape:
