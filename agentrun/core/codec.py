@@ -221,11 +221,19 @@ def _may_change(redact: Redactor, text: str, escaped: bool) -> bool:
 def loads(text: str, escaped: bool) -> Json:
     """The value that `dumps` wrote. Raises Undecodable."""
     try:
-        return _DECODER.decode(_ESCAPED.sub(_unescape, text) if escaped else text)
+        return _read(_ESCAPED.sub(_unescape, text) if escaped else text)
     except Undecodable:
         raise
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"stored text is not JSON as agentrun writes it: {error}") from error
+
+
+def _read(text: str) -> Json:
+    """One value and nothing else; `JSONDecoder.decode` looks for space around it, which is slow."""
+    value, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError(f"more text follows at character {end}")
+    return value
 
 
 def _write(value: Json, *, sort: bool = False) -> tuple[str, bool]:

@@ -78,13 +78,9 @@ class _Step:
         begun = self.attempts.get(number) or Attempt(number, event.worker, event.started_at)
         if begun.status == "settled":  # the outcome that a decision gave; the decision tells more
             return
-        self.attempts[number] = replace(
-            begun,
-            status=status,
-            ended_at=event.at,
-            error=error,
-            reason=event.reason,
-            retry_in=_number(_get(event.output, "retry_in")) if status == "failed" else None,
+        retry_in = _number(_get(event.output, "retry_in")) if status == "failed" else None
+        self.attempts[number] = Attempt(
+            number, begun.worker, begun.started_at, event.at, status, error, event.reason, retry_in
         )
 
     def freeze(self) -> Step:
@@ -421,4 +417,7 @@ def _comparable(value: Json) -> str:
             spelt = json.loads(value)
         except (ValueError, RecursionError):
             return value
-    return json.dumps(spelt, sort_keys=True, default=str)
+    return _spell(spelt)
+
+
+_spell = json.JSONEncoder(sort_keys=True, default=str).encode

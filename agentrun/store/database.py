@@ -39,7 +39,7 @@ from agentrun.store.late import keep_late
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.load import Load
 from agentrun.store.retention import not_found, refuse_pruned
-from agentrun.store.rows import Row, payload_columns, to_event
+from agentrun.store.rows import Reader, Row, payload_columns
 from agentrun.store.sending import Batch, Sender
 from agentrun.store.sql import QUERIES
 
@@ -231,12 +231,11 @@ class Database:
 
     def events(self, run_id: UUID) -> tuple[list[Event], Shared]:
         """The decoded journal of a run, and the table of texts later requests may refer to."""
-        shared = Shared()
-        fetch = partial(self.payload, run_id)
+        reader = Reader(partial(self.payload, run_id))
         rows = self.query("events", run_id=run_id, after=0)
         if not rows:
             refuse_pruned(self.query, run_id=run_id)
-        return [to_event(row, shared, fetch) for row in rows], shared
+        return [reader.event(row) for row in rows], reader.shared
 
     def payload(self, run_id: UUID, digest: str) -> bytes:
         """The compressed bytes of a large value, by its digest.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -76,6 +76,12 @@ _COLUMNS: dict[str, type[Array]] = {**_STORED, "run_status": TEXTS}
 _of_event = attrgetter(*_PLAIN)
 _of_usage = attrgetter(*_USAGE)
 _NO_USAGE = (None,) * len(_USAGE)
+# What is read back of a row; flags as plain integers, since those of an enum are slow.
+_READ = ("run_id", "seq", "epoch", "worker", "at", *_PLAIN)
+_usage_of = itemgetter(*_USAGE)
+_INPUT_ESCAPED, _OUTPUT_ESCAPED = int(Codec.INPUT_ESCAPED), int(Codec.OUTPUT_ESCAPED)
+_INPUT_PAYLOAD, _OUTPUT_PAYLOAD = int(Codec.INPUT_PAYLOAD), int(Codec.OUTPUT_PAYLOAD)
+_INPUT_SHARED = int(Codec.INPUT_SHARED)
 # Columns that a person, a model or an exception may have filled.
 _SAID = [list(_PLAIN).index(name) for name in ("name", "ident", "key", "status", "by", "reason")]
 _SAID_OF_MODEL = list(_PLAIN).index("model")
@@ -177,29 +183,51 @@ def _learn_encoded(event: Event, encoded: Encoded, shared: Shared) -> None:
     _learn(event.effect, encoded.value, encoded.text, encoded.escaped, large, shared)
 
 
-def to_event(record: Mapping[str, Any], shared: Shared, fetch: Callable[[str], bytes]) -> Event:
-    """Decode one row. Called in journal order; ``fetch`` gives a payload's bytes by digest."""
-    flags, effect = Codec(record["codec"]), record["effect"]
-    given = came = None
-    if (text := record["input"]) is not None:
-        escaped, large = Codec.INPUT_ESCAPED in flags, Codec.INPUT_PAYLOAD in flags
-        is_shared = Codec.INPUT_SHARED in flags
-        unpack = shared.unpack if is_shared else None
-        given = decode(text, escaped, fetch if large else None, unpack)
-        if not is_shared:
-            _learn(effect, given, text, escaped, large, shared)
-    if (text := record["output"]) is not None:
-        escaped, large = Codec.OUTPUT_ESCAPED in flags, Codec.OUTPUT_PAYLOAD in flags
-        came = decode(text, escaped, fetch if large else None)
-        _learn(effect, came, text, escaped, large, shared)
-    return Event(
-        **{name: record[name] for name in ("run_id", "seq", "epoch", "worker", "at", *_PLAIN)},
-        usage=_usage(record),
-        input=given,
-        output=came,
-        has_input=record["input"] is not None,
-        has_output=record["output"] is not None,
-    )
+class Reader:
+    """Decodes the rows of one run, in journal order; ``fetch`` gives a payload's bytes by digest.
+
+    ``shared`` is the table of texts that later requests may refer to.
+    """
+
+    def __init__(self, fetch: Callable[[str], bytes]) -> None:
+        self.shared = Shared()
+        self._fetch = fetch
+        # Arguments of steps under way, as they are stored and decoded: outcomes repeat them.
+        self._asked: dict[int, tuple[str, Json]] = {}
+
+    def event(self, record: Mapping[str, Any]) -> Event:
+        """Decode the next row."""
+        flags, text = record["codec"], record["output"]
+        given = None if record["input"] is None else self._given(record)
+        came = None
+        if text is not None:
+            escaped, large = bool(flags & _OUTPUT_ESCAPED), bool(flags & _OUTPUT_PAYLOAD)
+            came = decode(text, escaped, self._fetch if large else None)
+            _learn(record["effect"], came, text, escaped, large, self.shared)
+        usage = _usage_of(record)
+        return Event(
+            **{name: record[name] for name in _READ},
+            usage=None if usage == _NO_USAGE else Usage(**dict(zip(_USAGE, usage, strict=True))),
+            input=given,
+            output=came,
+            has_input=record["input"] is not None,
+            has_output=text is not None,
+        )
+
+    def _given(self, record: Mapping[str, Any]) -> Json:
+        text, flags, step = record["input"], record["codec"], record["step"]
+        known_text, known = self._asked.pop(step, (None, None))
+        if known_text == text:
+            return known
+        escaped, large = bool(flags & _INPUT_ESCAPED), bool(flags & _INPUT_PAYLOAD)
+        fetch = self._fetch if large else None
+        if flags & _INPUT_SHARED:
+            return decode(text, escaped, fetch, self.shared.unpack)
+        given = decode(text, escaped, fetch)
+        _learn(record["effect"], given, text, escaped, large, self.shared)
+        if record["event"] == "attempt_started" and not (escaped or large):
+            self._asked[step] = text, given
+        return given
 
 
 def columns(rows: Sequence[Row]) -> dict[str, Array]:
@@ -285,8 +313,3 @@ def _learn(
         shared.learn(value)
     else:
         shared.learn_later(text, escaped)
-
-
-def _usage(record: Mapping[str, Any]) -> Usage | None:
-    values = {name: record[name] for name in _USAGE}
-    return Usage(**values) if any(value is not None for value in values.values()) else None

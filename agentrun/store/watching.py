@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from agentrun.core.events import Event
-from agentrun.core.sharing import Shared
 from agentrun.core.state import ENDED, status_after
 from agentrun.store.database import Database
-from agentrun.store.rows import to_event
+from agentrun.store.rows import Reader
 
 __all__ = ["watch"]
 
@@ -26,13 +25,13 @@ def watch(database: Database, key: str, *, every: float = 0.25) -> Iterator[list
     Looks every ``every`` seconds; a piece is empty where nothing was new. Raises RunNotFound.
     """
     run_id = database.find(key)["run_id"]
-    shared, fetch = Shared(), partial(database.payload, run_id)
+    reader = Reader(partial(database.payload, run_id))
     after, status = 0, None
     while True:
         rows = database.query("events", run_id=run_id, after=after)
         if not rows:
             database.find(key)  # it may have been pruned since the last look
-        events = [to_event(row, shared, fetch) for row in rows]
+        events = [reader.event(row) for row in rows]
         for event in events:
             after, status = event.seq, status_after(event) or status
         yield events
