@@ -360,12 +360,13 @@ def worker(
     files: Annotated[list[str], typer.Argument(metavar="FILE[:AGENT]…")],
     concurrency: Annotated[int, typer.Option(min=1, help="Runs executed at a time.")] = 10,
     queue: Annotated[list[str] | None, typer.Option(help="Serve these queues.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Execute submitted runs of the agents in FILE, until SIGTERM or Ctrl-C; then drain."""
     from agentrun.cli import executing
 
     with ctx.obj.connect():
-        executing.serve(files, concurrency, queue or ["default"])
+        executing.serve(files, concurrency, queue or ["default"], as_json=as_json)
 
 
 app.command()(serving.gateway)

@@ -8,9 +8,10 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -61,18 +62,20 @@ def submit(target: str, args: list[str], *, as_json: bool, **options: Any) -> No
     emit_json({"key": handle.key, "status": "queued"}) if as_json else emit(handle.key)
 
 
-def serve(targets: list[str], concurrency: int, queues: list[str]) -> None:
+def serve(targets: list[str], concurrency: int, queues: list[str], *, as_json: bool) -> None:
     """Execute submitted runs until a signal ends the process; then drain."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     agents: dict[str, DurableAgent[..., Any]] = {}
-    with only_data_on_stdout():
+    with only_data_on_stdout() as stdout:
         for target in targets:
             file, name = split(target)
             found = load(file)
             agents |= {name: pick(found, name, file)} if name else found
         with agentrun.Worker(agents.values(), concurrency=concurrency, queues=queues):
+            if as_json:
+                emit_json({"agents": sorted(agents), "queues": queues}, stdout)
             note(f"worker of {', '.join(sorted(agents))}; SIGTERM or Ctrl-C drains")
             while not stop.wait(_LOOK):
                 pass
@@ -114,10 +117,11 @@ def _known(key: str, agent_name: str) -> None:
 
 
 @contextlib.contextmanager
-def only_data_on_stdout() -> Any:
-    """What the agent's file prints is for people: stdout is for the result."""
+def only_data_on_stdout() -> Iterator[IO[str]]:
+    """What the agent's file prints is for people: stdout, which this gives, is for the result."""
+    stdout = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
-        yield
+        yield stdout
 
 
 def _show(agent: DurableAgent[..., Any], key: str, result: Any, *, as_json: bool) -> None:

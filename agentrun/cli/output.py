@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -59,9 +59,9 @@ def emit(text: str) -> None:
     typer.echo(_shown(text))
 
 
-def emit_json(value: Any) -> None:
-    """One JSON value, on one line of stdout."""
-    typer.echo(_json(redact(value)[0]))
+def emit_json(value: Any, file: IO[str] | None = None) -> None:
+    """One JSON value, on one line of stdout, or of ``file``."""
+    typer.echo(_json(redact(value)[0]), file=file)
 
 
 def emit_rows(rows: Iterable[dict[str, Any]]) -> None:

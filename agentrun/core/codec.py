@@ -229,7 +229,8 @@ def loads(text: str, escaped: bool) -> Json:
 
 
 def _read(text: str) -> Json:
-    """One value and nothing else; `JSONDecoder.decode` looks for space around it, which is slow."""
+    """One value and nothing else, as `JSONDecoder.decode`, which looks for space by slower means."""
+    text = text.strip(" \t\n\r")
     value, end = _DECODER.raw_decode(text)
     if end != len(text):
         raise ValueError(f"more text follows at character {end}")

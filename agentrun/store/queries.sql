@@ -338,8 +338,9 @@ WHERE %(key)s::text IS NULL OR key = %(key)s
 ORDER BY since
 
 -- name: audit
--- Before a query of an auditor: names as in the documentation, and an end to it.
-SELECT set_config('search_path', 'agentrun', true),
+-- Before a query of an auditor: names as in the documentation, tables of the user's own beside
+-- them, and an end to it.
+SELECT set_config('search_path', 'agentrun, public', true),
        set_config('statement_timeout', %(timeout)s, true)
 
 -- name: server

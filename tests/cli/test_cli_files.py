@@ -274,9 +274,9 @@ def test_a_live_worker_is_reason_enough_to_wait(dsn: str, cli: Cli, write: Write
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("UPDATE agentrun.runs SET changed_at = changed_at - interval '90 min'")
     assert len(doctor(cli)["stuck"]) == 1  # type: ignore[arg-type]
-    with started(dsn, "worker", file) as worker:
-        assert worker.stderr is not None
-        assert "worker of payer" in worker.stderr.readline()
+    with started(dsn, "worker", file, "--json") as worker:
+        assert worker.stdout is not None
+        assert json.loads(worker.stdout.readline()) == {"agents": ["payer"], "queues": ["default"]}
         until(lambda: doctor(cli)["stuck"] == [])
 
 

@@ -205,6 +205,13 @@ def test_sql_cannot_lose_a_column_to_another_of_its_name(cli: Cli) -> None:
     assert "named 'a'" in result.stderr
 
 
+def test_sql_joins_tables_of_ones_own(runs: Cli, dsn: str) -> None:
+    with psycopg.connect(dsn) as conn:
+        conn.execute("CREATE TABLE orders AS SELECT key FROM agentrun.runs LIMIT 1")
+    query = "SELECT count(*) AS n FROM runs JOIN orders USING (key)"
+    assert json.loads(runs("sql", "--json", query).stdout) == [{"n": 1}]
+
+
 def test_sql_reads_a_database_whose_schema_is_not_ours(cli: Cli, dsn: str) -> None:
     with psycopg.connect(dsn) as conn:
         conn.execute("DELETE FROM agentrun.migrations")

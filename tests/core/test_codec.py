@@ -185,6 +185,10 @@ def test_text_that_is_not_ours_is_refused(text: str, escaped: bool) -> None:
         loads(text, escaped)
 
 
+def test_others_may_write_json_with_space_around_it() -> None:
+    assert loads(' {"a": 1}\n', False) == {"a": 1}
+
+
 # -- fingerprints --------------------------------------------------------------------------------
 
 
