@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, LiteralString
@@ -13,7 +14,6 @@ from openai import OpenAI
 
 import agentrun
 from benchmarks import sizes
-from benchmarks.text import new_text
 
 INSERT: LiteralString = "INSERT INTO plain (v) VALUES (%s)"
 WORDS = "x" * 200
@@ -146,11 +146,11 @@ def killed(marker: str) -> float:
     return moment()
 
 
-def talk(client: OpenAI, turns: int) -> None:
-    """A conversation in which every turn brings as much new text."""
+def talk(client: OpenAI, texts: Iterable[str]) -> None:
+    """A conversation in which every turn brings another text."""
     messages: list[Any] = []
-    for turn in range(turns):
-        messages.append({"role": "user", "content": new_text(turn)})
+    for text in texts:
+        messages.append({"role": "user", "content": text})
         answer = client.chat.completions.create(model="gpt-5-mini", messages=messages)
         messages.append(answer.choices[0].message.model_dump(exclude_none=True))
 

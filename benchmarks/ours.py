@@ -29,6 +29,7 @@ from agentrun.testing import Provider
 from benchmarks import agents, crowd, sizes
 from benchmarks.dsn import database
 from benchmarks.line import slow_line
+from benchmarks.text import new_text, prose
 
 
 def timed(action: Callable[[], object], times: int = 1) -> float:
@@ -356,8 +357,15 @@ def shown(dsn: str, key: str) -> float:
 # -- models ----------------------------------------------------------------------------------------
 
 
-def storage(dsn: str) -> float:
-    """Bytes stored, all tables and indexes, a byte of new text."""
+def storage(dsn: str) -> dict[str, float]:
+    """Bytes stored, all tables and indexes, a byte of new text: at random, and prose."""
+    with database(dsn, "prose") as other, agentrun.connect(other):
+        of_prose = _stored(other, prose)
+    agentrun.connect(dsn)
+    return {"agentrun": _stored(dsn, new_text), "agentrun, prose": of_prose}
+
+
+def _stored(dsn: str, text: Callable[[int], str]) -> float:
     script: list[Any] = ["ok"] * sizes.TURNS  # the double would repeat the text
     with (
         Provider(script=script) as provider,
@@ -367,7 +375,7 @@ def storage(dsn: str) -> float:
 
         @agentrun.agent(name="talks")
         def talks() -> None:
-            agents.talk(client, sizes.TURNS)
+            agents.talk(client, map(text, range(sizes.TURNS)))
 
         before = _size(dsn)
         talks.run()
