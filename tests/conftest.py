@@ -5,9 +5,10 @@ process of the session (a test may start further ones) holds a shared lock on ``
 janitor, started first and outliving us all, waits for the exclusive one. It gets it when the last
 client is gone, be it by SIGKILL, and then stops every server below the folder and removes it.
 
-The server starts when the first test asks for it. Fixtures: ``dsn`` a migrated database,
-``empty_dsn`` one without the schema, ``new_home`` a folder for an embedded server of one's own,
-``disk_home`` one that is not in memory, ``impatient`` short deadlines.
+The server starts when the first test asks for it. Fixtures: ``dsn`` a migrated database, ``db``
+the same connected, ``empty_dsn`` one without the schema, ``new_home`` a folder for an embedded
+server of one's own, ``disk_home`` one that is not in memory, ``impatient`` short deadlines,
+``provider`` the double of a provider.
 
     pytest --pgbouncer     every dsn leads through PgBouncer in transaction mode; tests marked
                            `direct` are skipped, and listed with their reasons
@@ -39,9 +40,11 @@ import psycopg
 import pytest
 from invariants import assert_invariants
 
+import agentrun
 from agentrun.runner import agent as agents
 from agentrun.store import connection, embedded
 from agentrun.store.migrate import migrate
+from agentrun.testing import Provider
 
 SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we start
 TEMPLATE = "migrated"
@@ -221,6 +224,20 @@ def dsn(
         yield dsn
         if request.node.get_closest_marker("tampers") is None:
             assert_invariants(dsn)
+
+
+@pytest.fixture
+def db(dsn: str) -> Iterator[agentrun.Database]:
+    """That of `dsn`, connected: the process default."""
+    with agentrun.connect(dsn) as database:
+        yield database
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """The double of a provider, a process of its own."""
+    with Provider() as double:
+        yield double
 
 
 @pytest.fixture

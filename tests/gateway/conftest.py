@@ -9,20 +9,7 @@ from pathlib import Path
 import pytest
 from gateways import Gateway
 
-import agentrun
 from agentrun.testing import Provider
-
-
-@pytest.fixture
-def db(dsn: str) -> Iterator[agentrun.Database]:
-    with agentrun.connect(dsn) as database:
-        yield database
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider() as double:
-        yield double
 
 
 @pytest.fixture

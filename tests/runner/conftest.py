@@ -19,18 +19,6 @@ class Crash(Interrupt):
 
 
 @pytest.fixture
-def db(dsn: str) -> Iterator[agentrun.Database]:
-    with agentrun.connect(dsn) as database:
-        yield database
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider() as double:
-        yield double
-
-
-@pytest.fixture
 def client(provider: Provider) -> OpenAI:
     return agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k"))
 

@@ -44,12 +44,6 @@ TOMBSTONES = (
 Connection = psycopg.Connection[dict[str, Any]]
 
 
-@pytest.fixture
-def db(dsn: str) -> Iterator[Database]:
-    with agentrun.connect(dsn) as database:
-        yield database
-
-
 @pytest.fixture(autouse=True)
 def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_REST", 0.0)

@@ -11,12 +11,6 @@ from agentrun.testing import Provider
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider() as running:
-        yield running
-
-
-@pytest.fixture
 def client(provider: Provider) -> Iterator[OpenAI]:
     with OpenAI(base_url=provider.base_url, api_key="sk-very-secret", max_retries=0) as made:
         yield made
