@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -236,10 +237,18 @@ def test_a_reply_that_says_nonsense_counts_nothing(reported: Any) -> None:
     assert usage.input_tokens is None
 
 
-def test_without_a_tokenizer_tokens_are_a_quarter_of_the_bytes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    without_tables(monkeypatch, tmp_path)
+@pytest.fixture
+def no_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No bpe-openai on this machine, and an empty cache for tiktoken."""
+    monkeypatch.setitem(sys.modules, "bpe_openai", None)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    _counter.cache_clear()
+    yield
+    _counter.cache_clear()
+
+
+@pytest.mark.usefixtures("no_tables")
+def test_without_a_tokenizer_tokens_are_a_quarter_of_the_bytes() -> None:
     assert estimate("", "gpt-5") == (0, "bytes/4")
     assert estimate("hello", "gpt-5") == (2, "bytes/4")
     assert estimate("\ud800", "gpt-5")[0] == 1
@@ -248,11 +257,11 @@ def test_without_a_tokenizer_tokens_are_a_quarter_of_the_bytes(
     assert many == 3 * one > 6
 
 
+@pytest.mark.usefixtures("no_tables")
 @pytest.mark.parametrize("content", [None, b"half a table"])
 def test_tiktoken_never_downloads(
     content: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    without_tables(monkeypatch, tmp_path)
     url = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
     table = tmp_path / hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
     if content is not None:
@@ -264,10 +273,3 @@ def test_tiktoken_never_downloads(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert estimate("hello", "gpt-5")[1] == "bytes/4"
     assert list(tmp_path.iterdir()) == ([table] if content is not None else [])
-
-
-def without_tables(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """No bpe-openai on this machine, and an empty cache for tiktoken."""
-    monkeypatch.setitem(sys.modules, "bpe_openai", None)
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
-    _counter.cache_clear()
