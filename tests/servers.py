@@ -27,8 +27,12 @@ def postmaster(home: Path) -> psutil.Process:
 
 
 def kill(home: Path) -> None:
-    """What a power cut does to the server: SIGKILL for all its processes, by their ids."""
+    """What a power cut does to the server: SIGKILL for all its processes, by their ids.
+
+    None may be begun meanwhile and outlive it, waiting for a lock in memory that a dead one holds.
+    """
     first = postmaster(home)
+    first.suspend()
     processes = [first, *first.children(recursive=True)]
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
