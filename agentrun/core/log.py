@@ -6,7 +6,7 @@ import logging
 
 from agentrun.core.secrets import redact
 
-__all__ = ["logger"]
+__all__ = ["logger", "now_and_then"]
 
 logger = logging.getLogger("agentrun")
 
@@ -20,3 +20,8 @@ def _clean(record: logging.LogRecord) -> bool:
 
 
 logger.addFilter(_clean)
+
+
+def now_and_then(times: int) -> bool:
+    """Whether to say once more what was tried in vain so many times before."""
+    return times in (0, 3) or (times > 0 and times % 20 == 0)

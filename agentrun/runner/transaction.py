@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -24,7 +25,7 @@ from agentrun.core import points
 from agentrun.core.errors import LeaseLost, StoreError, ToolFailed
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.core.log import logger
+from agentrun.core.log import logger, now_and_then
 from agentrun.runner import failures
 from agentrun.runner.context import RunContext, blocking, on_line
 from agentrun.runner.step import Step
@@ -79,12 +80,13 @@ def attempt(step: Step, invoke: Callable[[Any], Op[Any]], body: Body) -> Flow[No
 def _opened(step: Step) -> Flow[Any]:
     """A connection for the body; waits, and says so, while the database is away."""
     dsn, wait = step.run.database.dsn, 0.05
-    while True:
+    for attempt in count():
         try:
             opened = partial(open_transaction, dsn), partial(open_transaction_async, dsn)
             return (yield _apart(*opened))
         except psycopg.OperationalError as error:
-            logger.warning("waiting for the database: %s", str(error).strip())
+            if now_and_then(attempt):
+                logger.warning("waiting for the database: %s", str(error).strip())
         yield pause(wait)
         wait = min(1.0, wait * 2)
         step.run.check(step.scope)

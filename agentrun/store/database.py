@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -26,7 +24,6 @@ from agentrun.core.budget import Budget
 from agentrun.core.codec import Codec, decode, encode, plain
 from agentrun.core.errors import ConfigError, LeaseLost, StoreError, StoreUnavailable
 from agentrun.core.events import Event, Json
-from agentrun.core.log import logger
 from agentrun.core.sharing import Shared
 from agentrun.core.state import SAFEGUARD, status_after
 from agentrun.store.arrays import UUIDS
@@ -40,7 +37,7 @@ from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.load import Load
 from agentrun.store.retention import not_found, refuse_pruned
 from agentrun.store.rows import Reader, Row, payload_columns
-from agentrun.store.sending import Batch, Sender
+from agentrun.store.sending import Batch, Sender, patiently, wait_for
 from agentrun.store.sql import QUERIES
 
 T = TypeVar("T")
@@ -170,17 +167,15 @@ class Database:
         return self._patiently(run)
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        pause = 0.05
-        while True:
+        for attempt in patiently():
             try:
                 return action()
             except psycopg.Error as error:
                 if not is_transient(error) or self._closed:
                     raise
                 if not isinstance(error, RETRY_AT_ONCE):
-                    logger.warning("waiting for the database: %s", str(error).strip())
-                time.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(1.0, pause * 2)
+                    wait_for("database", error, attempt)
+        raise AssertionError("unreachable: patience has no end")
 
     # -- runs -------------------------------------------------------------------------------------
 

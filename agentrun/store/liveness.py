@@ -36,7 +36,7 @@ import psycopg
 
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
-from agentrun.core.log import logger
+from agentrun.core.log import logger, now_and_then
 from agentrun.store.connection import DeadlineConnection, connect, is_transient
 from agentrun.store.sql import QUERIES
 
@@ -228,13 +228,17 @@ class Heart:
         return max(now - then for now, then in zip(_now(), self._confirmed, strict=True))
 
     def _run(self) -> None:
+        failed = 0  # in a row
         while not self._stop.wait(_BEAT * self.lease) and not self._dead:
             try:
                 self._beat()
                 with self._beating:
                     self._after_beat(self._connected())
+                failed = 0
             except psycopg.Error as error:
-                logger.warning("a heartbeat failed: %s", str(error).strip())
+                if now_and_then(failed):
+                    logger.warning("a heartbeat failed: %s", str(error).strip())
+                failed += 1
             except Exception:  # the runs of this process depend on it
                 logger.exception("a heartbeat failed")
         with self._beating:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -17,7 +18,7 @@ from psycopg.rows import scalar_row
 
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
-from agentrun.core.log import logger
+from agentrun.core.log import logger, now_and_then
 from agentrun.core.state import status_after
 from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import (
@@ -182,14 +183,12 @@ class Sender:
 
 def wait_for(what: str, error: Exception, attempt: int) -> None:
     """Say now and then what is waited for."""
-    if attempt in (0, 3) or attempt % 20 == 0:
+    if now_and_then(attempt):
         logger.warning("waiting for the %s: %s", what, str(error).strip() or type(error))
 
 
 def patiently() -> Iterable[int]:
     """Count attempts, sleeping longer between them, with jitter, up to about a second."""
-    attempt = 0
-    while True:
+    for attempt in count():
         yield attempt
-        time.sleep(min(1.0, 0.01 * 2**attempt) * random.uniform(0.5, 1.0))
-        attempt = min(attempt + 1, 60)
+        time.sleep(min(1.0, 0.01 * 2 ** min(attempt, 7)) * random.uniform(0.5, 1.0))
