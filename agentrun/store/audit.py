@@ -71,7 +71,7 @@ def _stream(
 @contextlib.contextmanager
 def _opened(dsn: str, deadline: float) -> Iterator[DeadlineConnection]:
     try:
-        conn = connect(dsn, deadline=deadline)
+        conn = connect(dsn, deadline=deadline, ours=False)
     except psycopg.OperationalError as error:
         raise explain_refusal(error, dsn) from error
     with contextlib.closing(conn):

@@ -64,8 +64,8 @@ def _given_up(conn: psycopg.BaseConnection[Any], deadline: float) -> psycopg.Ope
     return psycopg.OperationalError(f"no answer from the database within {deadline:g} s")
 
 
-def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
-    """Open an autocommit connection that returns rows as dicts.
+def connect(dsn: str, *, deadline: float = CALL_DEADLINE, ours: bool = True) -> DeadlineConnection:
+    """Open an autocommit connection that returns rows as dicts; ``ours``: for our statements only.
 
     Raises:
         psycopg.OperationalError: the server cannot be reached or refuses.
@@ -82,13 +82,15 @@ def connect(dsn: str, *, deadline: float = CALL_DEADLINE) -> DeadlineConnection:
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         backend = conn.execute(QUERIES["backend"], prepare=False).fetchone()
+        assert backend is not None
+        conn.pooled = backend["pid"] != conn.info.backend_pid
+        if conn.pooled:
+            conn.prepare_threshold = None
+        elif ours:
+            conn.execute(QUERIES["plan_once"], prepare=False)
     except BaseException:
         conn.close()
         raise
-    assert backend is not None
-    conn.pooled = backend["pid"] != conn.info.backend_pid
-    if conn.pooled:
-        conn.prepare_threshold = None
     return conn
 
 

@@ -472,7 +472,8 @@ class Database:
 
 
 def _rows(cursor: psycopg.Cursor[Any]) -> list[dict[str, Any]]:
-    return cursor.fetchall() if cursor.description else []
+    told = cursor.pgresult  # its `description` would be made anew for each look
+    return cursor.fetchall() if told is not None and told.nfields else []
 
 
 def _status(events: list[Event]) -> str:

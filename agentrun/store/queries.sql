@@ -311,6 +311,12 @@ FROM agentrun.mail WHERE run_id = %(run_id)s ORDER BY sent_at, id
 -- The session that answers; a pooler's clients are told another one when they connect.
 SELECT pg_backend_pid() AS pid
 
+-- name: plan_once
+-- Our statements find their rows by indexes. Planned for tables that are still empty, they would not,
+-- and planned anew for each batch they take longer to plan than to execute.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
+       set_config('enable_seqscan', 'off', false)
+
 -- name: settings
 SELECT current_setting('synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby

@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg.rows import scalar_row
+from psycopg.rows import scalar_row, tuple_row
 
+from agentrun.store.connection import connect
 from agentrun.store.database import Database
-from agentrun.store.sql import QUERIES
+from agentrun.store.sql import QUERIES, numbered
 
 # 2,000 of each: finished, asleep, waiting for mail alone, to begin later, ready for others.
 CROWD = """
@@ -33,6 +34,22 @@ SELECT gen_random_uuid(), 'queued' || n, 'mine', 'queued' FROM generate_series(1
 def conn(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(dsn, autocommit=True, row_factory=scalar_row) as opened:
         yield opened
+
+
+@pytest.mark.direct("a pooler's sessions are not ours to set up")
+@pytest.mark.parametrize("name", ["append", "append_plain", "claim_ready", "events", "create"])
+def test_a_plan_of_empty_tables_serves_when_they_are_full(dsn: str, name: str) -> None:
+    with connect(dsn) as ours:
+        ours.execute("VACUUM ANALYZE agentrun.runs, agentrun.journal")  # known to be empty
+        statement = "EXPLAIN (GENERIC_PLAN, FORMAT JSON) " + numbered(QUERIES[name])[0]
+        ((told,),) = psycopg.RawCursor(ours, row_factory=tuple_row).execute(statement)
+    assert "Seq Scan" not in str(told)
+
+
+def test_what_is_set_for_our_statements_is_not_set_for_those_of_others(dsn: str) -> None:
+    with connect(dsn, ours=False) as theirs:
+        told = theirs.execute("SELECT current_setting('enable_seqscan') AS on").fetchone()
+    assert told == {"on": "on"}
 
 
 def read_of_runs(conn: psycopg.Connection[Any], limit: int) -> tuple[float, float]:

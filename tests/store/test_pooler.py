@@ -53,6 +53,7 @@ def test_sessions_take_turns_and_nothing_is_prepared_in_any(direct: str, pooled:
             return {(row["pid"], row["n"]) for row in rows if row}
 
         until(lambda: len(sessions()) > 1)
+        assert conn.execute("SHOW enable_seqscan").fetchone() == {"enable_seqscan": "on"}
         with agentrun.connect(pooled):
             assert adding.run(30) == sum(range(30))
         assert {n for _, n in sessions()} == {0}
