@@ -276,7 +276,7 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A database call is given up after 0.4 s; the first of a connection after 2, libpq's least."""
     monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 2)
-    monkeypatch.setattr(connection.connect, "__kwdefaults__", {"deadline": 0.4})
+    monkeypatch.setitem(connection.connect.__kwdefaults__, "deadline", 0.4)
     monkeypatch.setattr(connection._Lent, "deadline", 0.4)
 
 

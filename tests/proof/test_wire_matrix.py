@@ -78,7 +78,7 @@ def here(world: World) -> Shape:
             assert talk.with_options(key=key).run(key) == first
             return first
 
-    return Shape(execute, ["act 1", "act 2"], {"client": 150, "server": 330})
+    return Shape(execute, ["act 1", "act 2"], {"client": 170, "server": 370})
 
 
 def submitted(world: World) -> Shape:
@@ -106,7 +106,7 @@ def submitted(world: World) -> Shape:
             agentrun.send(key, "go", 1)
             return handle.result()
 
-    return Shape(execute, ["act 1"], {"client": 200, "server": 400})
+    return Shape(execute, ["act 1"], {"client": 220, "server": 440})
 
 
 SHAPES = {"run here": here, "run by a worker": submitted}
