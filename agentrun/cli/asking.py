@@ -18,7 +18,7 @@ _SHOWN = 1_000  # rows of a table; --json gives all
 _WELCOME = (
     "read-only; end a query with ; and leave with Ctrl-D\n"
     "runs, journal; views: steps turns tool_calls model_calls attempts transcript in_doubt inbox "
-    "resumes spend spend_by_run"
+    "resumes spend spend_by_run late_answers"
 )
 
 

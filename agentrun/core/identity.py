@@ -55,6 +55,7 @@ class Known:
     reruns: int = 0  # attempts that the database rolled back
     retry_at: datetime | None = None  # of the last that failed: when the next may begin
     open: Event | None = None  # the attempt with an intent and no outcome
+    unanswered: int | None = None  # the first attempt without one since the last that had one
     accepted: str | None = None  # the id under which the provider works on that attempt by itself
     doubted: bool = False  # that attempt was raised as a doubt
     doubted_at: datetime | None = None  # when; None if by this process, just now
@@ -138,11 +139,13 @@ def _advance(known: Known, event: Event) -> None:
     match event.event:
         case "attempt_started":
             known.attempts, known.open = event.attempt or 1, event
+            known.unanswered = known.unanswered or known.attempts
             known.outcome, known.doubted, known.accepted = None, False, None
         case "attempt_accepted":
             known.accepted = event.output["response"]
         case "attempt_failed":
             known.attempts, known.open = event.attempt or known.attempts, None
+            known.unanswered = None
             known.retry_at = _retry_at(event)
             known.accepted = None
             if event.status == "rolled_back":
@@ -152,6 +155,7 @@ def _advance(known: Known, event: Event) -> None:
         case "step_finished":
             known.attempts = max(known.attempts, event.attempt or 1)
             known.open, known.outcome, known.doubted = None, event, False
+            known.unanswered = None
         case "in_doubt":
             known.doubted, known.doubted_at = True, event.at
         case "resolved" if event.status == "approved":

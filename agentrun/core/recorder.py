@@ -52,6 +52,12 @@ class ModelReply:
     model: str | None = None
     usage: Usage | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether a gateway says that an earlier request under the same key began the call."""
+        told = [value for name, value in self.headers if name.lower() == "agentrun-answer"]
+        return told in (["stored"], ["shared"])
+
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:

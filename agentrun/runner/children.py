@@ -29,7 +29,7 @@ def call(agent: DurableAgent[..., Any], line: Line, arguments: dict[str, Json]) 
     step = yield from open_step(line, wanted)
     try:
         if step.outcome is None:
-            yield from step.attempt()
+            yield from step.attempt(adopts=False)
             yield from _see_through(agent, line, step, arguments)
     finally:
         step.done()

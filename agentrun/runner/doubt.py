@@ -87,9 +87,9 @@ def _told(step: Step, known: Known) -> Flow[bool]:
         step,
         "happened",
         "late result",
-        f"answer kept by {late['worker']}",
-        late["status"],
-        late["output"],
+        f"answer kept by {late.worker}",
+        late.status or "ok",
+        late.output,
     )
     return True
 

@@ -47,7 +47,7 @@ def open_model_step(line: Line, request: ModelRequest) -> Flow[RecordedCall]:
     known = line.run.history.steps.get(step.ident)
     call = RecordedCall(line, step, request, retry_at=known.retry_at if known else None)
     if step.outcome is not None:
-        call.reply = yield blocking(partial(_read, line, step.outcome.output, step.outcome))
+        call.reply = yield blocking(partial(_read, line, step.outcome))
         line.run.learn_reply(line.scope, step.ident, step.turn, call.reply.body)
     else:
         line.scope.turn = step.turn if step.turn is not None else line.scope.turn
@@ -119,9 +119,10 @@ class RecordedCall:
                 reason = f"{self.why}; tries again at {self.retry_at:%F %T} UTC"
                 yield from wait_until(self.step, self.retry_at, reason)
             reserved = yield from self._reserved()
-            reply: ModelReply | None = yield from self.step.attempt(
-                lambda output, status: _read(self.line, output, None), reserved
-            )
+            late = yield from self.step.attempt(reserved=reserved)
+            if late is None:
+                return None
+            reply: ModelReply = yield blocking(partial(_read, self.line, late))
         except BaseException:
             self.step.done()
             raise
@@ -155,6 +156,9 @@ class RecordedCall:
         output, raw = _written(reply)
         failed = reply.status >= 400 or reply.status == 0 or reply.ending == "cut"
         status = "error" if failed else "abandoned" if reply.ending == "abandoned" else "ok"
+        if reply.held:  # the answer to a call that is on the bill of an earlier attempt
+            known = self.step.run.history.steps.get(self.step.ident)
+            self.step.adopted = known.unanswered if known else None
         self.step.finish(status, output, raw=raw, model=reply.model, usage=reply.usage)
         self.line.run.learn_reply(self.line.scope, self.step.ident, self.step.turn, reply.body)
 
@@ -179,8 +183,9 @@ def _written(reply: ModelReply) -> tuple[Json, bytes | None]:
     return output, raw
 
 
-def _read(line: Line, output: Json, outcome: Event | None) -> ModelReply:
+def _read(line: Line, outcome: Event) -> ModelReply:
     """The reply that `_written` stored."""
+    output = outcome.output
     layout = output.get("layout")
     if layout is not None:
         raw = _dump(output["body"], layout)
@@ -196,8 +201,8 @@ def _read(line: Line, output: Json, outcome: Event | None) -> ModelReply:
         stream=output["stream"],
         ending=output["ending"],
         error=(error[0], error[1]) if error else None,
-        model=outcome.model if outcome is not None else None,
-        usage=outcome.usage if outcome is not None else None,
+        model=outcome.model,
+        usage=outcome.usage,
     )
 
 

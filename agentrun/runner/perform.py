@@ -66,9 +66,9 @@ def perform(line: Line, wanted: Wanted, body: Body) -> Flow[Any]:
 
 
 def _attempt(line: Line, step: Step, body: Body) -> Flow[None]:
-    late = yield from step.attempt(lambda output, status: (output, status))
+    late = yield from step.attempt()
     if late is not None:
-        step.finish(late[1], late[0], by="late result")
+        step.finish(late.status or "ok", late.output, by="late result")
         return
     try:
         value = yield _invoke(line, step, body, None)

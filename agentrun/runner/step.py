@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -82,14 +81,12 @@ class Step:
 
     # -- attempts ------------------------------------------------------------------------------
 
-    def attempt(
-        self, adopt: Callable[[Json, str], Any] | None = None, reserved: Usage | None = None
-    ) -> Flow[Any]:
+    def attempt(self, *, adopts: bool = True, reserved: Usage | None = None) -> Flow[Event | None]:
         """Begin an attempt: its intent is durable, and the lease good, when this returns.
 
         ``reserved`` is what a budget has set aside for it, and is recorded with the intent.
 
-        Returns what ``adopt`` makes of an earlier attempt's late answer, if one is there: then
+        Returns an earlier attempt's late answer, if one is there and the step ``adopts`` it: then
         nothing may be sent. Raises Interrupt when the run may not go on here.
         """
         self.run.check(self.scope)
@@ -97,11 +94,11 @@ class Step:
         self.started_at = self.run.heart.now()
         if self.wanted.effect != "read":
             yield self.run.durable(self.run.append(self._event("attempt_started", usage=reserved)))
-            if self.attempts > 1 and adopt is not None:
+            if self.attempts > 1 and adopts:
                 late = yield from self._late(self.attempts - 1)
                 if late is not None:
-                    self.adopted = late["attempt"]
-                    return adopt(late["output"], late["status"])
+                    self.adopted = late.attempt
+                    return late
         elif self.run.database.load.full:  # nothing else would slow it down
             yield self.run.flushed()
         yield from self._fenced()
@@ -125,9 +122,9 @@ class Step:
         while (yield from self.run.fence()):
             self.run.check(self.scope)
 
-    def _late(self, attempt: int) -> Flow[dict[str, Any] | None]:
+    def _late(self, attempt: int) -> Flow[Event | None]:
         database, run_id = self.run.database, self.run.run_id
-        late: dict[str, Any] | None = yield blocking(
+        late: Event | None = yield blocking(
             lambda: late_result(database, run_id, self.number, attempt)
         )
         return late

@@ -113,7 +113,7 @@ def _began(step: Step) -> Flow[datetime]:
     if known is not None and known.open is not None and known.open.at is not None:
         step.attempts = known.attempts
         return known.open.at
-    yield from step.attempt()
+    yield from step.attempt(adopts=False)
     return step.run.heart.now()
 
 

@@ -6,11 +6,12 @@ import threading
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentrun.core.codec import Codec, decode
-from agentrun.store.rows import Row, payload_columns
+from agentrun.core.events import Event
+from agentrun.store.rows import Row, payload_columns, usage_columns, usage_in
 
 if TYPE_CHECKING:
     from agentrun.store.database import Database
@@ -18,16 +19,29 @@ if TYPE_CHECKING:
 __all__ = ["keep_late", "late_result"]
 
 
-def late_result(database: Database, run_id: UUID, step: int, attempt: int) -> dict[str, Any] | None:
-    """An answer to an earlier attempt that arrived after its worker had lost the run."""
+def late_result(database: Database, run_id: UUID, step: int, attempt: int) -> Event | None:
+    """The answer to an attempt up to this one that arrived after its worker had lost the run.
+
+    As the outcome that it would have been.
+    """
     rows = database.query("late", run_id=run_id, step=step, attempt=attempt)
     if not rows:
         return None
     row = rows[0]
     flags = Codec(row["codec"])
     fetch = partial(database.payload, run_id) if Codec.OUTPUT_PAYLOAD in flags else None
-    row["output"] = decode(row["output"], Codec.OUTPUT_ESCAPED in flags, fetch)
-    return row
+    return Event(
+        event="step_finished",
+        run_id=run_id,
+        step=step,
+        attempt=row["attempt"],
+        worker=row["worker"],
+        status=row["status"],
+        model=row["model"],
+        usage=usage_in(row),
+        output=decode(row["output"], Codec.OUTPUT_ESCAPED in flags, fetch),
+        has_output=True,
+    )
 
 
 def keep_late(database: Database, row: Row) -> None:
@@ -44,8 +58,10 @@ def keep_late(database: Database, row: Row) -> None:
         attempt=event.attempt or 1,
         worker=row.worker,
         status=event.status or "ok",
+        model=event.model,
         codec=row.codec,
         output=row.output,
+        **usage_columns(event.usage),
         **payload_columns([replace(payload, blob=None) for payload in row.payloads]),
     )
     # The flushing thread must not wait for this; the answer is extra, not owed.

@@ -289,13 +289,19 @@ WITH run AS (
               AS p(digest, size, zstd, blob)
     ON CONFLICT DO NOTHING
 )
-INSERT INTO agentrun.late_results (run_id, step, attempt, worker, status, codec, output)
-SELECT run_id, %(step)s, %(attempt)s, %(worker)s, %(status)s, %(codec)s, %(output)s::text::json
+INSERT INTO agentrun.late_results (
+    run_id, step, attempt, worker, status, codec, output, model, input_tokens, output_tokens,
+    cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by)
+SELECT run_id, %(step)s, %(attempt)s, %(worker)s, %(status)s, %(codec)s, %(output)s::text::json,
+       %(model)s, %(input_tokens)s, %(output_tokens)s, %(cached_tokens)s, %(reasoning_tokens)s,
+       %(audio_tokens)s, %(cost)s, %(priced_by)s
 FROM run
 ON CONFLICT DO NOTHING
 
 -- name: late
-SELECT attempt, worker, status, codec, output::text AS output FROM agentrun.late_results
+SELECT attempt, worker, status, codec, output::text AS output, model, input_tokens, output_tokens,
+       cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by
+FROM agentrun.late_results
 WHERE run_id = %(run_id)s AND step = %(step)s AND attempt <= %(attempt)s
 ORDER BY attempt LIMIT 1
 
@@ -541,9 +547,16 @@ SET billing = o.billing,
 FROM agentrun.tree(agentrun.top(%(run_id)s)) t
 JOIN agentrun.reservations u ON u.run_id = t.run_id AND u.billing = 'reserved'
 CROSS JOIN LATERAL (
-    -- an earlier attempt's answer may come late and be adopted: then this one was not sent
-    SELECT CASE WHEN j.attempt < u.attempt THEN 'not billed' ELSE agentrun.billing(
-               j.event, j.status, j.codec, j.output, j.cost, j.input_tokens) END AS billing,
+    -- its own answer may come late; or that of an earlier attempt, and be adopted: then this one
+    -- was not sent
+    SELECT agentrun.billing('step_finished', l.status, l.codec, l.output, l.cost, l.input_tokens)
+               AS billing,
+           l.cost, l.input_tokens, l.output_tokens
+    FROM agentrun.late_results l
+    WHERE l.run_id = u.run_id AND l.step = u.step AND l.attempt = u.attempt
+    UNION ALL
+    (SELECT CASE WHEN j.attempt < u.attempt THEN 'not billed' ELSE agentrun.billing(
+               j.event, j.status, j.codec, j.output, j.cost, j.input_tokens) END,
            j.cost, j.input_tokens, j.output_tokens
     FROM agentrun.journal j
     WHERE j.run_id = u.run_id AND j.step = u.step AND j.kind = 'model'
@@ -553,7 +566,8 @@ CROSS JOIN LATERAL (
                SELECT max(i.seq) FROM agentrun.journal i
                WHERE i.run_id = u.run_id AND i.step = u.step AND i.attempt = u.attempt
                  AND i.event = 'attempt_started'))
-    ORDER BY j.seq DESC LIMIT 1
+    ORDER BY j.seq DESC LIMIT 1)
+    LIMIT 1
 ) o
 WHERE v.run_id = u.run_id AND v.step = u.step AND v.attempt = u.attempt
 

@@ -204,10 +204,9 @@ class Reader:
             escaped, large = bool(flags & _OUTPUT_ESCAPED), bool(flags & _OUTPUT_PAYLOAD)
             came = decode(text, escaped, self._fetch if large else None)
             _learn(record["effect"], came, text, escaped, large, self.shared)
-        usage = _usage_of(record)
         return Event(
             **{name: record[name] for name in _READ},
-            usage=None if usage == _NO_USAGE else Usage(**dict(zip(_USAGE, usage, strict=True))),
+            usage=usage_in(record),
             input=given,
             output=came,
             has_input=record["input"] is not None,
@@ -228,6 +227,17 @@ class Reader:
         if record["event"] == "attempt_started" and not (escaped or large):
             self._asked[step] = text, given
         return given
+
+
+def usage_in(record: Mapping[str, Any]) -> Usage | None:
+    """What a row that was read says of tokens and price."""
+    usage = _usage_of(record)
+    return None if usage == _NO_USAGE else Usage(**dict(zip(_USAGE, usage, strict=True)))
+
+
+def usage_columns(usage: Usage | None) -> dict[str, Any]:
+    """The same, by column, to be written."""
+    return dict(zip(_USAGE, _NO_USAGE if usage is None else _of_usage(usage), strict=True))
 
 
 def columns(rows: Sequence[Row]) -> dict[str, Array]:

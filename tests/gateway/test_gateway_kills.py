@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -115,6 +116,7 @@ def test_an_agent_killed_in_a_call_gets_its_answer_and_no_second_bill(
     with agentrun.connect(dsn) as db:
         assert asks.with_options(key="k").run() == f"echo: {TEXT}"
         assert (provider.billed(), steps(db)) == (1, 1)
+        assert spend(db) == {"answered": 1}
 
 
 def test_a_stream_cut_at_any_chunk_resumes_to_the_same_text_without_a_second_bill(
@@ -188,6 +190,11 @@ def test_what_is_billed_are_the_model_steps_whenever_the_agent_is_killed(
         assert struck > kills / 2
         assert provider.billed() == len(provider.ledger()) == steps(db) == turns
         assert statuses(db) == ["answered"] * turns
+        told = spend(db)
+        assert told["answered"] == turns
+        # Killed before it came to the gateway, which no agent can tell from after.
+        print(f"possibly billed: {told['possibly billed']} of {struck}")
+        assert told["possibly billed"] < struck / 4
 
 
 # -- leases ------------------------------------------------------------------------------------
@@ -227,6 +234,17 @@ def test_a_worker_stopped_in_a_call_for_longer_than_its_lease_is_not_paid_for_tw
     assert ended(zombie) == 0  # it finds that it lost the run, and the recorded result
     with agentrun.connect(dsn) as db:
         assert (provider.billed(), steps(db), statuses(db)) == (1, 1, ["answered"])
+        assert spend(db) == {"answered": 1}
+
+
+def spend(db: agentrun.Database) -> Counter[str]:
+    """What the view says of the bills; where a price is known or not makes no difference here."""
+    with db.connection() as conn:
+        rows = conn.execute("SELECT billing FROM agentrun.spend").fetchall()
+    return Counter(
+        row["billing"].replace("confirmed", "answered").replace("unpriced", "answered")
+        for row in rows
+    )
 
 
 def attempts(db: agentrun.Database, key: str) -> int:

@@ -645,7 +645,7 @@ class Runs(RuleBasedStateMachine):
         """The earliest answer that was kept."""
         kept = [a for (s, a) in sorted(run.late) if s == step and a <= attempt]
         found = late_result(self.office, run_id_of(run.key), step, attempt)
-        got = (found["status"], found["output"]) if found else None
+        got = (found.status, found.output) if found else None
         assert got == (run.late[step, kept[0]] if kept else None)
         return got
 

@@ -49,7 +49,7 @@ class Thread(threading.Thread):
 def asked(provider: Provider) -> str | None:
     with agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k")) as client:
         message: Any = {"role": "user", "content": "go"}
-        reply = client.chat.completions.create(model="m", messages=[message])
+        reply = client.chat.completions.create(model="gpt-5-mini", messages=[message])
     return reply.choices[0].message.content
 
 
@@ -263,7 +263,7 @@ def test_a_late_answer_is_adopted_and_nothing_is_sent(
 
 
 def test_a_late_reply_of_a_model_is_adopted_and_paid_once(
-    db: Any, dsn: str, provider: Provider, events: Any
+    db: Any, dsn: str, provider: Provider, events: Any, sql: Any
 ) -> None:
     provider.say(["paid for"])
     provider.arm(Fault.hold("effect"))
@@ -273,6 +273,40 @@ def test_a_late_reply_of_a_model_is_adopted_and_paid_once(
     assert handover.see() == "paid for"
     assert provider.billed() == 1
     assert told(events)[-1][:2] == ("step_finished", 1)
+    assert sql("SELECT attempt, billing, cost > 0 FROM agentrun.spend") == [(1, "confirmed", True)]
+    assert sql("SELECT billing, other_attempt FROM agentrun.late_answers") == [("adopted", 1)]
+
+
+def test_a_reply_that_comes_after_another_was_paid_is_listed_as_paid_twice(
+    db: Any, dsn: str, provider: Provider, sql: Any
+) -> None:
+    provider.say(["paid for"])
+    provider.arm(Fault.hold("effect"))
+    handover = Handover(db, dsn, lambda: asked(provider))
+    agent = agentrun.agent(name="asks")(lambda: asked(provider)).with_options(
+        key="k", budget=agentrun.Budget(usd=1)
+    )
+    first = Thread(agent.run)
+    provider.wait_for("held")
+    handover._declared_dead()
+    with agentrun.connect(dsn):
+        assert agent.run() == "paid for"
+        spend = "SELECT attempt, billing, cost > 0 FROM agentrun.spend ORDER BY attempt"
+        assert sql(spend) == [(1, "possibly billed", None), (2, "confirmed", True)]
+        provider.release()
+        while not handover._late():
+            first.join(0.02)
+    assert first.result == "paid for"
+    assert provider.billed() == 2
+    assert sql(spend) == [(1, "paid twice", True), (2, "confirmed", True)]
+    ((worker, other, reason),) = sql(
+        "SELECT l.worker, l.other_worker, l.reason FROM agentrun.late_answers l"
+    )
+    assert worker != other
+    assert reason.startswith("took over")
+    assert sql("SELECT paid_twice, possibly_billed FROM agentrun.spend_by_run") == [(1, 0)]
+    ((sums,),) = sql("SELECT sum(cost) FROM agentrun.spend")
+    assert sql("SELECT cost FROM agentrun.spend_by_run") == [(sums,)]
 
 
 def held_until_lost(provider: Provider, handover: Handover) -> None:

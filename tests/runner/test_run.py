@@ -285,7 +285,7 @@ def test_hostile_values_come_back_as_they_were(db: Any, sql: Any) -> None:
     crash = False
     assert keyed.run() == len(HOSTILE)
     views = ["steps", "turns", "tool_calls", "model_calls", "attempts", "transcript", "in_doubt",
-             "inbox", "resumes", "spend", "spend_by_run"]  # fmt: skip
+             "inbox", "resumes", "spend", "spend_by_run", "late_answers"]  # fmt: skip
     for view in views:
         sql(f"SELECT * FROM agentrun.{view}")  # noqa: S608
     assert str(agentrun.transcript("k"))

@@ -25,7 +25,7 @@ from agentrun.testing import Call, Fault, Provider, Reply
 
 MODEL = "gpt-5-mini"
 VIEWS = ["steps", "turns", "tool_calls", "model_calls", "attempts", "transcript", "in_doubt",
-         "inbox", "resumes", "spend", "spend_by_run"]  # fmt: skip
+         "inbox", "resumes", "spend", "spend_by_run", "late_answers"]  # fmt: skip
 
 acted: list[str] = []
 

@@ -27,7 +27,7 @@ from agentrun.store import retention, sending
 from agentrun.store.database import Database
 from agentrun.store.journal import Tail
 from agentrun.store.retention import refuse_pruned
-from agentrun.store.rows import payload_columns, to_row
+from agentrun.store.rows import payload_columns, to_row, usage_columns
 from agentrun.store.sending import Batch
 from agentrun.store.sql import QUERIES
 
@@ -114,8 +114,9 @@ def many(conn: Connection, runs: int, name: str = "run") -> None:
 def come_late(db: Database, run_id: UUID) -> None:
     """Do what a worker does that has lost its run and does not know it yet."""
     attempt = {"run_id": run_id, "step": 1, "attempt": 1}
-    answer = {"worker": "w", "status": "ok", "codec": 0, "output": "1"}
-    db.query("keep_late", **attempt, **answer, **payload_columns([]))
+    answer = {"worker": "w", "status": "ok", "codec": 0, "output": "1", "model": None}
+    unused = usage_columns(None) | payload_columns([])
+    db.query("keep_late", **attempt, **answer, **unused)
     db.query("reserve", **attempt, turn=1, epoch=1, usd=1, used=1)
 
 

@@ -17,7 +17,7 @@ from agentrun.core.transcript import fold
 
 VIEWS = [
     "steps", "turns", "tool_calls", "model_calls", "attempts", "transcript", "in_doubt", "inbox",
-    "resumes", "spend", "spend_by_run",
+    "resumes", "spend", "spend_by_run", "late_answers",
 ]  # fmt: skip
 
 Connection = psycopg.Connection[dict[str, Any]]
