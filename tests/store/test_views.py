@@ -277,6 +277,11 @@ def test_every_view_answers_on_malformed_and_escaped_values(db: Connection) -> N
     insert(db, later.events[:2], status="running")
     insert_event(db, later.events[2], codec=1 | 4)
     insert_event(db, later.events[3], codec=2 | 8)
+    db.execute(
+        "INSERT INTO agentrun.late_results (run_id, step, attempt, worker, status, codec, output)"
+        " SELECT run_id, step, attempt, 'w-2', status, codec, output FROM agentrun.journal"
+        " WHERE event = 'step_finished' AND kind = 'model'"
+    )
     for view in VIEWS:
         answer = rows(db, f"SELECT v::text FROM agentrun.{view} v")  # noqa: S608
         assert answer or view == "resumes"
