@@ -31,7 +31,7 @@ import typer
 from typer.core import TyperGroup
 
 import agentrun
-from agentrun.cli import options, output, reading, serving
+from agentrun.cli import limiting, options, output, reading, serving
 from agentrun.cli.options import AsJson, By, Key, Larger, Reason, Status, Written
 from agentrun.cli.reading import full_key as _full
 from agentrun.core.errors import ConfigError
@@ -370,6 +370,7 @@ def worker(
 
 
 app.command()(serving.gateway)
+app.add_typer(limiting.app, name="limits")
 
 
 @app.command()

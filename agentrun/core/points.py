@@ -30,16 +30,23 @@ COMMITS = frozenset(
         "gateway_end",
         "gateway_forget",
         "gateway_lost",
+        "hold",  # a model that takes no calls for now
         "keep_late",
         "overlooked",
+        "permit",  # a model call, under a shared limit
         "prune",  # a batch of finished runs
         "prune_workers",
         "raise_budget",
         "register",
+        "release",
+        "remove_limit",
         "reserve",
         "send_mail",
         "serving",
+        "set_limit",
         "stop_worker",
+        "try_alone",
+        "unhold",
         "wake",
     }
 )

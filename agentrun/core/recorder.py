@@ -6,6 +6,7 @@ call, and either hands out what is recorded or performs attempts and reports how
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -66,6 +67,7 @@ class CallFailed:
     reason: str
     status: int | None = None
     billed: bool = False  # an answer began to arrive, so it may have been charged
+    headers: Mapping[str, str] = field(default_factory=dict)
     detail: Json = field(default=None)
 
 

@@ -161,7 +161,12 @@ class Call:
         response.stream = self.stream(Stored(pieces))
         failure = None
         if retryable_status(reply.status, response.headers):
-            failure = CallFailed(f"HTTP {reply.status}", status=reply.status, detail=reply.body)
+            failure = CallFailed(
+                f"HTTP {reply.status}",
+                status=reply.status,
+                detail=reply.body,
+                headers=dict(response.headers),
+            )
         return _Answer(reply, response, failure, dict(response.headers))
 
     def _whole(self, response: Any, wire: bytes) -> ModelReply:

@@ -17,7 +17,7 @@ from agentrun.core.recorder import ModelRequest
 from agentrun.models.tokens import estimate
 from agentrun.models.usage import list_price
 
-__all__ = ["capped", "quote"]
+__all__ = ["capped", "expected", "quote"]
 
 # Fields that limit a reply; the first one that a request has counts.
 LIMITS = {
@@ -39,6 +39,7 @@ LONGEST = {
     "o4": 100_000,
 }
 UNKNOWN = 8_192  # a limit that nearly every model takes
+TYPICAL = 500  # tokens of a reply that nobody limits
 ASKS = (
     "messages", "input", "system", "instructions", "tools", "functions", "response_format", "text",
 )  # fmt: skip
@@ -67,6 +68,15 @@ def quote(asked: ModelRequest) -> Quote:
         output_price=output_price,
         how=", ".join(filter(None, (priced_by, f"tokens by {counted_by}"))),
     )
+
+
+def expected(asked: ModelRequest) -> int:
+    """The tokens that a call may well use: what a shared limit is asked for."""
+    if asked.api in FREE:
+        return 0
+    input_tokens, _ = _input(asked.body, asked.model)
+    said = _said(asked)
+    return input_tokens + (TYPICAL if said is None else said)
 
 
 def capped(asked: ModelRequest, cap: int) -> dict[str, Json]:
@@ -112,12 +122,17 @@ def _output(asked: ModelRequest) -> tuple[int, bool]:
     """The most tokens that a reply may have, and whether somebody already sees to that."""
     if asked.api not in LIMITS:
         return 0, True
-    limits = [asked.body.get(name) for name in LIMITS[asked.api]]
-    said = next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
+    said = _said(asked)
     if said is not None:
         return said, True
     longest = _longest(asked.model)
     return (UNKNOWN, False) if longest is None else (longest, True)
+
+
+def _said(asked: ModelRequest) -> int | None:
+    """The limit that the request sets to its reply."""
+    limits = [asked.body.get(name) for name in LIMITS.get(asked.api, ())]
+    return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
 
 
 def _longest(model: str | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,11 +17,13 @@ from agentrun.core.flow import Flow
 from agentrun.core.identity import History
 from agentrun.core.log import logger
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest
+from agentrun.models.rates import model_name, no_more_for
 from agentrun.models.retry import BRIEF
-from agentrun.runner import budgets
+from agentrun.runner import budgets, limits
 from agentrun.runner.context import Line, blocking
 from agentrun.runner.step import Step, Wanted, open_step
 from agentrun.runner.waits import wait_until
+from agentrun.store.limits import Call
 
 # Ways in which providers lay out a JSON body. A body that one of them reproduces byte for byte is
 # stored as a value, so that later requests refer to its texts; any other is kept as bytes too.
@@ -81,6 +84,7 @@ class RecordedCall:
     cap: int | None = None
     retry_at: datetime | None = None  # the last attempt failed, the next may begin then
     why: str = "the last attempt failed"
+    call: Call | None = None  # the attempt under way, if a shared limit had to admit it
 
     @property
     def recorded(self) -> ModelReply | None:
@@ -119,6 +123,7 @@ class RecordedCall:
                 reason = f"{self.why}; tries again at {self.retry_at:%F %T} UTC"
                 yield from wait_until(self.step, self.retry_at, reason)
             reserved = yield from self._reserved()
+            self.call = yield from limits.admit(self.step, self.request)
             late = yield from self.step.attempt(reserved=reserved)
             if late is None:
                 return None
@@ -129,7 +134,25 @@ class RecordedCall:
         return reply
 
     def left(self) -> None:
+        self._over(None)
         self.step.done()
+
+    def _over(self, used: int | None) -> None:
+        """The attempt is over, for the limits that it was made under."""
+        call, self.call = self.call, None
+        if call is not None:
+            self.step.run.database.limits.over(call, used)
+
+    def _heard(self, status: int, headers: Mapping[str, str], reason: str) -> None:
+        """What the provider says of itself concerns everybody who asks this model."""
+        shared, model = self.step.run.database.limits, model_name(self.request)
+        worker = self.step.run.heart.worker
+        if (seconds := no_more_for(status, headers)) > 0:
+            shared.hold(model, worker, seconds, f"its provider takes no calls for now ({reason})")
+        if status == 0 or status >= 500:
+            shared.failed(model, worker, reason)
+        elif status < 400:
+            shared.answered(model)
 
     def _reserved(self) -> Flow[Usage | None]:
         if not self.step.run.budgeted:
@@ -146,6 +169,8 @@ class RecordedCall:
             "billed": failure.billed,
         }
         self.step.failed(error, retry_in, failure.reason)
+        self._over(None if failure.billed else 0)
+        self._heard(failure.status or 0, failure.headers, failure.reason)
         self.retry_at = self.step.run.heart.now() + timedelta(seconds=retry_in)
         self.why = failure.reason
         if retry_in > BRIEF:
@@ -160,7 +185,21 @@ class RecordedCall:
             known = self.step.run.history.steps.get(self.step.ident)
             self.step.adopted = known.unanswered if known else None
         self.step.finish(status, output, raw=raw, model=reply.model, usage=reply.usage)
+        self._over(_used(reply))
+        self._heard(reply.status, _by_name(reply.headers), f"HTTP {reply.status}")
         self.line.run.learn_reply(self.line.scope, self.step.ident, self.step.turn, reply.body)
+
+
+def _used(reply: ModelReply) -> int | None:
+    """The tokens of a reply that came; None where it does not say."""
+    usage = reply.usage
+    if usage is None or usage.input_tokens is None:
+        return 0 if reply.status >= 400 else None
+    return usage.input_tokens + (usage.output_tokens or 0)
+
+
+def _by_name(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers}
 
 
 def _written(reply: ModelReply) -> tuple[Json, bytes | None]:

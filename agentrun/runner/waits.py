@@ -167,7 +167,9 @@ def _wait(
             if len(run.waits) == len(run.in_flight()):
                 times = [time for time in run.waits.values() if time is not None]
                 wake_at = min(times, default=None)
-                raise run.stop(Parking(reason, status="waiting", step=step.number, wake_at=wake_at))
+                # One that the journal does not know yet is numbered anew when the run goes on.
+                number = step.number if step.ident in run.history.steps else None
+                raise run.stop(Parking(reason, status="waiting", step=number, wake_at=wake_at))
     finally:
         with run.lock:
             run.waits.pop(step.number, None)

@@ -33,6 +33,7 @@ from agentrun.store.connection import connect as open_connection
 from agentrun.store.journal import Tail, Writer
 from agentrun.store.keys import checked, run_id_of
 from agentrun.store.late import keep_late
+from agentrun.store.limits import Limits
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.load import Load
 from agentrun.store.retention import not_found, refuse_pruned
@@ -65,6 +66,7 @@ class Database:
         self._closed = False
         self._writer: Writer | None = None
         self.load = Load()  # of the writer
+        self.limits = Limits(self)
 
     # -- parts, started when first needed -----------------------------------------------------
 
@@ -98,9 +100,13 @@ class Database:
             self.blobs.prove()  # before it has a run
         if heart is None or heart.dead:
             heart = self._heart = self._patiently(
-                lambda: Heart(self.dsn, self.lease, self._stop_what_is_to_stop, self.load.told)
+                lambda: Heart(self.dsn, self.lease, self._after_beat, self.load.told)
             )
         return heart
+
+    def _after_beat(self, conn: psycopg.Connection[Any]) -> None:
+        self._stop_what_is_to_stop(conn)
+        self.limits.refresh(conn)
 
     def obey_cancellations(self) -> None:
         """Stop the runs of this process that somebody cancelled."""
@@ -112,7 +118,7 @@ class Database:
         self._patiently(look)
 
     def _stop_what_is_to_stop(self, conn: psycopg.Connection[Any]) -> None:
-        """After each beat: stop runs of this process that expired, or that somebody cancelled."""
+        """Stop runs of this process that expired, or that somebody cancelled."""
         if not self.active:
             return
         for run in list(self.active.values()):
@@ -440,6 +446,7 @@ class Database:
             self.blobs.closed = True
         if self._writer is not None:
             self._writer.close()
+        self.limits.close()
         if "_claims" in self.__dict__:
             self._claims.close()
         heart: Heart | None = getattr(self, "_heart", None)

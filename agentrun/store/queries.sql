@@ -740,3 +740,71 @@ DELETE FROM agentrun.gateway_calls WHERE (key, call) IN (
     WHERE ended_at < clock_timestamp() - %(keep)s::interval
     ORDER BY ended_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
 RETURNING key
+
+-- name: shared_limits
+-- The limits that are set, and the models that are held back.
+SELECT model, NULL::timestamptz AS until, false AS circuit, NULL AS reason FROM agentrun.limits
+UNION ALL
+SELECT model, until, circuit, reason FROM agentrun.holds
+WHERE circuit OR until > clock_timestamp()
+
+-- name: permit
+-- Whether a call may be made now: 0, or in how many seconds to ask again.
+SELECT agentrun.permit(%(run_id)s, %(key)s, %(model)s, %(worker)s, r.priority, %(tokens)s) AS wait
+FROM agentrun.runs r WHERE r.run_id = %(run_id)s
+
+-- name: release
+SELECT agentrun.release(%(run_id)s, %(key)s, %(worker)s, %(used)s)
+
+-- name: hold
+-- Nobody asks this model for a while; and what is set now, for who said so.
+WITH held AS (
+    INSERT INTO agentrun.holds AS h (model, until, circuit, worker, reason)
+    VALUES (%(model)s, clock_timestamp() + make_interval(secs => %(seconds)s), %(circuit)s,
+            %(worker)s, %(reason)s)
+    ON CONFLICT (model) DO UPDATE
+    SET until = greatest(h.until, excluded.until), circuit = h.circuit OR excluded.circuit,
+        worker = excluded.worker, reason = excluded.reason
+    RETURNING model, until, circuit, reason
+)
+SELECT model, NULL::timestamptz AS until, false AS circuit, NULL AS reason FROM agentrun.limits
+UNION ALL
+SELECT model, until, circuit, reason FROM held
+UNION ALL
+SELECT model, until, circuit, reason FROM agentrun.holds
+WHERE model <> %(model)s AND (circuit OR until > clock_timestamp())
+
+-- name: try_alone
+-- A hold that is over: whoever comes first tries, and keeps the others waiting a little longer.
+WITH tried AS (
+    UPDATE agentrun.holds SET until = clock_timestamp() + interval '10 s', worker = %(worker)s
+    WHERE model = %(model)s AND until <= clock_timestamp()
+    RETURNING model
+)
+SELECT (SELECT h.until FROM agentrun.holds h
+        WHERE h.model = %(model)s AND NOT EXISTS (SELECT FROM tried)) AS until
+
+-- name: unhold
+DELETE FROM agentrun.holds WHERE model = %(model)s
+
+-- name: set_limit
+INSERT INTO agentrun.limits (model, rpm, tpm, concurrency)
+VALUES (%(model)s, %(rpm)s, %(tpm)s, %(concurrency)s)
+ON CONFLICT (model) DO UPDATE
+SET rpm = excluded.rpm, tpm = excluded.tpm, concurrency = excluded.concurrency
+
+-- name: limits
+-- What is set, how much of it is used, and what is held back.
+SELECT coalesce(l.model, h.model) AS model, l.rpm, l.tpm, l.concurrency,
+       count(p.*) FILTER (WHERE p.granted_at IS NOT NULL) AS under_way,
+       count(p.*) FILTER (WHERE p.granted_at IS NULL) AS waiting,
+       h.until AS held_until, h.reason
+FROM agentrun.limits l
+FULL JOIN (SELECT * FROM agentrun.holds WHERE until > clock_timestamp()) h ON h.model = l.model
+LEFT JOIN agentrun.permits p ON p.model = l.model
+GROUP BY l.model, h.model, l.rpm, l.tpm, l.concurrency, h.until, h.reason
+ORDER BY 1
+
+-- name: remove_limit
+WITH removed AS (DELETE FROM agentrun.limits WHERE model = %(model)s RETURNING model)
+SELECT count(*)::int AS removed FROM removed

@@ -198,6 +198,9 @@ class Provider(Double):
     A response that is created in the background can be asked for, streamed on and cancelled, as
     long as the double lives. It is streamed again for ``restream_s`` seconds, by default five
     minutes; then only asked for.
+
+    With ``rpm`` it takes so many calls a minute, in bursts of two seconds' worth; further ones are
+    refused with 429 and ``retry-after``.
     """
 
     module = "provider"
@@ -210,9 +213,12 @@ class Provider(Double):
         faults: Sequence[Fault] = (),
         ledger: str | Path | None = None,
         restream_s: float | None = None,
+        rpm: float | None = None,
     ) -> None:
         super().__init__(ledger=ledger, faults=faults)
-        self._script, self._rules, self._restream_s = script, rules, restream_s
+        self._script, self._rules = script, rules
+        settings = {"restream_s": restream_s, "rpm": rpm}
+        self._settings = {name: value for name, value in settings.items() if value is not None}
 
     @property
     def base_url(self) -> str:
@@ -222,9 +228,7 @@ class Provider(Double):
     def say(self, script: Sequence[Reply | str] = (), rules: Sequence[Rule] = ()) -> None:
         """Replace the script and the rules."""
         every = [*rules, Rule({}, script)]
-        settings: dict[str, Any] = {"rules": [rule.to_json() for rule in every]}
-        if self._restream_s is not None:
-            settings["restream_s"] = self._restream_s
+        settings = {"rules": [rule.to_json() for rule in every], **self._settings}
         self._call("POST", "script", settings)
 
     def billed(self) -> int:

@@ -2,12 +2,14 @@
 
 ``python -m agentrun.testing.provider --rules rules.json --ledger bills.jsonl`` serves it by
 hand; in tests `agentrun.testing.Provider` starts it. A rules file holds any of ``rules``,
-``script``, ``restream_s`` and ``faults``, as the constructors of those names take them.
+``script``, ``restream_s``, ``rpm`` and ``faults``, as the constructors of those names take them.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from types import ModuleType
 from typing import Any
 
@@ -45,10 +47,13 @@ class ProviderService:
     def __init__(self) -> None:
         self._rules = rules_from({})
         self._shelf = Shelf()
+        self._limit: Bucket | None = None
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Replace the rules and the script, and for how long a response is streamed again."""
         self._shelf.restream_s = settings.pop("restream_s", RESTREAM_S)
+        rpm = settings.pop("rpm", None)
+        self._limit = None if rpm is None else Bucket(rpm / 60)
         self._rules = rules_from(settings)
 
     def describe(self, request: Request) -> dict[str, Any]:
@@ -83,6 +88,9 @@ class ProviderService:
     def _converse(self, request: Request, dialect: ModuleType, body: dict[str, Any]) -> Answer:
         if wrong := dialect.problem(body):
             return _error(request, 400, wrong)
+        if self._limit is not None and (wait := self._limit.take()) > 0:
+            told = {"retry-after": str(math.ceil(wait))}
+            return _error(request, 429, "Rate limit reached for requests.", told)
         limit = next((body[name] for name in dialect.LIMITS if body.get(name)), None)
         reply = cut(choose(self._rules, dialect.describe(body)), limit)
         kept = dialect is responses and body.get("background")
@@ -93,6 +101,24 @@ class ProviderService:
         if wrong := self._shelf.problem(identifier, request):
             return _error(request, *wrong)
         return self._shelf.answer(identifier, request)
+
+
+class Bucket:
+    """What a limit lets through: as many as two seconds bring at once, then as they come."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate  # a second
+        self._left, self._at = 2 * rate, time.monotonic()
+
+    def take(self) -> float:
+        """Take one; or the seconds until there is one."""
+        now = time.monotonic()
+        self._left = min(2 * self._rate, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return (1 - self._left) / self._rate
+        self._left -= 1
+        return 0.0
 
 
 def _endpoint(request: Request) -> str:

@@ -336,3 +336,19 @@ def test_doctor_sees_a_thread_that_computes_without_a_pause() -> None:
         thread.join()
         sys.setswitchinterval(before)
     assert worst >= late > 0.02
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+def test_limits_are_set_listed_and_removed(cli: Cli) -> None:
+    assert cli("limits", "set", "openai/gpt-5-mini", "--rpm", 500).exit_code == 0
+    cli("limits", "set", "openai/*", "--concurrency", 3)
+    listed = json.loads(cli("limits", "ls", "--json").stdout)
+    assert [(row["model"], row["rpm"], row["concurrency"]) for row in listed] == [
+        ("openai/*", None, 3), ("openai/gpt-5-mini", 500, None),
+    ]  # fmt: skip
+    assert "openai/gpt-5-mini" in cli("limits", "ls").stdout
+    assert cli("limits", "rm", "openai/*").exit_code == 0
+    for wrong in (("rm", "openai/*"), ("set", "gpt-5-mini", "--rpm", 5), ("set", "openai/m")):
+        assert cli("limits", *wrong).exit_code == 2

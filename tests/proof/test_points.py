@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import shapes
 from children import Child
-from crashing import in_child
+from crashing import in_child, until
 from test_schedules import DOUBTS, answered_late
 
 import agentrun
@@ -29,10 +29,11 @@ from agentrun.core import points
 from agentrun.core.codec import attach
 from agentrun.store.answers import Answers, Ending
 from agentrun.store.connection import AsyncToolConnection, ToolConnection
+from agentrun.store.limits import Call
 from agentrun.store.sending import _APPEND, _APPEND_PLAIN
 from agentrun.store.sql import QUERIES
 
-WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b(?! SKIP)|agentrun\.(send|prune)\(")
+WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b(?! SKIP)|agentrun\.(send|prune|permit|release)\(")
 # Statements that stand between the points of what they are a part of.
 PART_OF = {
     "append": {"append", "claim", "checkpoint"},
@@ -140,6 +141,23 @@ def hold_calls(dsn: str) -> None:
         answers.tidy(timedelta(0))
 
 
+def limit_calls(dsn: str) -> None:
+    """What a model call writes under limits, and who sets them; that of a model that failed."""
+    with agentrun.connect(dsn) as db:
+        db.query("set_limit", model="*", rpm=60, tpm=None, concurrency=None)
+        db.create("limited", "agent", {"args": {}}, "")
+        db.limits.load()
+        worker = db.heart.worker
+        call = Call(db.find("limited")["run_id"], "k", worker, "openai/m", 1)
+        assert db.limits.ask(call) == (0.0, "")
+        db.limits.over(call, 1)
+        db.limits.hold("openai/m", worker, 0.0, "it failed", circuit=True)
+        until(lambda: "openai/m" in db.limits._holds)
+        assert db.limits.ask(call)[0] == 0.0
+        db.limits.answered("openai/m")
+        db.query("remove_limit", model="*")
+
+
 def put_outside(dsn: str, folder: Path) -> set[str]:
     """The points of blobs: one is put for a run that is there already, which is none of its own."""
     passed: list[str] = []
@@ -164,6 +182,9 @@ def test_each_point_is_reached(traces: list[Trace], grounds: Any, tmp_path: Path
         tidier = Child(partial(tidy, dsn))
         assert tidier.wait() == 0
         reached |= set(tidier.passed())
+        limited = Child(partial(limit_calls, dsn))
+        assert limited.wait() == 0
+        reached |= set(limited.passed())
         gateway = Child(partial(hold_calls, dsn))
         assert gateway.wait() == 0
         reached |= set(gateway.passed())
