@@ -30,7 +30,10 @@ CREATE TABLE agentrun.permits (
     granted_at timestamptz,
     PRIMARY KEY (run_id, key)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
-CREATE INDEX permits_line ON agentrun.permits (model, priority DESC, asked_at);
+-- The line, which is empty while there is enough for all; and what counts for `concurrency`.
+CREATE INDEX permits_line ON agentrun.permits (model, priority DESC, asked_at)
+    WHERE granted_at IS NULL;
+CREATE INDEX permits_granted ON agentrun.permits (model) WHERE granted_at IS NOT NULL;
 
 CREATE TABLE agentrun.holds (
     model    text        NOT NULL PRIMARY KEY,
@@ -57,7 +60,8 @@ DECLARE
     -- What is left, and then what is left by those before us.
     turns  double precision;
     room   double precision;
-    places bigint;
+    places bigint := 0;
+    since  timestamptz;  -- when it asked first
     wait   double precision;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -68,55 +72,69 @@ BEGIN
     moment := clock_timestamp();
     calls := l.rpm * 0.97 / 60;
     flow := l.tpm * 0.97 / 60;
-    wait := extract(epoch FROM moment - l.filled_at);
     -- A bucket holds what a second brings, and one call at least.
-    turns := least(greatest(1, calls), l.requests + calls * wait);
-    room := least(flow, l.tokens + flow * wait);
-
-    INSERT INTO agentrun.permits AS a (run_id, key, model, worker, priority, tokens)
-    VALUES (of_run, of_key, of_model, of_worker, of_priority, of_tokens)
-    ON CONFLICT (run_id, key) DO UPDATE
-    SET model = of_model, worker = of_worker, priority = of_priority, tokens = of_tokens,
-        next_at = moment, granted_at = NULL;
-
-    -- What dead workers held is free again; where they stood in line is forgotten in a day.
-    DELETE FROM agentrun.permits d USING agentrun.workers w
-    WHERE d.model = of_model AND w.worker = d.worker AND d.worker <> of_worker
-      AND (w.dead_at IS NOT NULL OR w.beat_at + w.lease < moment)
-      AND (d.granted_at IS NOT NULL OR d.next_at < moment - interval '1 day');
-    SELECT l.concurrency - count(*) INTO places FROM agentrun.permits g
-    WHERE g.model = of_model AND g.granted_at IS NOT NULL;
+    wait := extract(epoch FROM moment - l.filled_at);
+    l.requests := least(greatest(1, calls), l.requests + calls * wait);
+    l.tokens := coalesce(least(flow, l.tokens + flow * wait), 0);
+    turns := l.requests;
+    room := l.tokens;
+    SELECT asked_at INTO since FROM agentrun.permits
+    WHERE run_id = of_run AND key = of_key AND model = of_model;
+    since := coalesce(since, moment);
 
     FOR other IN
         SELECT a.run_id, a.key, a.tokens FROM agentrun.permits a
         WHERE a.model = of_model AND a.granted_at IS NULL
           AND a.next_at BETWEEN moment - interval '1 s' AND moment
-        ORDER BY a.priority DESC, a.asked_at
+          AND (a.priority > of_priority OR a.priority = of_priority AND a.asked_at < since)
     LOOP
-        EXIT WHEN other.run_id = of_run AND other.key = of_key;
         turns := turns - 1;
         room := room - other.tokens;
         places := places - 1;
     END LOOP;
+    IF l.concurrency IS NOT NULL THEN
+        SELECT l.concurrency + places - count(*) INTO places
+        FROM agentrun.permits g JOIN agentrun.workers w USING (worker)
+        WHERE g.model = of_model AND g.granted_at IS NOT NULL
+          AND NOT (g.run_id = of_run AND g.key = of_key)
+          -- What dead workers held is free again.
+          AND w.dead_at IS NULL AND w.beat_at + w.lease >= moment;
+    END IF;
     wait := greatest(
         CASE WHEN turns < 1 THEN (1 - turns) / calls END,
         -- More than a second brings is let go as soon as a second's is there, and owed then.
         CASE WHEN room < least(of_tokens, flow) THEN (least(of_tokens, flow) - room) / flow END,
-        CASE WHEN places < 1 THEN 0.05 END);
+        CASE WHEN l.concurrency IS NOT NULL AND places < 1 THEN 0.05 END);
     IF wait > 0 THEN
-        UPDATE agentrun.permits a SET next_at = moment + make_interval(secs => wait)
-        WHERE a.run_id = of_run AND a.key = of_key;
+        INSERT INTO agentrun.permits
+            (run_id, key, model, worker, priority, tokens, asked_at, next_at)
+        VALUES (of_run, of_key, of_model, of_worker, of_priority, of_tokens, since,
+                moment + make_interval(secs => wait))
+        ON CONFLICT (run_id, key) DO UPDATE
+        SET model = excluded.model, worker = excluded.worker, priority = excluded.priority,
+            tokens = excluded.tokens, asked_at = excluded.asked_at, next_at = excluded.next_at,
+            granted_at = NULL;
+        -- Whose worker died has a day to go on.
+        DELETE FROM agentrun.permits d USING agentrun.workers w
+        WHERE d.model = of_model AND w.worker = d.worker AND d.next_at < moment - interval '1 day'
+          AND (w.dead_at IS NOT NULL OR w.beat_at + w.lease < moment);
         RETURN wait;
     END IF;
-    UPDATE agentrun.permits a SET granted_at = moment
-    WHERE a.run_id = of_run AND a.key = of_key;
+    -- Calls a minute need no settling.
+    IF l.tpm IS NULL AND l.concurrency IS NULL THEN
+        DELETE FROM agentrun.permits WHERE run_id = of_run AND key = of_key;
+    ELSE
+        INSERT INTO agentrun.permits
+            (run_id, key, model, worker, priority, tokens, asked_at, granted_at)
+        VALUES (of_run, of_key, of_model, of_worker, of_priority, of_tokens, since, moment)
+        ON CONFLICT (run_id, key) DO UPDATE
+        SET model = excluded.model, worker = excluded.worker, tokens = excluded.tokens,
+            granted_at = excluded.granted_at;
+    END IF;
     -- Drawn is what is ours; those before us have not taken theirs yet.
-    wait := extract(epoch FROM moment - l.filled_at);
-    UPDATE agentrun.limits b
-    SET requests = least(greatest(1, calls), l.requests + calls * wait) - 1,
-        tokens = coalesce(least(flow, l.tokens + flow * wait) - of_tokens, 0),
-        filled_at = moment
-    WHERE b.model = of_model;
+    UPDATE agentrun.limits
+    SET requests = l.requests - 1, tokens = l.tokens - of_tokens, filled_at = moment
+    WHERE model = of_model;
     RETURN 0;
 END $$;
 

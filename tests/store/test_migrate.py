@@ -58,7 +58,7 @@ CHECKSUMS = {
     "0010_blobs.sql": "acf67b6c704f0c04",
     "0011_hot_tables.sql": "0bfc852127d1fb5f",
     "0012_late.sql": "0ea258a977d770a8",
-    "0013_limits.sql": "aa60d58eb0cb42ae",
+    "0013_limits.sql": "bba7d18ed9bdc762",
 }
 
 
