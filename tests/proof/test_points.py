@@ -144,16 +144,16 @@ def hold_calls(dsn: str) -> None:
 def limit_calls(dsn: str) -> None:
     """What a model call writes under limits, and who sets them; that of a model that failed."""
     with agentrun.connect(dsn) as db:
-        db.query("set_limit", model="*", rpm=60, tpm=None, concurrency=None)
+        db.query("set_limit", model="*", rpm=6000, tpm=None, concurrency=None)
         db.create("limited", "agent", {"args": {}}, "")
         db.limits.load()
         worker = db.heart.worker
         call = Call(db.find("limited")["run_id"], "k", worker, "openai/m", 1)
-        assert db.limits.ask(call) == (0.0, "")
+        assert db.limits.ask(call)[0] == 0.0
         db.limits.over(call, 1)
         db.limits.hold("openai/m", worker, 0.0, "it failed", circuit=True)
         until(lambda: "openai/m" in db.limits._holds)
-        assert db.limits.ask(call)[0] == 0.0
+        until(lambda: db.limits.ask(call)[0] == 0.0)
         db.limits.answered("openai/m")
         db.query("remove_limit", model="*")
 

@@ -300,6 +300,16 @@ def test_a_killed_transaction_happened_wholly_or_not_at_all(dsn: str, db: Any, s
     assert sql("SELECT count(*) FROM counted") == [(1,)]
 
 
+def test_a_doubt_about_a_second_attempt_shows_what_was_asked_for(shop: Shop) -> None:
+    for attempt in (1, 2):
+        agent = shop.crashed("before")
+        with pytest.raises(agentrun.RunHeld):
+            agent.run()
+        (waiting,) = agentrun.inbox("k")
+        assert (waiting.args, waiting.attempt) == ({"item": "hat"}, attempt)
+        agentrun.resolve("k", 1, NotHappened(), by="ada")
+
+
 def test_a_decided_doubt_leaves_the_inbox(shop: Shop, sql: Any) -> None:
     agent = shop.crashed()
     with pytest.raises(agentrun.RunHeld):

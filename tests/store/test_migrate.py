@@ -59,6 +59,7 @@ CHECKSUMS = {
     "0011_hot_tables.sql": "0bfc852127d1fb5f",
     "0012_late.sql": "0ea258a977d770a8",
     "0013_limits.sql": "bba7d18ed9bdc762",
+    "0014_asked.sql": "be2013508d653aab",
 }
 
 
