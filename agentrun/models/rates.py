@@ -25,7 +25,7 @@ SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 def model_name(asked: ModelRequest) -> str:
     """Provider and model, as a limit names them: the provider by its host, where that is known."""
-    host = urlsplit(asked.url).hostname or ""
+    host = urlsplit(asked.url).netloc.rpartition("@")[2]
     return f"{PROVIDERS.get(host, host)}/{asked.model or asked.api}"
 
 

@@ -6,6 +6,7 @@ comes with the first call of a process, and again after each heartbeat.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -159,9 +160,9 @@ class Limits:
             self._soon("unhold", model=model)
 
     def _soon(self, name: str, **parameters: Any) -> None:
-        """Say something that nobody waits for."""
-        action = Context()  # it belongs to no run
-        self._later.submit(action.run, self._said, name, parameters)
+        """Say something that nobody waits for, and that is lost without harm once we are closed."""
+        with contextlib.suppress(RuntimeError):
+            Context().run(self._later.submit, self._said, name, parameters)  # it is of no run
 
     def _said(self, name: str, parameters: dict[str, Any]) -> None:
         try:

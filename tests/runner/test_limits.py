@@ -16,7 +16,7 @@ from openai import OpenAI
 import agentrun
 from agentrun.testing import Fault, Provider
 
-MODEL = "127.0.0.1/gpt-5-mini"
+MODEL = "127.0.0.1:*/gpt-5-mini"
 PROCESSES = 8
 
 
@@ -31,6 +31,10 @@ def ask(provider: Provider, text: str = "go") -> str:
 
 def limit(db: agentrun.Database, **most: int) -> None:
     db.query("set_limit", model=MODEL, **{"rpm": None, "tpm": None, "concurrency": None, **most})
+
+
+def name_of(provider: Provider) -> str:
+    return f"{provider.url.removeprefix('http://')}/gpt-5-mini"
 
 
 def refused(provider: Provider) -> int:
@@ -152,7 +156,7 @@ def test_after_failures_in_a_row_one_tries_alone(db: Any, provider: Provider, sq
     for _ in range(2):
         with pytest.raises(agentrun.RunFailed):
             asks.run()
-    until(lambda: sql("SELECT model, circuit FROM agentrun.holds") == [(MODEL, True)])
+    until(lambda: sql("SELECT model, circuit FROM agentrun.holds") == [(name_of(provider), True)])
     sql("UPDATE agentrun.holds SET until = now() + interval '1 s' RETURNING model")
     provider.disarm()
     assert asks.run() == "echo: go"
