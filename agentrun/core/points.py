@@ -41,6 +41,7 @@ COMMITS = frozenset(
         "release",
         "remove_limit",
         "reserve",
+        "response_ended",
         "send_mail",
         "serving",
         "set_limit",

@@ -122,6 +122,16 @@ class ModelStep(Protocol):
         Raises Interrupt when the run may not go on here.
         """
 
+    @property
+    def age(self) -> float:
+        """Seconds since the open attempt began, in whichever process that was."""
+
+    def rest(self, seconds: float, identifier: str) -> Flow[None]:
+        """Wait before the next look at what the provider works on by itself, under this id.
+
+        Raises Interrupt when the run may not go on here, or waits elsewhere.
+        """
+
     def check(self) -> None:
         """Raise Interrupt when the run may not go on here."""
 

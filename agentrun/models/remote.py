@@ -25,8 +25,9 @@ T = TypeVar("T")
 
 FINISHED = ("completed", "incomplete", "failed", "cancelled")
 
-# Seconds between two looks: a tenth of the time waited so far, but within these.
-SOONEST, LATEST = 0.2, 5.0
+# Seconds between two looks: a tenth of what the call has taken so far, but within these.
+SOONEST, LATEST = 0.2, 60.0
+SILENT = 5.0  # at most, while the provider is out of reach
 PATIENCE = 600.0  # seconds for which the provider may be out of reach before a call is given up
 STREAM_AGAIN = (0.0, 0.5, 2.0)  # seconds before each try to stream on; then it is looked at
 
@@ -102,7 +103,7 @@ class Remote:
 
         Raises Lost, and Interrupt when the run may not go on.
         """
-        waited = silent = 0.0
+        silent = 0.0
         while True:
             self.step.check()
             told = yield from self._told(identifier)
@@ -112,9 +113,13 @@ class Remote:
                 silent = 0.0
             elif silent >= PATIENCE:
                 raise Lost(f"response {identifier} cannot be read: {told}", again=False)
-            wait = min(max(SOONEST, waited / 10), LATEST)
-            yield pause(wait)
-            waited, silent = waited + wait, silent + wait
+            wait = min(max(SOONEST, self.step.age / 10), LATEST)
+            if isinstance(told, str):
+                wait = min(wait, SILENT)
+                yield pause(wait)
+                silent += wait
+            else:
+                yield from self.step.rest(wait, identifier)
 
     def unless_cancelled(self, identifier: str, flow: Flow[T]) -> Flow[T]:
         """Go through with it; should the run be cancelled meanwhile, the response is, too."""

@@ -28,7 +28,7 @@ from agentrun.runner.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.runner.eventloop import run_in_loop
 from agentrun.runner.execute import Person
 from agentrun.runner.handle import Handle
-from agentrun.runner.model_step import warn_of_responses
+from agentrun.runner.model_step import awaits, warn_of_responses
 from agentrun.runner.waits import signal
 from agentrun.store import retention
 from agentrun.store.budgets import raise_budget
@@ -57,6 +57,20 @@ class Waiting:
 def inbox(key: str | None = None) -> list[Waiting]:
     """What waits for a person, longest first: in the run with this key, or in all runs."""
     return [Waiting(**row) for row in default().query("inbox", key=key)]
+
+
+def response_ended(identifier: str) -> bool:
+    """Have the run go on that waits for this response of the Responses API, as a webhook says.
+
+    Call it with the id in a payload that the SDK has verified (`client.webhooks.unwrap`). A run
+    that is not told finds out by itself, a little later. False: no run is parked for it.
+    """
+    return bool(default().query("response_ended", reason=awaits(identifier)))
+
+
+async def aresponse_ended(identifier: str) -> bool:
+    """`response_ended`, awaited."""
+    return await asyncio.to_thread(response_ended, identifier)
 
 
 def get(key: str) -> Handle[Any]:

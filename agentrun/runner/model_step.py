@@ -22,6 +22,7 @@ from agentrun.models.retry import BRIEF
 from agentrun.runner import budgets, limits
 from agentrun.runner.context import Line, blocking
 from agentrun.runner.step import Step, Wanted, open_step
+from agentrun.runner.waiting import pause
 from agentrun.runner.waits import wait_until
 from agentrun.store.limits import Call
 
@@ -55,6 +56,11 @@ def open_model_step(line: Line, request: ModelRequest) -> Flow[RecordedCall]:
     else:
         line.scope.turn = step.turn if step.turn is not None else line.scope.turn
     return call
+
+
+def awaits(identifier: str) -> str:
+    """What is said of a run that waits for this response; by it, the run is found."""
+    return f"waits for response {identifier}"
 
 
 def warn_of_responses(key: str, history: History) -> None:
@@ -113,6 +119,18 @@ class RecordedCall:
 
     def pick_up(self) -> Flow[None]:
         yield from self.step.pick_up()
+
+    @property
+    def age(self) -> float:
+        began = self.step.started_at
+        return (self.step.run.heart.now() - began).total_seconds() if began else 0.0
+
+    def rest(self, seconds: float, identifier: str) -> Flow[None]:
+        if seconds <= BRIEF:
+            yield pause(seconds)
+            return
+        until = self.step.run.heart.now() + timedelta(seconds=seconds)
+        yield from wait_until(self.step, until, awaits(identifier))
 
     def check(self) -> None:
         self.step.run.check(self.step.scope)

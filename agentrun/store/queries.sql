@@ -440,6 +440,15 @@ WHERE r.run_id = %(run_id)s AND r.status IN ('waiting', 'held')
                       WHERE j.run_id = m.run_id AND j.event IN ('resolved', 'received')
                         AND j.key = m.id::text))
 
+-- name: response_ended
+-- A run that waits for this response is due, and workers are told.
+WITH due AS (
+    UPDATE agentrun.runs SET wake_at = clock_timestamp()
+    WHERE status = 'waiting' AND reason = %(reason)s AND starts_with(reason, 'waits for response ')
+    RETURNING key
+)
+SELECT key, pg_notify('agentrun', '')::text AS told FROM due
+
 -- name: claim_ready
 -- Take up to so many runs that are queued or due, for agents this worker knows. Nobody owns such a
 -- run and nobody appends to it, so locking the rows of `runs` first deadlocks with no writer.

@@ -5,6 +5,9 @@ What was billed is the provider's own ledger; processes are real, and end by SIG
 
 from __future__ import annotations
 
+import base64
+import hmac
+import json
 import os
 import random
 import signal
@@ -383,3 +386,47 @@ def cancels() -> bool:
     """Cancel the run once its owner is known to be dead."""
     agentrun.cancel("k", by="ada")
     return agentrun.get("k").status() == "cancelled"
+
+
+# -- webhooks ----------------------------------------------------------------------------------
+
+
+def test_a_webhook_wakes_the_run_that_is_parked_for_its_response(
+    dsn: str, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, the run would look again in ten minutes."""
+    monkeypatch.setattr(remote, "SOONEST", 600.0)
+    monkeypatch.setattr(remote, "LATEST", 600.0)
+    provider.say([Reply("done", delay_s=0.5)])
+    talk = talker(provider, stream=False)
+    with agentrun.connect(dsn), agentrun.Worker([talk], concurrency=1):
+        handle = talk.submit()
+        until(lambda: handle.status() == "waiting")
+        (identifier,) = accepted(dsn)
+        assert not agentrun.response_ended("resp_of_somebody_else")
+        with OpenAI(base_url=provider.base_url, api_key="k", webhook_secret=SECRET) as client:
+            until(lambda: client.responses.retrieve(identifier).status == "completed")
+            event = client.webhooks.unwrap(*signed(identifier))
+        assert event.type == "response.completed"
+        assert agentrun.response_ended(event.data.id)
+        assert handle.result(timeout=60) == "done"
+    assert provider.billed() == 1
+    assert spend(dsn) == [(1, "confirmed")]
+
+
+SECRET = "whsec_" + base64.b64encode(b"a secret of 24 bytes ...").decode()
+
+
+def signed(identifier: str) -> tuple[str, dict[str, str]]:
+    """What OpenAI posts, and its headers."""
+    at = str(int(time.time()))
+    body = json.dumps({
+        "id": "evt_1", "object": "event", "created_at": int(at), "type": "response.completed",
+        "data": {"id": identifier},
+    })  # fmt: skip
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    digest = hmac.digest(key, f"msg_1.{at}.{body}".encode(), "sha256")
+    signature = f"v1,{base64.b64encode(digest).decode()}"
+    return body, {
+        "webhook-id": "msg_1", "webhook-timestamp": at, "webhook-signature": signature,
+    }  # fmt: skip

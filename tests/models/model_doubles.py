@@ -15,6 +15,7 @@ from typing import Any
 from agentrun.core.errors import Diverging, RunCancelled
 from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, current
+from agentrun.models import remote
 
 
 @dataclass
@@ -34,6 +35,11 @@ class MemoryStep:
     late: ModelReply | None = None
     interrupt: BaseException | None = None
     interrupted: bool = False
+    age: float = 0.0
+
+    def rest(self, seconds: float, identifier: str) -> Flow[None]:
+        self.age += seconds
+        yield remote.pause(seconds)
 
     def attempt(self) -> Flow[ModelReply | None]:
         yield Op(lambda: None, lambda: asyncio.sleep(0))

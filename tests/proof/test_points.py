@@ -156,6 +156,7 @@ def limit_calls(dsn: str) -> None:
         until(lambda: db.limits.ask(call)[0] == 0.0)
         db.limits.answered("openai/m")
         db.query("remove_limit", model="*")
+        assert not agentrun.response_ended("resp_1")
 
 
 def put_outside(dsn: str, folder: Path) -> set[str]:

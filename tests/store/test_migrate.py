@@ -60,6 +60,7 @@ CHECKSUMS = {
     "0012_late.sql": "0ea258a977d770a8",
     "0013_limits.sql": "bba7d18ed9bdc762",
     "0014_asked.sql": "be2013508d653aab",
+    "0015_awaited.sql": "48c7065b2f1b5342",
 }
 
 
