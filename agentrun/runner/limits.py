@@ -32,8 +32,6 @@ def admit(step: Step, request: ModelRequest) -> Flow[Call | None]:
     Raises Interrupt when the run may not go on here, or has to wait elsewhere.
     """
     limits = step.run.database.limits
-    if not limits.known:
-        yield blocking(limits.load)
     model = model_name(request)
     if not limits.concern(model):
         return None

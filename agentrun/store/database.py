@@ -102,6 +102,7 @@ class Database:
             heart = self._heart = self._patiently(
                 lambda: Heart(self.dsn, self.lease, self._after_beat, self.load.told)
             )
+            self.limits.load()
         return heart
 
     def _after_beat(self, conn: psycopg.Connection[Any]) -> None:

@@ -1,7 +1,7 @@
 """Limits that all workers share: what this process knows of them, and what it asks for its calls.
 
 Where no limit is set and no model is held back, a call asks nothing of the database: what is set
-comes with the first call of a process, and again after each heartbeat.
+is learned when a process becomes a worker, and again after each heartbeat.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ class Limits:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known = False
         self._limits: list[str] = []
         self._holds: dict[str, dict[str, Any]] = {}
         self._failed = Counter[str]()  # in a row, by model
@@ -54,23 +53,16 @@ class Limits:
     # -- what is set ---------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Learn what is set, if this process does not know yet."""
-        if not self._known:
-            self._take(self._database.query("shared_limits"))
+        """Learn what is set."""
+        self._take(self._database.query("shared_limits"))
 
     def refresh(self, conn: psycopg.Connection[Any]) -> None:
-        """After a heartbeat: learn it anew, if this process has asked before."""
-        if self._known:
-            self._take(conn.execute(QUERIES["shared_limits"]).fetchall())
+        """Learn it anew, after a heartbeat."""
+        self._take(conn.execute(QUERIES["shared_limits"]).fetchall())
 
     def _take(self, rows: list[dict[str, Any]]) -> None:
         self._limits = [row["model"] for row in rows if row["until"] is None]
         self._holds = {row["model"]: row for row in rows if row["until"] is not None}
-        self._known = True
-
-    @property
-    def known(self) -> bool:
-        return self._known
 
     def concern(self, model: str) -> bool:
         """Whether a call of this model has to ask at all."""

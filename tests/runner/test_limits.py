@@ -258,5 +258,5 @@ def test_without_limits_nothing_is_asked(db: Any, provider: Provider, sql: Any) 
             ask(provider, f"hello {n}")
 
     talks.run()
-    assert asked.count("shared_limits") == 1
+    assert asked.count("shared_limits") <= 1
     assert {"permit", "release", "hold"}.isdisjoint(asked)
