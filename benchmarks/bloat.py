@@ -39,7 +39,7 @@ def with_a_reader(dsn: str) -> dict[str, float]:
     with agentrun.connect(dsn) as opened, psycopg.connect(dsn, autocommit=True) as conn:
         for beside, seconds in (("", sizes.UNDISTURBED), (", reader", sizes.READER)):
             before = _changed(conn, "runs"), _changed(conn, "workers")
-            with _reader(dsn) if beside else nullcontext(), ours.worker(dsn):
+            with _reader(dsn) if beside else nullcontext(), ours.started("worker", dsn):
                 runs = _load(seconds)
                 time.sleep(sizes.COUNTED)
                 found[f"look us{beside}"] = _look(opened)

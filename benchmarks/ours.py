@@ -99,7 +99,7 @@ def pruned(dsn: str) -> tuple[float, float]:
     """Seconds for a step of concurrent runs while a backlog of ended ones is pruned, and alone."""
     _leave_ended(dsn, sizes.BACKLOG)
     spent = [0.0, 0.0]
-    with _started("prune", dsn) as (child,):
+    with started("prune", dsn) as (child,):
         for _ in range(sizes.TURNS_BESIDE):
             for at, told in enumerate((signal.SIGCONT, signal.SIGSTOP)):
                 child.send_signal(told)
@@ -167,7 +167,7 @@ def distant(dsn: str) -> float:
 
 
 @contextmanager
-def _started(kind: str, dsn: str, number: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
+def started(kind: str, dsn: str, number: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
     """Children that are ready."""
     children = [_child(kind, dsn, stdout=subprocess.PIPE) for _ in range(number)]
     try:
@@ -191,7 +191,7 @@ def _child(
 def starts(dsn: str) -> list[float]:
     """Seconds from `submit` to the first step, in an idle worker of another process."""
     waits = []
-    with _started("worker", dsn):
+    with started("worker", dsn):
         for _ in range(sizes.STARTS):
             time.sleep(0.05)
             submitted = time.time()
@@ -200,7 +200,7 @@ def starts(dsn: str) -> list[float]:
 
 
 def submitted(dsn: str) -> float:
-    with _started("worker", dsn, 2):
+    with started("worker", dsn, 2):
 
         def all_runs() -> None:
             for handle in [agents.started.submit() for _ in range(sizes.SUBMITTED)]:
