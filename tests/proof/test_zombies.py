@@ -110,10 +110,10 @@ def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may be stopped in the very moment after its check, too: the worst one."""
     attempt, fence = Step.attempt, RunContext.fence
 
-    def attempting(self: Step, *given: Any) -> Flow[Any]:
+    def attempting(self: Step, **given: Any) -> Flow[Any]:
         token = asking.set(self.wanted.kind)
         try:
-            return (yield from attempt(self, *given))
+            return (yield from attempt(self, **given))
         finally:
             asking.reset(token)
 
