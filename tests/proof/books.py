@@ -17,7 +17,7 @@ JOURNAL = """
     WHERE r.key = %(run)s OR starts_with(r.key, %(run)s || '/') ORDER BY j.run_id, j.seq"""
 BILLS = """
     SELECT s.run_id, s.step FROM agentrun.spend s JOIN agentrun.runs r USING (run_id)
-    WHERE s.billing = 'possibly billed'
+    WHERE s.billing IN ('possibly billed', 'paid twice')
       AND (r.key = %(run)s OR starts_with(r.key, %(run)s || '/'))"""
 COUNTED = "SELECT item, count(*) AS times FROM public.counted WHERE run = %(run)s GROUP BY item"
 
