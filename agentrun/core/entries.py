@@ -57,6 +57,7 @@ class Attempt:
     error: Failure | None = None
     reason: str | None = None
     retry_in: float | None = None  # seconds until the next try
+    partial: str | None = None  # what a stream had said when the call had to be made again
 
 
 @dataclass(frozen=True, slots=True)

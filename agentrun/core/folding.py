@@ -80,8 +80,9 @@ class _Step:
             return
         retry_in = _number(_get(event.output, "retry_in")) if status == "failed" else None
         self.attempts[number] = Attempt(
-            number, begun.worker, begun.started_at, event.at, status, error, event.reason, retry_in
-        )
+            number, begun.worker, begun.started_at, event.at, status, error, event.reason, retry_in,
+            begun.partial,
+        )  # fmt: skip
 
     def freeze(self) -> Step:
         first = self.first
@@ -205,9 +206,17 @@ class Fold:
         if self._band and event.step in self._band.in_flight:
             self._band.in_flight.remove(event.step)
             self._band.resume = replace(self._band.resume, rerun=self._band.resume.rerun + 1)
+        self._superseded(step, _get(event.output, "superseded"))
         number = event.attempt or max(step.attempts, default=0) + 1
         step.attempts[number] = Attempt(number, event.worker, event.at)
         step.status = "open"
+
+    def _superseded(self, step: _Step, lost: Json) -> None:
+        """Keep what a stream had said with the attempt that it belongs to."""
+        number = _get(lost, "attempt")
+        if isinstance(number, int) and number in step.attempts:
+            said = [message.text for message in reply_messages(_get(lost, "body"))]
+            step.attempts[number] = replace(step.attempts[number], partial="\n".join(said))
 
     def _attempt_failed(self, event: Event) -> None:
         self._step(event).mark(event, "failed", _failure(event.output))

@@ -46,6 +46,7 @@ COMMITS = frozenset(
         "serving",
         "set_limit",
         "stop_worker",
+        "tell_partials",
         "try_alone",
         "unhold",
         "wake",

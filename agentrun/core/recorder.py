@@ -6,7 +6,7 @@ call, and either hands out what is recorded or performs attempts and reports how
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -137,6 +137,9 @@ class ModelStep(Protocol):
 
     def failed(self, failure: CallFailed, retry_in: float) -> None:
         """This attempt failed and the transport will try again in ``retry_in`` seconds."""
+
+    def tell(self, so_far: Callable[[], Json]) -> None:
+        """More of a stream has come; ``so_far`` gives all of it. Never blocks."""
 
     def left(self) -> None:
         """The calling code was interrupted, and the attempt has no outcome."""

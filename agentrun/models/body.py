@@ -196,9 +196,11 @@ class Live:
             self._tape.take(self._inflate(wire))
         if self._tape.ended:
             self._settle("complete")
-        elif wire is None and self._lenient:
+        elif wire is not None:
+            self._step.tell(self._tape.so_far)
+        elif self._lenient:
             self._settle("cut")
-        elif wire is None:
+        else:
             raise self._hx.RemoteProtocolError(NOT_WHOLE)
 
     def _settle(self, ending: Ending, error: tuple[str, str] | None = None) -> None:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+from agentrun.core.events import Json
 from agentrun.core.parse import parsed
 from agentrun.core.recorder import Ending, ModelReply, ModelRequest
 from agentrun.models.fold import StreamFold
@@ -58,6 +59,10 @@ class Tape:
         if self.stream:
             self._read(self._parser.end())
             self.ended = self.ended or self._failed
+
+    def so_far(self) -> Json:
+        """What a stream has said until now, as the body of a plain call."""
+        return self._fold.result()
 
     def reply(
         self, ending: Ending = "complete", error: tuple[str, str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from shlex import quote
 from typing import Any, Generic, TypeVar
@@ -15,6 +15,7 @@ from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.transcript import Transcript, fold
 from agentrun.runner import failures
 from agentrun.runner.context import blocking
+from agentrun.runner.streaming import Piece, astreamed, streamed
 from agentrun.runner.waiting import pause
 from agentrun.store.database import Database
 
@@ -62,6 +63,17 @@ class Handle(Generic[R]):
         """`result`, awaited."""
         result: R = await run_async(self._result(timeout))
         return result
+
+    def stream(self, after: Piece | None = None) -> Iterator[Piece]:
+        """The text that the run's models write, as it comes, until the run has ended.
+
+        From any process, whoever executes the run; ``after`` is the last piece that was read.
+        """
+        return streamed(self._database, self.key, after)
+
+    def astream(self, after: Piece | None = None) -> AsyncIterator[Piece]:
+        """`stream`, awaited."""
+        return astreamed(self._database, self.key, after)
 
     def transcript(self) -> Transcript:
         """What happened, from the journal alone: no network call, nothing executed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,6 +26,7 @@ from agentrun.runner.step import Step, Wanted, open_step
 from agentrun.runner.waiting import pause
 from agentrun.runner.waits import wait_until
 from agentrun.store.limits import Call
+from agentrun.store.partials import EVERY
 
 # Ways in which providers lay out a JSON body. A body that one of them reproduces byte for byte is
 # stored as a value, so that later requests refer to its texts; any other is kept as bytes too.
@@ -90,6 +92,7 @@ class RecordedCall:
     cap: int | None = None
     retry_at: datetime | None = None  # the last attempt failed, the next may begin then
     why: str = "the last attempt failed"
+    told: float | None = None  # when a partial reply was told last, by the monotonic clock
     call: Call | None = None  # the attempt under way, if a shared limit had to admit it
 
     @property
@@ -151,6 +154,22 @@ class RecordedCall:
             raise
         return reply
 
+    def tell(self, so_far: Callable[[], Json]) -> None:
+        now = time.monotonic()
+        if self.told is None:
+            self.told = now
+        elif now - self.told >= EVERY:
+            self.told = now
+            step = self.step
+            step.run.database.partials.tell(
+                step.run.run_id,
+                step.number,
+                step.attempts,
+                step.run.heart.worker,
+                step.run.tail.epoch,
+                so_far(),
+            )
+
     def left(self) -> None:
         self._over(None)
         self.step.done()
@@ -203,6 +222,7 @@ class RecordedCall:
             known = self.step.run.history.steps.get(self.step.ident)
             self.step.adopted = known.unanswered if known else None
         self.step.finish(status, output, raw=raw, model=reply.model, usage=reply.usage)
+        self.step.run.database.partials.over(self.step.run.run_id, self.step.number)
         self._over(_used(reply))
         self._heard(reply.status, _by_name(reply.headers), f"HTTP {reply.status}")
         self.line.run.learn_reply(self.line.scope, self.step.ident, self.step.turn, reply.body)

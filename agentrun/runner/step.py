@@ -10,6 +10,7 @@ import asyncio
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from agentrun.core.codec import plain
@@ -32,6 +33,7 @@ from agentrun.runner import doubt
 from agentrun.runner.context import Line, Performer, RunContext, blocking, goes_on, performer
 from agentrun.runner.waiting import pause
 from agentrun.store.late import late_result
+from agentrun.store.partials import partials_of
 
 _CANCELLED = {"error": {"type": "CancelledError", "message": "cancelled by the agent itself"}}
 _JOIN = 0.02  # seconds between looks at a step that another thread performs
@@ -93,7 +95,9 @@ class Step:
         self.attempts += 1
         self.started_at = self.run.heart.now()
         if self.wanted.effect != "read":
-            yield self.run.durable(self.run.append(self._event("attempt_started", usage=reserved)))
+            superseded = yield from self._superseded()
+            intent = self._event("attempt_started", usage=reserved, **superseded)
+            yield self.run.durable(self.run.append(intent))
             if self.attempts > 1 and adopts:
                 late = yield from self._late(self.attempts - 1)
                 if late is not None:
@@ -103,6 +107,19 @@ class Step:
             yield self.run.flushed()
         yield from self._fenced()
         return None
+
+    def _superseded(self) -> Flow[dict[str, Any]]:
+        """What had come of a streamed reply before this attempt, for its intent to keep."""
+        if self.wanted.kind != "model" or self.attempts == 1:
+            return {}
+        kept = yield blocking(partial(partials_of, self.run.database, self.run.run_id, self.number))
+        before = [one for one in kept if one.attempt < self.attempts]
+        if not before:
+            return {}
+        self.run.database.partials.found(self.run.run_id, self.number)
+        last = before[-1]
+        output = {"superseded": {"attempt": last.attempt, "body": last.body}}
+        return {"output": output, "has_output": True}
 
     def accept(self, identifier: str) -> Flow[None]:
         """The attempt goes on by itself under this id, durably so when this returns."""

@@ -36,6 +36,7 @@ from agentrun.store.late import keep_late
 from agentrun.store.limits import Limits
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.load import Load
+from agentrun.store.partials import Partials
 from agentrun.store.retention import not_found, refuse_pruned
 from agentrun.store.rows import Reader, Row, payload_columns
 from agentrun.store.sending import Batch, Sender, patiently, wait_for
@@ -67,6 +68,7 @@ class Database:
         self._writer: Writer | None = None
         self.load = Load()  # of the writer
         self.limits = Limits(self)
+        self.partials = Partials(self)
 
     # -- parts, started when first needed -----------------------------------------------------
 
@@ -448,6 +450,7 @@ class Database:
         if self._writer is not None:
             self._writer.close()
         self.limits.close()
+        self.partials.close()
         if "_claims" in self.__dict__:
             self._claims.close()
         heart: Heart | None = getattr(self, "_heart", None)

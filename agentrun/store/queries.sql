@@ -817,3 +817,27 @@ ORDER BY 1
 -- name: remove_limit
 WITH removed AS (DELETE FROM agentrun.limits WHERE model = %(model)s RETURNING model)
 SELECT count(*)::int AS removed FROM removed
+
+-- name: tell_partials
+-- Of runs that are still their owner's, what has come of their streams; and what is of no more use.
+WITH over AS (
+    DELETE FROM agentrun.partials p
+    USING unnest(%(over_run)b::uuid[], %(over_step)b::int[]) AS o(run_id, step)
+    WHERE p.run_id = o.run_id AND p.step = o.step
+)
+INSERT INTO agentrun.partials AS p (run_id, step, attempt, epoch, codec, body)
+SELECT u.run_id, u.step, u.attempt, u.epoch, u.codec, u.body::json
+FROM unnest(%(run_id)b::uuid[], %(step)b::int[], %(attempt)b::int[], %(worker)b::text[],
+            %(epoch)b::bigint[], %(codec)b::smallint[], %(body)b::text[])
+         AS u(run_id, step, attempt, worker, epoch, codec, body)
+JOIN agentrun.runs r ON r.run_id = u.run_id AND r.owner = u.worker AND r.epoch = u.epoch
+ORDER BY u.run_id
+FOR KEY SHARE OF r
+ON CONFLICT (run_id, step, attempt) DO UPDATE
+SET epoch = excluded.epoch, codec = excluded.codec, body = excluded.body, at = clock_timestamp()
+WHERE p.epoch <= excluded.epoch
+
+-- name: partials
+SELECT step, attempt, codec, body::text AS body FROM agentrun.partials p
+WHERE run_id = %(run_id)s AND (%(step)s::int IS NULL OR step = %(step)s)
+ORDER BY step, attempt

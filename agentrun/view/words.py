@@ -116,6 +116,8 @@ def attempt_cells(attempt: Attempt) -> tuple[str | None, ...]:
     """One attempt under `ATTEMPT_COLUMNS`."""
     retry = f"next in {attempt.retry_in:g} s" if attempt.retry_in is not None else None
     error = failure(attempt.error) if attempt.error else attempt.reason
+    if attempt.partial:
+        error = " · ".join(filter(None, (error, f"superseded partial: {attempt.partial}")))
     return (
         f"attempt {attempt.number}",
         attempt.worker,

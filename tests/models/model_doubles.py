@@ -7,7 +7,7 @@ second pass by what they ask.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +70,9 @@ class MemoryStep:
     def failed(self, failure: CallFailed, retry_in: float) -> None:
         self.accepted = None
         self.failures.append((failure, retry_in))
+
+    def tell(self, so_far: Callable[[], Any]) -> None:
+        """Nobody reads along."""
 
     def left(self) -> None:
         self.interrupted = True

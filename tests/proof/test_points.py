@@ -157,6 +157,7 @@ def limit_calls(dsn: str) -> None:
         db.limits.answered("openai/m")
         db.query("remove_limit", model="*")
         assert not agentrun.response_ended("resp_1")
+        db.partials.tell(call.run_id, 1, 1, worker, 1, {"choices": []})
 
 
 def put_outside(dsn: str, folder: Path) -> set[str]:

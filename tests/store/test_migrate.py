@@ -61,6 +61,7 @@ CHECKSUMS = {
     "0013_limits.sql": "bba7d18ed9bdc762",
     "0014_asked.sql": "be2013508d653aab",
     "0015_awaited.sql": "48c7065b2f1b5342",
+    "0016_partials.sql": "4240c536677ba1cd",
 }
 
 
