@@ -207,10 +207,11 @@ def watch(
     ctx: typer.Context,
     key: Key,
     full: Annotated[bool, typer.Option("--full", help="Show messages and values whole.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Only what models write.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print what a run does as it does it, in whichever process, until it has ended."""
-    reading.watch(ctx.obj.connect, key, full=full, as_json=as_json)
+    reading.watch(ctx.obj.connect, key, full=full, text=text, as_json=as_json)
 
 
 @app.command()

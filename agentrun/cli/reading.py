@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ from agentrun.core.errors import ConfigError, RunNotFound, RunPruned
 from agentrun.core.events import Event
 from agentrun.core.state import ENDED
 from agentrun.core.transcript import fold
+from agentrun.runner.streaming import streamed
 from agentrun.store.database import Database
 from agentrun.store.watching import watch as pieces
+from agentrun.view.safe import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,10 +164,13 @@ def export(connect: Connect, key: str, formats: list[str], file: Path | None) ->
 # -- watch -----------------------------------------------------------------------------------------
 
 
-def watch(connect: Connect, key: str, *, full: bool, as_json: bool) -> None:
+def watch(connect: Connect, key: str, *, full: bool, text: bool, as_json: bool) -> None:
     """Print what a run does, as it does it, until it has ended."""
     with connect() as database:
         key = full_key(database, key)
+        if text:
+            _written(database, key, as_json=as_json)
+            return
         printer = _events if as_json else _Lines(full)
         last_heard, told = time.monotonic(), ""
         for piece in pieces(database, key):
@@ -177,6 +183,21 @@ def watch(connect: Connect, key: str, *, full: bool, as_json: bool) -> None:
         status = database.find(key)["status"]
     if status in ENDED - {"done"}:
         raise typer.Exit(1)
+
+
+def _written(database: Database, key: str, *, as_json: bool) -> None:
+    """Print what models write, as they write it; each reply, and each new try, on its own line."""
+    begun = False
+    for piece in streamed(database, key):
+        if as_json:
+            output.emit_json(asdict(piece))
+            continue
+        if begun and piece.offset == 0:
+            typer.echo()
+        typer.echo(visible(piece.text, multiline=True), nl=False)
+        begun = True
+    if begun:
+        typer.echo()
 
 
 def _events(piece: list[Event]) -> None:

@@ -82,6 +82,12 @@ class StreamFold:
             self._body = {"object": "response", **data["response"]}
         elif data["type"] == "response.output_item.done" and _is_dict(data.get("item")):
             self._parts[_index(data.get("output_index"))] = data["item"]
+        elif data["type"] == "response.output_text.delta" and isinstance(data.get("delta"), str):
+            # Until the item is whole: it comes with all its text then.
+            index = _index(data.get("output_index"))
+            part = self._parts.setdefault(index, {"type": "message", "role": "assistant"})
+            text = {"index": _index(data.get("content_index")), "text": data["delta"]}
+            _merge(part, {"content": [{"type": "output_text", **text}]})
 
     def _messages(self, data: dict[str, Json]) -> None:
         type_ = data.get("type")

@@ -21,7 +21,16 @@ from agentrun.store.embedded import Files
 from agentrun.store.sql import QUERIES
 
 PAGE = Path(__file__).parents[2] / "ARCHITECTURE.md"
-OF_RUNS = {"journal", "payloads", "mail", "late_results", "budgets", "reservations", "permits", "partials"}
+OF_RUNS = {
+    "journal",
+    "payloads",
+    "mail",
+    "late_results",
+    "budgets",
+    "reservations",
+    "permits",
+    "partials",
+}
 SPREAD = {"journal", "payloads"}  # the bulk
 WHOLE = {
     "runs", "workers", "migrations", "tombstones", "gateway_calls", "blob_folder", "limits",
