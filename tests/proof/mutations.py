@@ -305,8 +305,8 @@ MUTATIONS: dict[str, Mutation] = {
     # -- steps -----------------------------------------------------------------------------------
     "an effect begins before its intent is durable": Mutation(
         "agentrun/runner/step.py",
-        'yield self.run.durable(self.run.append(self._event("attempt_started", usage=reserved)))',
-        'self.run.append(self._event("attempt_started", usage=reserved))',
+        "            yield self.run.durable(self.run.append(intent))\n",
+        "            self.run.append(intent)\n",
         "runner/test_order.py::test_an_effect_begins_when_its_intent_is_durable",
     ),
     "a result is handed out before it is durable": Mutation(
