@@ -18,10 +18,39 @@ paying again for a model call that was answered and without repeating a tool tha
 
 from __future__ import annotations
 
+from agentrun.api.agent import DurableAgent
+from agentrun.api.agent_decorator import agent
+from agentrun.api.approval_links import approval_link, decide_by_link
+from agentrun.api.context_window import trim_messages
+from agentrun.api.deterministic import branch, now, rng, turn, uuid
+from agentrun.api.handle import Handle
+from agentrun.api.inbox import Waiting, approve, inbox, reject, resolve
+from agentrun.api.operations import (
+    aresponse_ended,
+    aresume,
+    asend,
+    atranscript,
+    cancel,
+    get,
+    prune,
+    response_ended,
+    resume,
+    resume_diverged,
+    send,
+    transcript,
+)
+from agentrun.api.ready_made_agent import Agent
+from agentrun.api.redo import aredo, redo
+from agentrun.api.tool import Tool
+from agentrun.api.tool_calls import acall_tools, call_tools
+from agentrun.api.tool_decorators import step, tool
+from agentrun.api.tool_schemas import schemas
 from agentrun.core.budget import Budget
 from agentrun.core.codec import Unserialisable
 from agentrun.core.errors import (
     AgentrunError,
+    AlreadyDecided,
+    ApprovalExpired,
     ConfigError,
     Diverged,
     Diverging,
@@ -29,6 +58,7 @@ from agentrun.core.errors import (
     LeaseLost,
     LimitExceeded,
     NoRun,
+    NoWorkerWarning,
     OutcomeUnknown,
     Parking,
     RunCancelled,
@@ -46,38 +76,16 @@ from agentrun.core.errors import (
     ToolFailed,
     ToolTimeout,
 )
+from agentrun.core.redo import Redo
 from agentrun.core.transcript import Transcript
 from agentrun.models import async_http_client, http_client, install, wrap
-from agentrun.runner.agent import agent
-from agentrun.runner.calls import acall_tools, call_tools
-from agentrun.runner.clock import branch, now, rng, turn, uuid
-from agentrun.runner.context import current_run, current_step
-from agentrun.runner.control import (
-    Waiting,
-    approve,
-    aresponse_ended,
-    aresume,
-    asend,
-    atranscript,
-    cancel,
-    get,
-    inbox,
-    prune,
-    reject,
-    resolve,
-    response_ended,
-    resume,
-    send,
-    transcript,
-)
-from agentrun.runner.doubt import Happened, NotHappened, Unknown
-from agentrun.runner.handle import Handle
-from agentrun.runner.loop import Agent
-from agentrun.runner.schemas import schemas
-from agentrun.runner.tool import step, tool
-from agentrun.runner.waits import areceive, asleep, receive, sleep
-from agentrun.runner.window import trim_messages
-from agentrun.runner.worker import Worker
+from agentrun.runs.reply_stream import Piece
+from agentrun.runs.worker import Worker
+from agentrun.steps.current_step import StepInfo, current_step
+from agentrun.steps.doubt import Happened, NotHappened, Unknown
+from agentrun.steps.execution_point import current_run
+from agentrun.steps.masking import mask
+from agentrun.steps.waits import areceive, asleep, receive, sleep
 from agentrun.store.database import Database
 from agentrun.store.opening import connect
 from agentrun.store.retention import Pruned
@@ -88,21 +96,27 @@ __version__ = "0.1.0"
 __all__ = [
     "Agent",
     "AgentrunError",
+    "AlreadyDecided",
+    "ApprovalExpired",
     "Budget",
     "ConfigError",
     "Database",
     "Diverged",
     "Diverging",
+    "DurableAgent",
     "Handle",
     "Happened",
     "Interrupt",
     "LeaseLost",
     "LimitExceeded",
     "NoRun",
+    "NoWorkerWarning",
     "NotHappened",
     "OutcomeUnknown",
     "Parking",
+    "Piece",
     "Pruned",
+    "Redo",
     "RunCancelled",
     "RunConflict",
     "RunError",
@@ -112,8 +126,10 @@ __all__ = [
     "RunNotFound",
     "RunPruned",
     "SchemaMismatch",
+    "StepInfo",
     "StoreError",
     "StoreUnavailable",
+    "Tool",
     "ToolError",
     "ToolFailed",
     "ToolTimeout",
@@ -125,8 +141,10 @@ __all__ = [
     "__version__",
     "acall_tools",
     "agent",
+    "approval_link",
     "approve",
     "areceive",
+    "aredo",
     "aresponse_ended",
     "aresume",
     "as_html",
@@ -141,17 +159,21 @@ __all__ = [
     "connect",
     "current_run",
     "current_step",
+    "decide_by_link",
     "get",
     "http_client",
     "inbox",
     "install",
+    "mask",
     "now",
     "prune",
     "receive",
+    "redo",
     "reject",
     "resolve",
     "response_ended",
     "resume",
+    "resume_diverged",
     "rng",
     "schemas",
     "send",

@@ -6,9 +6,9 @@ janitor, started first and outliving us all, waits for the exclusive one. It get
 client is gone, be it by SIGKILL, and then stops every server below the folder and removes it.
 
 The server starts when the first test asks for it. Fixtures: ``dsn`` a migrated database, ``db``
-the same connected, ``empty_dsn`` one without the schema, ``new_home`` a folder for an embedded
-server of one's own, ``disk_home`` one that is not in memory, ``impatient`` short deadlines,
-``provider`` the double of a provider.
+the same connected, ``login`` logins that have a role of it, ``empty_dsn`` one without the schema,
+``new_home`` a folder for an embedded server of one's own, ``disk_home`` one that is not in memory,
+``impatient`` short deadlines, ``provider`` the double of a provider.
 
     pytest --pgbouncer     every dsn leads through PgBouncer in transaction mode; tests marked
                            `direct` are skipped, and listed with their reasons
@@ -39,12 +39,16 @@ import pooler
 import psycopg
 import pytest
 from invariants import assert_invariants
+from psycopg.conninfo import make_conninfo
+from slow import name_of, slow_tests
 
 import agentrun
-from agentrun.runner import agent as agents
-from agentrun.store import connection, embedded
+from agentrun.runs import registry
+from agentrun.store import connection, embedded, roles
 from agentrun.store.migrate import migrate
 from agentrun.testing import Provider
+
+pytest_plugins = ["running"]
 
 SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we start
 TEMPLATE = "migrated"
@@ -101,7 +105,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PGOPTIONS"] = faults.OPTIONS
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not want
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    listed = slow_tests()
+    for item in items:
+        if name_of(item.nodeid) in listed:
+            item.add_marker(pytest.mark.slow)
     for option, name in ("--pgbouncer", "direct"), ("--serializable", "read_committed"):
         for item in items if config.getoption(option) else []:
             for mark in item.iter_markers(name):
@@ -227,6 +236,30 @@ def dsn(
 
 
 @pytest.fixture
+def login(dsn: str) -> Iterator[Callable[[str], str]]:
+    """The DSN of a login that has one role of the database `dsn`, and no more."""
+    made: list[str] = []
+    with connection.connect(dsn) as conn:
+        database = conn.info.dbname
+        names = roles.create(conn, prefix=database)
+
+    def login_of(role: str) -> str:
+        user = f"{database}_{role}_login"
+        if user not in made:
+            with connection.connect(dsn) as conn:
+                conn.execute(f"CREATE ROLE {user} LOGIN")
+                made.append(user)
+                roles.grant(conn, role, user)
+        return make_conninfo(dsn, user=user)
+
+    yield login_of
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for role in [*made, *names.values()]:
+            conn.execute(f"DROP OWNED BY {role}")
+            conn.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
 def db(dsn: str) -> Iterator[agentrun.Database]:
     """That of `dsn`, connected: the process default."""
     with agentrun.connect(dsn) as database:
@@ -284,11 +317,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def fresh_agents(request: pytest.FixtureRequest) -> Iterator[None]:
     """Agents that a test defines are gone after it, and those of other folders before: two files
     may use one name."""
-    before = dict(agents._agents)
+    before = dict(registry._agents)
     here = str(request.path.parent)
     near = {name: agent for name, agent in before.items() if agent.place.startswith(here)}
-    agents._agents.clear()
-    agents._agents.update(near)
+    registry._agents.clear()
+    registry._agents.update(near)
     yield
-    agents._agents.clear()
-    agents._agents.update(before)
+    registry._agents.clear()
+    registry._agents.update(before)

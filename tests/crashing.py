@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agentrun.testing.crash.child import ended, in_child, spawn
+from agentrun.testing.crash.child import fork_child as spawn
+from agentrun.testing.crash.child import run_in_child as in_child
+from agentrun.testing.crash.child import wait_for_exit as ended
 
 __all__ = ["World", "die", "die_recorded", "ended", "in_child", "killed", "spawn", "until"]
 

@@ -86,7 +86,8 @@ FROM agentrun.tombstones t JOIN (
     SELECT run_id, 'mail' FROM agentrun.mail UNION ALL
     SELECT run_id, 'late_results' FROM agentrun.late_results UNION ALL
     SELECT run_id, 'budgets' FROM agentrun.budgets UNION ALL
-    SELECT run_id, 'reservations' FROM agentrun.reservations
+    SELECT run_id, 'reservations' FROM agentrun.reservations UNION ALL
+    SELECT run_id, 'counted_calls' FROM agentrun.counted_calls
 ) left_ USING (run_id)
 UNION ALL
 SELECT 'projection', p.run_id,

@@ -17,8 +17,8 @@ import psycopg
 from crashing import until
 from psycopg.conninfo import make_conninfo
 
-from agentrun.store.account import account_for, give, running_as
 from agentrun.store.embedded import PORT, Files
+from agentrun.store.embedded_account import account_for, change_owner, running_as
 
 INSTALL = "PgBouncer is not installed: apt-get install pgbouncer, or brew install pgbouncer"
 
@@ -66,7 +66,7 @@ def pooler(server: Files) -> Iterator[Path]:
     settings = folder / "pgbouncer.ini"
     settings.write_text(SETTINGS.format(server=server.socket, folder=folder))
     for path in (folder, *folder.iterdir()):
-        give(path, account)
+        change_owner(path, account)
     command = [found, "--quiet", str(settings)]
     process = subprocess.Popen(command, **{**running_as(account), "cwd": folder})
     try:

@@ -44,10 +44,10 @@ class _Quiet(ThreadingHTTPServer):
 class Server:
     """Answers each POST with the next saying; keeps (path, headers, body) of every request."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.sayings: list[Saying] = []
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.http = _Quiet(("127.0.0.1", 0), self._handler())
+        self.http = _Quiet(("127.0.0.1", port), self._handler())
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def say(self, *sayings: Saying) -> None:
@@ -60,10 +60,24 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                body = self._chunks() or self.rfile.read(
+                    int(self.headers.get("content-length") or 0)
+                )
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 server.requests.append((self.path, headers, body))
                 self._answer(server.sayings.pop(0))
+
+            do_PUT = do_POST
+
+            def _chunks(self) -> bytes:
+                if self.headers.get("transfer-encoding") != "chunked":
+                    return b""
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
 
             def _answer(self, saying: Saying) -> None:
                 self.send_response(saying.status)

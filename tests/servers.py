@@ -17,7 +17,7 @@ from crashing import until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from agentrun.store import binaries, embedded
-from agentrun.store.account import account_for, give, running_as
+from agentrun.store.embedded_account import account_for, change_owner, running_as
 
 
 def postmaster(home: Path) -> psutil.Process:
@@ -102,7 +102,7 @@ class Pair:
         shutil.rmtree(files.data, ignore_errors=True)
         files.root.mkdir(exist_ok=True)
         files.data.mkdir(mode=0o700)
-        give(files.data, account)
+        change_owner(files.data, account)
         command = [programs / "pg_basebackup", "--write-recovery-conf", "--checkpoint=fast"]
         command += [f"--pgdata={files.data}", f"--dbname={source.dsn()}"]
         subprocess.run(command, check=True, capture_output=True, **running_as(account))

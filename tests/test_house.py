@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slow import slow_tests
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agentrun"
@@ -21,7 +22,10 @@ MAY_ENTER = {
     "models": {"core", "models"},
     "view": {"core", "view"},
     "gateway": {"core", "store", "models", "gateway"},
-    "runner": {"core", "store", "models", "runner"},
+    "values": {"core", "values"},
+    "steps": {"core", "store", "models", "values", "steps"},
+    "runs": {"core", "store", "models", "values", "steps", "runs"},
+    "api": {"core", "store", "models", "values", "steps", "runs", "api"},
     "testing": {"agentrun", "core", "testing"},  # the doubles start without agentrun
     "bundled": {"bundled", "core"},
     "demo": {"agentrun", "demo", "testing", "bundled", "view"},
@@ -31,7 +35,7 @@ MAY_ENTER = {
 FACES = {"__init__.py", "__main__.py"}
 # The only rooms that know these packages.
 ONLY_IN = {
-    "psycopg": {"store", "runner", "demo", "tools", "cli"},
+    "psycopg": {"store", "steps", "runs", "demo", "tools", "cli"},
     "obstore": {"store"},
     "openai": {"demo"},
     "httpx": {"tools", "demo", "gateway"},
@@ -41,7 +45,7 @@ ONLY_IN = {
     "tiktoken": {"models"},
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
-    "pydantic": {"runner", "demo", "tools", "cli"},
+    "pydantic": {"values", "steps", "api", "demo", "tools", "cli"},
 }
 IMPURE = {"asyncio", "threading", "socket", "os", "time", "random", "subprocess"}
 FUNCTION_LINES, FILE_LINES, COLUMNS = 70, 500, 100
@@ -110,7 +114,7 @@ def test_what_is_never_written(path: Path) -> None:
     assert ast.get_docstring(tree), "every module says what it is"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            loads = path.name == "loading.py"  # imports the agent file that its user names
+            loads = path.name == "agent_files.py"  # imports the agent file that its user names
             assert node.func.id not in ("eval", "exec") or loads, "no row's text is executed"
         if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name):
             silent = len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
@@ -143,7 +147,7 @@ def test_every_public_name_is_documented() -> None:
 
 def test_no_statement_stands_outside_the_queries_file() -> None:
     """SQL lives in `queries.sql` and in migrations; what manages servers and schema is named."""
-    apart = {"store/migrate.py", "store/embedded.py"}
+    apart = {"store/migrate.py", "store/embedded.py", "store/roles.py"}
     verbs = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")
     for path in sorted((PACKAGE / "store").glob("*.py")):
         if str(path.relative_to(PACKAGE)) in apart:
@@ -158,10 +162,93 @@ def test_what_is_decided_is_decided_by_the_databases_clock() -> None:
     apart = {
         "store/liveness.py",  # that clock; the wall clock beside it sees a machine that slept
         "store/audit.py",  # measures how far the two are apart
-        "runner/clock.py",  # `agentrun.now()`, which is recorded
+        "api/deterministic.py",  # `agentrun.now()`, which is recorded
     }
-    for path in sorted([*(PACKAGE / "store").glob("*.py"), *(PACKAGE / "runner").glob("*.py")]):
+    rooms = ("store", "values", "steps", "runs", "api")
+    for path in sorted(path for room in rooms for path in (PACKAGE / room).glob("*.py")):
         if str(path.relative_to(PACKAGE)) not in apart:
             text = path.read_text("utf-8")
             assert "datetime.now(" not in text, path.name
             assert "time.time(" not in text, path.name
+
+
+def test_each_slow_test_exists() -> None:
+    """A test that is renamed has to keep its place in the list."""
+    for name in slow_tests():
+        file, _, function = name.partition("::")
+        assert f"def {function}(" in (ROOT / "tests" / file).read_text("utf-8"), name
+
+
+# -- names and cycles ------------------------------------------------------------------------------
+
+# Participles and pronouns that say nothing by themselves as the name of a function.
+SAY_NOTHING = frozenset(
+    [
+        "asked",
+        "begun",
+        "came",
+        "given",
+        "held",
+        "kept",
+        "known",
+        "left",
+        "nobody",
+        "noted",
+        "over",
+        "said",
+        "sent",
+        "settle",
+        "settled",
+        "somebody",
+        "taken",
+        "tell",
+        "told",
+        "wanted",
+    ]
+)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def imported_by(path: Path) -> set[str]:
+    """The modules of ours that a file imports when it runs: at its top, or inside a function."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in set(ast.walk(tree)) - for_types:
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return (found & MODULES.keys()) - {module_of(path)}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Also none that an import inside a function hides."""
+    left = {name: imported_by(path) for name, path in MODULES.items()}
+    while free := {name for name, imported in left.items() if not imported & left.keys()}:
+        for name in free:
+            del left[name]
+    assert left == {}, "these modules import each other, or modules that do"
+
+
+def test_class_names_are_unique_and_function_names_say_something() -> None:
+    classes: dict[str, str] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                assert classes.setdefault(node.name, str(path)) == str(path), node.name
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.name.strip("_") not in SAY_NOTHING, f"{path}: {node.name}"

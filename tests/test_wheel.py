@@ -29,7 +29,7 @@ for name in ("tools", "prompts", "migrations", "tests"):
     assert importlib.util.find_spec(name) is None, name
 assert resource("prompts", "support.md").read_text("utf-8").strip()
 assert "append" in QUERIES
-print(*[migration.name for migration in agentrun.store.migrate.known()], sep="\\n")
+print(*[migration.name for migration in agentrun.store.migrate.known_migrations()], sep="\\n")
 """
 
 

@@ -1,8 +1,9 @@
 """The top-level folders `tools`, `prompts` and `migrations`, under one import path.
 
-In the wheel they lie inside this package. In a checkout (or an editable install of one) they
-lie at its root, so the root joins this package's ``__path__``. Either way the tools are
-``agentrun.bundled.tools``, and no package named ``tools`` ever reaches site-packages.
+In the wheel, these folders lie inside this package. In a checkout (or an editable install of one)
+they lie at the root of the checkout, so the root is added to this package's ``__path__``. In both
+cases the tools are imported as ``agentrun.bundled.tools``, and no package named ``tools`` ever
+reaches site-packages.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if _is_checkout(_root):
 
 
 def folder(name: str) -> Path:
-    """The bundled folder of that name; ``FileNotFoundError`` if this installation lacks it."""
+    """Find a bundled folder by name; ``FileNotFoundError`` if this installation lacks it."""
     for place in __path__:
         if (found := Path(place) / name).is_dir():
             return found
@@ -35,7 +36,7 @@ def folder(name: str) -> Path:
 
 
 def resource(folder_name: str, name: str) -> Path:
-    """A bundled file, such as ``resource("prompts", "support.md")``."""
+    """Find a bundled file, such as ``resource("prompts", "support.md")``."""
     path = folder(folder_name) / name
     if not path.is_file():
         raise FileNotFoundError(f"no file {name!r} in {path.parent}")

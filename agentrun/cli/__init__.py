@@ -1,8 +1,8 @@
 """The command line `agentrun`.
 
-Data goes to stdout, notes and errors to stderr; `--json` makes the data JSON (one object, or an
-array with an object a line). Wherever a KEY is expected, `@last` is the newest run and the
-beginning of a key will do if only one run has it.
+Data goes to stdout, notes and errors to stderr. With `--json`, the data is JSON: one object, or an
+array with one object on each line. For a KEY, `@last` means the newest run, and the beginning of a
+key is enough if only one run's key begins with it.
 
 Exit codes:
 
@@ -11,9 +11,9 @@ Exit codes:
    1  the run failed or was cancelled, a query failed, `doctor` or `crashtest` found something
    2  wrong command line, file or setting
    3  the run is held: a person must decide (`agentrun inbox`)
-   4  no run has this key, or it was pruned, or several begin with it
+   4  no run has this key, or it was pruned, or several keys begin with it
    5  the database is unavailable, or its schema does not fit
-   6  the code diverged from what is recorded
+   6  the code diverged from the journal
    7  the key belongs to a run with other arguments, or the run is busy
  130  interrupted (Ctrl-C); the run was handed back
 ====  ==========================================================================
@@ -22,33 +22,40 @@ Exit codes:
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import warnings
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import agentrun
-from agentrun.cli import limiting, options, output, reading, serving
+from agentrun.cli import (
+    gateway_command,
+    limits_command,
+    options,
+    output,
+    redo_command,
+    resume_command,
+    roles_command,
+    show_commands,
+)
+from agentrun.cli.database_choice import BLOBS, DATABASE, DatabaseChoice
 from agentrun.cli.options import AsJson, By, Key, Larger, Reason, Status, Written
-from agentrun.cli.reading import full_key as _full
-from agentrun.core.errors import ConfigError
-from agentrun.store.database import Database
+from agentrun.cli.show_commands import full_key as _full_key
+from agentrun.core.errors import ConfigError, NoWorkerWarning
+from agentrun.runs.live_workers import who_continues
 
 __all__ = ["app"]
 
 _CODES = (__doc__ or "").partition("=\n")[2].partition("\n=")[0]
-_VARIABLE = "AGENTRUN_DATABASE_URL"
-_BLOBS = "AGENTRUN_BLOBS"
 
 
 class _Group(TyperGroup):
-    """All commands report errors alike."""
+    """A group of commands that all report errors in the same way."""
 
     def invoke(self, ctx: Any) -> Any:
-        with output.reporting(debug=bool(ctx.params.get("debug"))):
+        with output.report_errors(debug=bool(ctx.params.get("debug"))):
             return super().invoke(ctx)
 
 
@@ -64,26 +71,8 @@ app = typer.Typer(
 )
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """The database that the command line and the environment name; None: the embedded one."""
-
-    dsn: str | None
-    blobs: str | None
-
-    def connect(self) -> Database:
-        return agentrun.connect(self.dsn, blobs=self.blobs)
-
-    def target(self) -> str:
-        """A DSN, for commands that want no part of `connect`'s checks and migrations."""
-        if self.dsn is not None:
-            return self.dsn
-        with self.connect() as database:
-            return database.dsn
-
-
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(agentrun.__version__)
         raise typer.Exit
 
@@ -93,22 +82,24 @@ def main(
     ctx: typer.Context,
     dsn: Annotated[
         str | None,
-        typer.Option(envvar=_VARIABLE, help="The database; default: an embedded Postgres."),
+        typer.Option(envvar=DATABASE, help="The database; default: an embedded Postgres."),
     ] = None,
     blobs: Annotated[
         str | None,
-        typer.Option(envvar=_BLOBS, help="Where large values lie, if not in the database."),
+        typer.Option(envvar=BLOBS, help="Where large values are stored; default: the database."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     from agentrun.store.connection import describe
 
+    warnings.simplefilter("ignore", NoWorkerWarning)  # commands print this warning themselves
     if dsn:
-        describe(dsn)  # refuses what is no DSN
-    ctx.obj = _Choice(dsn or None, blobs or None)
+        describe(dsn)  # raises ConfigError for a malformed DSN
+    ctx.obj = DatabaseChoice(dsn or None, blobs or None)
 
 
 @app.command()
@@ -124,9 +115,9 @@ def demo(
     from agentrun.demo import main as play
 
     if ctx.obj.dsn is not None:
-        os.environ[_VARIABLE] = ctx.obj.dsn  # for the processes it starts, too
+        os.environ[DATABASE] = ctx.obj.dsn  # the processes that the demo starts inherit it
     if ctx.obj.blobs is not None:
-        os.environ[_BLOBS] = ctx.obj.blobs
+        os.environ[BLOBS] = ctx.obj.blobs
     raise typer.Exit(play(as_json=as_json, base_url=base_url, model=model) or 0)
 
 
@@ -144,40 +135,22 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run an agent here and print its result."""
-    from agentrun.cli import executing
+    from agentrun.cli import run_commands
 
     if key is not None and key.startswith("@"):
-        raise ConfigError(f"--key {key}: names with @ stand for runs; to go on, use resume")
+        raise ConfigError(f"--key {key}: a key cannot begin with @; to resume a run, use resume")
     with ctx.obj.connect():
-        executing.run(target, args or [], key, as_json=as_json)
+        run_commands.run(target, args or [], key, as_json=as_json)
 
 
-@app.command()
-def resume(
-    ctx: typer.Context,
-    key: Key,
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="Defines the run's agent.")
-    ] = None,
-    budget: Larger = None,
-    by: By = None,
-    reason: Reason = None,
-    as_json: AsJson = False,
-) -> None:
-    """Go on with a run from its last recorded step, here."""
-    from agentrun.cli import executing
-
-    limits = options.budget_of(budget) if budget else None
-    with ctx.obj.connect() as database:
-        found = database.find(_full(database, key))
-        executing.resume(found["key"], found["agent"], file, by, reason, limits, as_json=as_json)
+app.command()(resume_command.resume)
 
 
 @app.command()
 def ls(
     ctx: typer.Context,
-    status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    status: Annotated[Status | None, typer.Option(help="Only runs with this status.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="List at most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
@@ -198,8 +171,8 @@ def show(
     full: Annotated[bool, typer.Option("--full", help="Show messages and values whole.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the transcript of a run: what happened, from the journal alone."""
-    reading.show(ctx.obj.connect, key, full=full, as_json=as_json)
+    """Print the transcript of a run, built from the journal alone."""
+    show_commands.show(ctx.obj.connect, key, full=full, as_json=as_json)
 
 
 @app.command()
@@ -207,11 +180,11 @@ def watch(
     ctx: typer.Context,
     key: Key,
     full: Annotated[bool, typer.Option("--full", help="Show messages and values whole.")] = False,
-    text: Annotated[bool, typer.Option("--text", help="Only what models write.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Print only the text of models.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a run does as it does it, in whichever process, until it has ended."""
-    reading.watch(ctx.obj.connect, key, full=full, text=text, as_json=as_json)
+    """Follow a run live, in whichever process it executes, until it has ended."""
+    show_commands.watch(ctx.obj.connect, key, full=full, text=text, as_json=as_json)
 
 
 @app.command()
@@ -227,22 +200,15 @@ def export(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: stdout.")
     ] = None,
 ) -> None:
-    """Write a run as a file to keep, send or read elsewhere."""
-    asked = zip(reading.EXPORTS, (html, md, jsonl, openai, as_json), strict=True)
-    reading.export(ctx.obj.connect, key, [name for name, on in asked if on], file)
+    """Write a run to a file, to keep it, send it or read it elsewhere."""
+    choices = zip(show_commands.EXPORTS, (html, md, jsonl, openai, as_json), strict=True)
+    show_commands.export(ctx.obj.connect, key, [name for name, on in choices if on], file)
 
 
 @app.command()
 def inbox(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List what waits for a person."""
-    with ctx.obj.connect() as database:
-        rows = database.query("inbox", key=None)
-    if as_json:
-        output.emit_rows(rows)
-        return
-    from agentrun.view.terminal import inbox_table
-
-    output.emit_table(inbox_table(rows)) if rows else output.note("nothing waits")
+    """List what waits for a person, and decisions that no worker has taken up yet."""
+    show_commands.inbox(ctx.obj.connect, as_json=as_json)
 
 
 @app.command()
@@ -251,26 +217,27 @@ def resolve(
     key: Key,
     step: Annotated[int, typer.Argument(help="The number that `show` and `inbox` print.")],
     happened: Annotated[
-        str | None, typer.Option(metavar="JSON", help="It took place; this is its result.")
+        str | None, typer.Option(metavar="JSON", help="The effect happened; this is the result.")
     ] = None,
     not_happened: Annotated[
-        bool, typer.Option("--not-happened", help="It did not: attempt it again.")
+        bool, typer.Option("--not-happened", help="It did not happen: attempt it again.")
     ] = False,
     unknown: Annotated[
-        bool, typer.Option("--unknown", help="Nobody can tell: the model is told so.")
+        bool, typer.Option("--unknown", help="It stays unknown: the model is told this.")
     ] = False,
     by: By = None,
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what became of a step in doubt."""
+    """Decide a step in doubt: say whether its effect happened."""
     outcome = options.outcome_of(happened, not_happened, unknown)
     with ctx.obj.connect() as database:
-        key = _full(database, key)
+        key = _full_key(database, key)
         mail = agentrun.resolve(key, step, outcome, by=by, reason=reason)
+        next_ = who_continues(database, key)
     if as_json:
         output.emit_json({"key": key, "step": step, "mail": mail})
-    output.note(f"noted; `agentrun resume {quote(key)} FILE` goes on with the run")
+    output.note(f"noted; {next_}")
 
 
 Step = Annotated[int, typer.Argument(help="The number that `show` and `inbox` print.")]
@@ -282,7 +249,7 @@ def approve(
     key: Key,
     step: Step,
     arguments: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Call the tool with these instead.")
+        str | None, typer.Option(metavar="JSON", help="Call the tool with these arguments instead.")
     ] = None,
     budget: Larger = None,
     by: By = None,
@@ -293,11 +260,12 @@ def approve(
     edited = None if arguments is None else options.json_of(arguments, "--arguments")
     limits = options.budget_of(budget) if budget else None
     with ctx.obj.connect() as database:
-        key = _full(database, key)
+        key = _full_key(database, key)
         mail = agentrun.approve(key, step, by=by, reason=reason, arguments=edited, budget=limits)
+        next_ = who_continues(database, key)
     if as_json:
         output.emit_json({"key": key, "step": step, "mail": mail})
-    output.note("approved; a worker goes on with the run, or `agentrun resume`")
+    output.note(f"approved; {next_}")
 
 
 @app.command()
@@ -309,22 +277,23 @@ def reject(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reject a tool call that waits for a person; the model is told so, and why."""
+    """Reject a tool call that waits for a person; the model receives the reason."""
     with ctx.obj.connect() as database:
-        key = _full(database, key)
+        key = _full_key(database, key)
         mail = agentrun.reject(key, step, by=by, reason=reason)
+        next_ = who_continues(database, key)
     if as_json:
         output.emit_json({"key": key, "step": step, "mail": mail})
-    output.note("rejected; a worker goes on with the run, or `agentrun resume`")
+    output.note(f"rejected; {next_}")
 
 
 @app.command()
 def cancel(
     ctx: typer.Context, key: Key, by: By = None, reason: Reason = None, as_json: AsJson = False
 ) -> None:
-    """Cancel a run and its children: at once, or at the next step of whoever executes it."""
+    """Cancel a run and its child runs: at once, or at the next step if a worker executes it."""
     with ctx.obj.connect() as database:
-        key = _full(database, key)
+        key = _full_key(database, key)
         agentrun.cancel(key, by=by, reason=reason)
         status = agentrun.get(key).status()
     if as_json:
@@ -338,18 +307,18 @@ def submit(
     target: Annotated[str, typer.Argument(metavar="FILE[:AGENT]")],
     args: Annotated[list[str] | None, typer.Argument(metavar="ARG…")] = None,
     key: Annotated[str | None, typer.Option(help="The run's key; default: a fresh one.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Which workers may take it.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only workers of this queue take it.")] = None,
     priority: Annotated[int | None, typer.Option(help="The highest is taken first.")] = None,
     delay: Annotated[float | None, typer.Option(help="Seconds before it is due.")] = None,
-    deadline: Annotated[float | None, typer.Option(help="Seconds it may take in all.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds that it may take in all.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Queue a run for a worker."""
-    from agentrun.cli import executing
+    from agentrun.cli import run_commands
 
-    with ctx.obj.connect():
-        executing.submit(
-            target, args or [], as_json=as_json, key=key, queue=queue, priority=priority,
+    with ctx.obj.connect() as database:
+        run_commands.submit(
+            database, target, args or [], as_json=as_json, key=key, queue=queue, priority=priority,
             delay=delay,
             deadline=deadline,
         )  # fmt: skip
@@ -364,54 +333,59 @@ def worker(
     as_json: AsJson = False,
 ) -> None:
     """Execute submitted runs of the agents in FILE, until SIGTERM or Ctrl-C; then drain."""
-    from agentrun.cli import executing
+    from agentrun.cli import run_commands
 
     with ctx.obj.connect():
-        executing.serve(files, concurrency, queue or ["default"], as_json=as_json)
+        run_commands.run_worker(files, concurrency, queue or ["default"], as_json=as_json)
 
 
-app.command()(serving.gateway)
-app.add_typer(limiting.app, name="limits")
+app.command()(gateway_command.gateway)
+app.add_typer(limits_command.app, name="limits")
+app.command()(redo_command.redo)
+app.add_typer(roles_command.app, name="roles")
 
 
 @app.command()
 def crashtest(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="FILE[:AGENT]")],
+    target: Annotated[str | None, typer.Argument(metavar="FILE[:AGENT]")] = None,
     args: Annotated[list[str] | None, typer.Argument(metavar="ARG…")] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Compare prompt prefixes; FILE defaults to demo agents.")
+    ] = False,
     replies: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The model says what it said in this run.")
+        str | None, typer.Option(metavar="KEY", help="Repeat the model's replies of this run.")
     ] = None,
     script: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="What the model says, a list of replies."),
+        typer.Option(metavar="FILE.json", help="The model's replies, a list by turn."),
     ] = None,
     world: Annotated[
-        str | None, typer.Option(metavar="FILE:FUNCTION", help="Tells the state of the outside.")
+        str | None, typer.Option(metavar="FILE:FUNCTION", help="Returns the state of the outside.")
     ] = None,
     network: Annotated[
-        bool, typer.Option("--network", help="Let tools reach other machines.")
+        bool, typer.Option("--network", help="Let tools connect to other machines.")
     ] = False,
     every_chunk: Annotated[
-        bool,
-        typer.Option("--every-chunk", help="Kill at each chunk of a stream, not 1, 2, 4, 8 …."),
+        bool, typer.Option("--every-chunk", help="Kill at each chunk of a stream, not 1, 2, 4, ….")
     ] = False,
     spawn: Annotated[
-        bool, typer.Option("--spawn", help="Fork no process; start each anew.")
+        bool, typer.Option("--spawn", help="Start new interpreters instead of forks.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that a process may take.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Kill an agent at every point, resume it, and report what does not survive that.
+    """Kill an agent at every point, resume it, and report each fault that this shows.
 
-    It runs in a private database, against a double of the model's provider. Its tools are the
-    real ones, performed once or twice a kill: point them at doubles. Exits with 1 for findings.
+    The agent runs in a private database, against a double of the model's provider. Its tools really
+    act, once or twice for each kill: point them at doubles. Exits with 1 if there are findings.
     """
-    from agentrun.cli import crashing
+    from agentrun.cli import crashtest_command
 
-    crashing.crashtest(
+    crashtest_command.crashtest(
         target, args or [], ctx.obj.connect, replies=replies, script=script, world=world,
         spawn=spawn, as_json=as_json, network=network, every_chunk=every_chunk, timeout=timeout,
+        cache=cache,
     )  # fmt: skip
 
 
@@ -421,34 +395,36 @@ def sql(
     query: Annotated[str | None, typer.Argument(metavar="QUERY")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the database in SQL (schema agentrun), read-only. Without QUERY: a prompt."""
-    from agentrun.cli import asking
+    """Query the database in SQL (schema agentrun), read-only. Without QUERY: a prompt."""
+    from agentrun.cli import sql_command
 
-    asked = asking.given_or_piped(query)
-    if asked is None:
-        asking.prompt(ctx.obj.target(), as_json=as_json)
+    text = sql_command.read_query(query)
+    if text is None:
+        sql_command.run_prompt(ctx.obj.reader(), as_json=as_json)
     else:
-        asking.one(ctx.obj.target(), asked, as_json=as_json)
+        sql_command.run_query(ctx.obj.reader(), text, as_json=as_json)
 
 
 @app.command()
 def prune(
     ctx: typer.Context,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="That ended so long ago, as 30d or 12h.")
+        str | None, typer.Option(metavar="AGE", help="Runs that ended longer ago, as 30d or 12h.")
     ] = None,
-    status: Annotated[str, typer.Option(help="That ended so.")] = "done,failed,cancelled",
-    agent: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
+    status: Annotated[
+        str, typer.Option(help="Only runs with these statuses.")
+    ] = "done,failed,cancelled",
+    agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
     forget_keys: Annotated[
         str | None, typer.Option(metavar="AGE", help="Free keys pruned longer ago than this.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove runs that ended long ago, whole trees of them. Their keys are not executed again."""
-    from agentrun.cli import pruning
+    """Remove runs that ended long ago, with their child runs. Their keys cannot be run again."""
+    from agentrun.cli import prune_command
 
-    pruning.prune(
+    prune_command.prune(
         ctx.obj.connect, older_than, forget_keys, status, agent, dry_run=dry_run, as_json=as_json
     )
 
@@ -456,7 +432,9 @@ def prune(
 @app.command()
 def migrate(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list missing migrations.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the schema of the database up to this version."""
@@ -481,7 +459,7 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which database this is, how it is, and what needs attention."""
+    """Report which database this is, its condition, and what needs attention."""
     if stop:
         from agentrun.store import embedded
 
@@ -491,7 +469,7 @@ def doctor(
             f"{'is stopped' if stopped else 'was not running'}"
         )
         return
-    from agentrun.cli.health import diagnose
+    from agentrun.cli.doctor_report import diagnose
 
     if not diagnose(ctx.obj.dsn, as_json=as_json):
         raise typer.Exit(1)

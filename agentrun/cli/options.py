@@ -1,6 +1,6 @@
-"""What several commands are told alike, and texts that mean more than a text.
+"""Options that several commands share, and parsers of option values.
 
-What reads a text raises ConfigError for what it cannot read.
+The parsers raise ConfigError for a text that they cannot read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 import agentrun
-from agentrun.cli.executing import from_json
+from agentrun.cli.run_commands import from_json
 from agentrun.core.budget import LIMITS
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import RunStatus
@@ -23,6 +23,7 @@ __all__ = [
     "By",
     "Key",
     "Larger",
+    "Once",
     "Reason",
     "Status",
     "Written",
@@ -40,6 +41,7 @@ Written = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 By = Annotated[str | None, typer.Option(help="Who decides; default: the user of this process.")]
 Reason = Annotated[str | None, typer.Option(help="Why, for the record.")]
+Once = Annotated[bool, typer.Option("--once", help="Perform again even what acts once.")]
 Larger = Annotated[
     list[str] | None,
     typer.Option(
@@ -53,7 +55,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def outcome_of(happened: str | None, not_happened: bool, unknown: bool) -> Any:
-    """What `resolve` was told."""
+    """The outcome that the options of `resolve` name."""
     if (happened is not None) + not_happened + unknown != 1:
         raise ConfigError("say one of --happened JSON, --not-happened and --unknown")
     if happened is None:
@@ -61,10 +63,10 @@ def outcome_of(happened: str | None, not_happened: bool, unknown: bool) -> Any:
     return agentrun.Happened(json_of(happened, "--happened"))
 
 
-def budget_of(given: list[str]) -> agentrun.Budget:
-    """The limits named by options such as ``usd=2`` and ``turns=50``."""
+def budget_of(options: list[str]) -> agentrun.Budget:
+    """The budget that options such as ``usd=2`` and ``turns=50`` name."""
     limits: dict[str, Any] = {}
-    for option in given:
+    for option in options:
         name, _, amount = option.partition("=")
         if name not in LIMITS:
             raise ConfigError(f"--budget {option}: give one of {', '.join(LIMITS)}, as in usd=2")
@@ -73,7 +75,7 @@ def budget_of(given: list[str]) -> agentrun.Budget:
 
 
 def age_of(text: str | None, option: str) -> timedelta | None:
-    """The value of an option such as ``30d`` or ``12h``."""
+    """Parse an age such as ``30d`` or ``12h``."""
     if text is None:
         return None
     if (found := _AGE.fullmatch(text)) is None:
@@ -82,15 +84,15 @@ def age_of(text: str | None, option: str) -> timedelta | None:
 
 
 def statuses_of(text: str) -> Any:
-    """The statuses in ``done,failed``; which of them make sense, `prune` knows."""
+    """Split statuses such as ``done,failed``; `prune` checks them."""
     return [name.strip() for name in text.split(",")]
 
 
 def json_of(text: str, option: str) -> Any:
-    """The value of an option that takes JSON."""
+    """Parse the value of an option that takes JSON."""
     try:
         return from_json(text)
     except ValueError as error:
         raise ConfigError(
-            f"{option} takes JSON, and {text!r} is none ({error}); a text is '\"text\"'"
+            f"{option} takes JSON, and {text!r} is not JSON ({error}); a text is '\"text\"'"
         ) from None

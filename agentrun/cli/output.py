@@ -1,7 +1,8 @@
-"""What the command line writes, and how a command ends.
+"""Writes the output of commands, and turns errors into exit codes.
 
-Data goes to stdout and notes to stderr. Recorded text reaches a terminal only through `visible`
-(or the tables and transcripts made of it), and JSON is ASCII, which addresses no terminal.
+Data goes to stdout and notes to stderr. Recorded text may contain terminal escapes, so it reaches a
+terminal only through `visible` (or tables and transcripts that use it). JSON is written in ASCII,
+with escapes in place of control characters.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import typer
 
 from agentrun.core import errors
-from agentrun.core.secrets import redact
+from agentrun.core.secrets import mask
 from agentrun.view.safe import pretty, visible
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ __all__ = [
     "emit_table",
     "fail",
     "note",
-    "reporting",
+    "report_errors",
     "terminal",
 ]
 
-# The first class that an error is an instance of decides.
+# The first entry whose class matches the error decides.
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.ConfigError, 2),
     (errors.RunHeld, 3),
@@ -46,26 +47,26 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.RunConflict, 7),
 )
 _INTERRUPTED = 130
-_PIPED_WIDTH = 4096  # columns: where no terminal folds lines, neither do we, for grep's sake
+_PIPED_WIDTH = 4096  # columns; into a pipe, lines are not folded, so that grep finds whole rows
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
-    typer.echo(_shown(text), err=True)
+    """Write a line for people to stderr."""
+    typer.echo(_printable(text), err=True)
 
 
 def emit(text: str) -> None:
-    """Text as data, on stdout."""
-    typer.echo(_shown(text))
+    """Write text as data to stdout."""
+    typer.echo(_printable(text))
 
 
 def emit_json(value: Any, file: IO[str] | None = None) -> None:
-    """One JSON value, on one line of stdout, or of ``file``."""
-    typer.echo(_json(redact(value)[0]), file=file)
+    """Write one JSON value as one line to stdout, or to ``file``."""
+    typer.echo(_json(mask(value)[0]), file=file)
 
 
 def emit_rows(rows: Iterable[dict[str, Any]]) -> None:
-    """A JSON array with an object a line, written as the rows come."""
+    """Write a JSON array with one object on each line, while the rows arrive."""
     before = "["
     for row in rows:
         typer.echo(f"{before}\n{_json(row)}", nl=False)
@@ -74,7 +75,7 @@ def emit_rows(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def emit_table(table: Table) -> None:
-    """A table from `agentrun.view.terminal`."""
+    """Write a table from `agentrun.view.terminal`."""
     console = terminal()
     if console.is_terminal:
         console.print(table)
@@ -87,22 +88,22 @@ def emit_table(table: Table) -> None:
 
 
 def terminal() -> Console:
-    """rich, on today's stdout."""
+    """A rich console on the present stdout, without markup."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_plain(value), allow_nan=False)
+    return json.dumps(_json_value(value), allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
-    """JSON values as they are; times as ISO 8601, bytes as hex, other things as their text."""
+def _json_value(value: Any) -> Any:
+    """Convert to JSON: times to ISO 8601, bytes to hex, other objects to their text."""
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): _json_value(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, bytes | memoryview):
@@ -116,13 +117,14 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def reporting(*, debug: bool) -> Iterator[None]:
+def report_errors(*, debug: bool) -> Iterator[None]:
     """Turn agentrun's own errors into one red line and an exit code; others keep their traceback.
 
-    ``debug`` prints the traceback of ours too.
+    With ``debug``, the traceback of agentrun's errors is printed too.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # a terminal that cannot show ␛ is no error
+        # A character that the terminal's encoding lacks, such as ␛, must not raise an error.
+        with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         yield
@@ -136,21 +138,24 @@ def reporting(*, debug: bool) -> Iterator[None]:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Say what is wrong and end the command with the error's exit code."""
+    """Print the error, and end the command with its exit code."""
     complain(error)
     code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     raise typer.Exit(code)
 
 
 def complain(error: BaseException) -> None:
-    """The red line of an error, and its diff if it has one."""
+    """Print an error as a red line, with its diff if it has one."""
     diff = getattr(error, "diff", "")
     text = f"error: {pretty(str(error) or type(error).__name__)}"
     if diff and diff not in text:
         text = f"{text}\n{diff}"
-    typer.secho(_shown(text), fg="red", err=True)
+    typer.secho(_printable(text), fg="red", err=True)
 
 
-def _shown(text: str) -> str:
-    """What comes straight from an agent, not from the journal, may still hold a secret."""
-    return visible(redact.text(text), multiline=True)
+def _printable(text: str) -> str:
+    """Make a text safe to print.
+
+    Journal text is masked already, but text that comes straight from an agent may hold a secret.
+    """
+    return visible(mask.text(text), multiline=True)

@@ -1,21 +1,25 @@
-"""Values as they lie in the journal: exact JSON text that every SQL reader can open.
+"""How values are stored in the journal: as exact JSON text that any SQL query can read.
 
-A value is stored as canonical ASCII JSON in a `json` column, so that 1e2, -0.0 and the order of
-keys survive. Two things JSON text can spell make Postgres `->>` fail for the whole row: NUL and
-lone surrogates. A text with any of them is *escaped*: ␛ (U+241B) and four hex digits stand for
-one code unit, ␛ itself included, and a flag in the row says so. No other text is touched.
+A value is stored as canonical ASCII JSON in a `json` column (not `jsonb`), so that 1e2, -0.0 and
+the order of keys survive. NUL and lone surrogates are valid in JSON text, but Postgres fails on
+them in `->>`, and one such value would break a query over all rows. A text that contains one is
+*escaped*: ␛ (U+241B) and four hex digits stand for one code unit. ␛ itself is escaped too, and
+a flag in the row says that the text is escaped. All other text is stored unchanged.
 
-One write path, `encode`: check → redact → share → text → claim check. One read path, `decode`,
-undoes the last three. A value over `LIMIT` leaves a *claim check* (digest, size, preview) in its
-row and its text, compressed, in the table `payloads`, or in a blob that is named there.
+`encode` is the only write path: check → mask → share → text → claim check. `decode` is the only
+read path, and undoes the last three steps. For a value over `LIMIT` the row holds a *claim check*
+(digest, size, preview). Its compressed text is in the table `payloads`, or in an object store under
+a name that is in that table.
+
+If masking changes a value, the row holds the masked value, which people may see. The exact text is
+sealed by `seal` and stored in the table `exact_values`, which only workers read, by `decode_exact`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntFlag
 from functools import reduce
@@ -27,7 +31,8 @@ import zstandard
 
 from agentrun.core.errors import AgentrunError
 from agentrun.core.events import Json
-from agentrun.core.secrets import Redactor, redact
+from agentrun.core.plain import MAX_DEPTH, MAX_DIGITS, Unserialisable, check
+from agentrun.core.secrets import Masker, mask, summary
 
 __all__ = [
     "ENVELOPE",
@@ -37,6 +42,7 @@ __all__ = [
     "Codec",
     "Encoded",
     "Payload",
+    "SealedValue",
     "Undecodable",
     "Unserialisable",
     "attach",
@@ -45,47 +51,44 @@ __all__ = [
     "check_in",
     "check_out",
     "decode",
+    "decode_exact",
     "detach",
     "digest",
     "dumps",
     "encode",
     "fingerprint",
+    "is_storable",
+    "keyed_digest",
     "loads",
     "plain",
     "preview",
+    "seal",
+    "unseal",
 ]
 
-LIMIT = 64 * 1024  # bytes of JSON text that a row holds itself
-MAX_DEPTH = 200  # Python's json shares the interpreter's 1000 frames with whoever calls it
-ENVELOPE = 8  # further levels that our own records put around a value
-MAX_DIGITS = 4300  # of an int: Python refuses to read or print a longer one
+LIMIT = 64 * 1024  # bytes of JSON text; a longer text becomes a claim check
+ENVELOPE = 8  # levels of nesting that agentrun's own records add around a value
 PREVIEW = 200  # characters
 
 Fetch = Callable[[str], bytes]  # digest -> the zstd bytes of that payload
-Trail = tuple["Trail | None", "str | int"]  # the way to a value, last key first
-
-
-class Unserialisable(AgentrunError, ValueError):
-    """A value that JSON cannot hold; ``path`` says where it is, as in ``result.items[3].price``."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path} {why}")
-        self.path = path
+# (exact value, masked value) -> the same two with references to earlier values of the run.
+Pack = Callable[[Json, Json], tuple[Json, Json]]
 
 
 class Undecodable(AgentrunError, ValueError):
-    """A stored value that cannot be read back: the row or its payload was damaged or edited."""
+    """A stored value cannot be read, because its row or its payload was damaged or edited."""
 
 
 class Codec(IntFlag):
-    """The column ``codec``: what was done to a row's ``input`` and ``output``."""
+    """The column ``codec``: how a row's ``input`` and ``output`` are encoded."""
 
     INPUT_ESCAPED = 1
     OUTPUT_ESCAPED = 2
     INPUT_PAYLOAD = 4
     OUTPUT_PAYLOAD = 8
-    INPUT_SHARED = 16  # earlier text of the run is referenced: core.sharing
-    REDACTED = 32  # a secret was removed from the input or the output
+    INPUT_SHARED = 16  # has references to earlier values of the run: core.sharing
+    INPUT_MASKED = 32  # is masked: the exact input is in `exact_values`
+    OUTPUT_MASKED = 64
 
 
 _UNMARKED = Codec(0)
@@ -95,7 +98,7 @@ _UNMARKED = Codec(0)
 class Payload:
     """A row of the table ``payloads``: ``size`` bytes of JSON text, compressed.
 
-    ``blob`` is their name outside the database, if they lie there.
+    ``blob`` is the name of the bytes in the object store, if they are stored there.
     """
 
     digest: str
@@ -104,65 +107,100 @@ class Payload:
     blob: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SealedValue:
+    """An exact value of which people see a masked form: JSON text or raw bytes.
+
+    ``zstd`` are the ``size`` bytes, compressed. ``escaped`` says whether the text is escaped.
+    """
+
+    escaped: bool
+    size: int
+    zstd: bytes = field(repr=False)
+
+
 @dataclass(slots=True)
 class Encoded:
-    """A value ready to be stored; never changed once made.
+    """A value ready to be stored. It is never changed once made.
 
-    ``value`` is what a reader will get back: the value given, less secrets. Fingerprint *that*,
-    and a changed key or a resume that sees the redacted text is no divergence.
+    ``text`` is the text of the row, which people see, and ``shown`` is the value of that text.
+    If masking has changed the value, ``exact`` holds the exact text, and ``masked`` says how much
+    was masked, by kind.
     """
 
     text: str
     escaped: bool
-    redacted: bool
     shared: bool
     payload: Payload | None
     value: Json = field(repr=False, compare=False)
+    shown: Json = field(repr=False, compare=False)
+    masked: Json = None
+    exact: SealedValue | None = None
 
     def as_input(self) -> Codec:
         """The flags of a row that holds this in ``input``."""
-        return self._flags(Codec.INPUT_ESCAPED, Codec.INPUT_PAYLOAD, Codec.INPUT_SHARED)
+        return self._flags(
+            Codec.INPUT_ESCAPED, Codec.INPUT_PAYLOAD, Codec.INPUT_SHARED, Codec.INPUT_MASKED
+        )
 
     def as_output(self) -> Codec:
-        """The flags of a row that holds this in ``output``, where nothing is shared."""
+        """The flags of a row that holds this in ``output``. An output is never shared."""
         if self.shared:
             raise ValueError("an output is stored whole: encode it without pack=")
-        return self._flags(Codec.OUTPUT_ESCAPED, Codec.OUTPUT_PAYLOAD, Codec(0))
+        return self._flags(
+            Codec.OUTPUT_ESCAPED, Codec.OUTPUT_PAYLOAD, Codec(0), Codec.OUTPUT_MASKED
+        )
 
-    def _flags(self, escaped: Codec, payload: Codec, shared: Codec) -> Codec:
+    def _flags(self, escaped: Codec, payload: Codec, shared: Codec, masked: Codec) -> Codec:
         marks = (
             (self.escaped, escaped),
             (self.payload is not None, payload),
             (self.shared, shared),
-            (self.redacted, Codec.REDACTED),
+            (self.exact is not None, masked),
         )
-        marked = [flag for on, flag in marks if on]
-        return reduce(or_, marked) if marked else _UNMARKED  # `|` of flags is slow
+        flags = [flag for on, flag in marks if on]
+        return reduce(or_, flags) if flags else _UNMARKED  # `|` of flags is slow
 
 
 def encode(
     value: Json,
     *,
     at: str = "value",
-    redact: Redactor = redact,
-    pack: Callable[[Json], Json] | None = None,
+    mask: Masker = mask,
+    pack: Pack | None = None,
     limit: int = LIMIT,
 ) -> Encoded:
-    """``value`` as it is stored, without secrets; ``at`` names it in errors.
+    """Encode ``value`` for storage: the text that people see, and the exact text if it differs.
 
-    ``pack`` replaces what the run already holds by references: `sharing.Shared.pack`.
-    Raises Unserialisable, and then has changed nothing.
+    Args:
+        value: plain JSON data.
+        at: the name of the value in error messages.
+        mask: finds the secrets and masks them.
+        pack: replaces parts that the run already holds by references, see
+            `sharing.Shared.pack_both`.
+        limit: bytes of text from which on the value becomes a claim check.
+
+    Raises:
+        Unserialisable: JSON cannot hold the value. Then ``pack`` has not been called.
     """
     check(value, at, MAX_DEPTH + ENVELOPE)
-    clean, redacted = value, False
-    # What is packed is long and repeats itself: the redactor remembers its texts.
-    written = None if pack is not None else _write(value)
-    if written is None or _may_change(redact, *written):
-        clean, redacted = redact(value)
-        written = _write(clean if pack is None else pack(clean))
-    text, escaped = written
-    text, payload = check_in(text, limit)
-    return Encoded(text, escaped, redacted, pack is not None, payload, clean)
+    shown, masked, exact = value, None, None
+    if pack is None:
+        written = exactly = _write(value)
+        if _may_change(mask, *written):
+            shown, found = mask(value)
+            written, masked = (_write(shown), summary(found)) if found else (exactly, None)
+    else:  # such values are long and repeat themselves, and the masker remembers clean texts
+        shown, found = mask(value)
+        masked = summary(found) if found else None
+        packed, packed_shown = pack(value, shown)
+        written = exactly = _write(packed)
+        if packed_shown is not packed:
+            written = _write(packed_shown)
+    if written != exactly:
+        exact = seal(exactly[0].encode("ascii"), escaped=exactly[1])
+    text, payload = check_in(written[0], limit)
+    return Encoded(text, written[1], pack is not None, payload, value, shown, masked, exact)
 
 
 def decode(
@@ -171,12 +209,35 @@ def decode(
     fetch: Fetch | None = None,
     unpack: Callable[[Json], Json] | None = None,
 ) -> Json:
-    """The value behind a row's text; ``fetch`` if it is a payload, ``unpack`` if it is shared.
+    """The value that a row stores as ``text``.
 
-    Raises Undecodable.
+    ``fetch`` is given if the text is a claim check, and ``unpack`` if the value has references.
+
+    Raises:
+        Undecodable: the text or its payload is damaged.
     """
     value = loads(text if fetch is None else check_out(text, fetch), escaped)
     return value if unpack is None else unpack(value)
+
+
+def decode_exact(exact: SealedValue, unpack: Callable[[Json], Json] | None = None) -> Json:
+    """The exact value. ``unpack`` is given if it has references. Raises Undecodable."""
+    return decode(unseal(exact).decode("ascii"), exact.escaped, None, unpack)
+
+
+def seal(data: bytes, *, escaped: bool = False) -> SealedValue:
+    """``data`` in the form that `exact_values` stores. Every exact value is sealed here."""
+    return SealedValue(escaped, len(data), zstandard.ZstdCompressor().compress(data))
+
+
+def unseal(exact: SealedValue) -> bytes:
+    """The bytes that `seal` was given. Raises Undecodable."""
+    if _frame_size(exact.zstd) != exact.size:
+        raise Undecodable("an exact value is damaged: it does not have the size in its row")
+    try:
+        return zstandard.ZstdDecompressor().decompress(exact.zstd)
+    except zstandard.ZstdError as error:
+        raise Undecodable(f"an exact value cannot be decompressed: {error}") from error
 
 
 # -- text ----------------------------------------------------------------------------------------
@@ -189,7 +250,7 @@ def _encoder(*, ascii: bool, sort: bool) -> _Encoder:
         ensure_ascii=ascii,
         sort_keys=sort,
         allow_nan=False,
-        check_circular=False,  # `check` bounds the depth, which a cycle has none of
+        check_circular=False,  # `check` limits the depth, and so refuses a cycle
         separators=(",", ":"),
     ).encode
 
@@ -197,15 +258,17 @@ def _encoder(*, ascii: bool, sort: bool) -> _Encoder:
 _ASCII = {sort: _encoder(ascii=True, sort=sort) for sort in (False, True)}
 _EXACT = {sort: _encoder(ascii=False, sort=sort) for sort in (False, True)}
 
-_SUSPECT = re.compile(r"\\u(?:0000|d[89a-f])")  # in ASCII text; also every astral character
-_UNSTORABLE = re.compile(r"[\ud800-\udfff]|(?<!\\)(?:\\\\)*\\u0000")  # in exact text
+# In ASCII text: NUL, surrogates, and also every astral character, which is a pair of surrogates.
+_SUSPECT = re.compile(r"\\u(?:0000|d[89a-f])")
+# In text that is not ASCII, only NUL and lone surrogates.
+_UNSTORABLE = re.compile(r"[\ud800-\udfff]|(?<!\\)(?:\\\\)*\\u0000")
 _TO_ESCAPE = re.compile(r"\\\\|\\u0000|[\ud800-\udfff\u241b]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
 _ESCAPED = re.compile(r"\\\\|\\u241b(0000|241b|d[89a-f][0-9a-f]{2})?")
 
 
 def dumps(value: Json) -> tuple[str, bool]:
-    """Canonical ASCII JSON of ``value``, and whether it is escaped. Tuples become lists.
+    """``value`` as canonical ASCII JSON, and whether that text is escaped. Tuples become lists.
 
     Raises Unserialisable.
     """
@@ -213,13 +276,16 @@ def dumps(value: Json) -> tuple[str, bool]:
     return _write(value)
 
 
-def _may_change(redact: Redactor, text: str, escaped: bool) -> bool:
-    """Whether a value written so may hold a secret; an escaped text could spell one otherwise."""
-    return escaped or redact.may_change(text)
+def _may_change(mask: Masker, text: str, escaped: bool) -> bool:
+    """Whether the value with this text may hold a secret.
+
+    True for an escaped text: escapes may hide a secret from a search for literals.
+    """
+    return escaped or mask.may_change(text)
 
 
 def loads(text: str, escaped: bool) -> Json:
-    """The value that `dumps` wrote. Raises Undecodable."""
+    """Read a text that `dumps` wrote. Raises Undecodable."""
     try:
         return _read(_ESCAPED.sub(_unescape, text) if escaped else text)
     except Undecodable:
@@ -229,17 +295,17 @@ def loads(text: str, escaped: bool) -> Json:
 
 
 def _read(text: str) -> Json:
-    """What `JSONDecoder.decode` gives, which takes longer to look for space around it."""
+    """Like `JSONDecoder.decode`, which is slower because it searches for space with a regex."""
     text = text.strip(" \t\n\r")
     value, end = _DECODER.raw_decode(text)
-    return value if end == len(text) else _DECODER.decode(text)  # which says what is wrong
+    return value if end == len(text) else _DECODER.decode(text)  # this raises the error
 
 
 def _write(value: Json, *, sort: bool = False) -> tuple[str, bool]:
     text = _ASCII[sort](value)
     if not _SUSPECT.search(text):
         return text, False
-    # Only the exact text tells a character from two surrogates that happen to spell it.
+    # ASCII text spells an astral character and two lone surrogates alike. This text does not.
     exact = _EXACT[sort](value)
     if not _UNSTORABLE.search(exact):
         return text, False
@@ -249,7 +315,7 @@ def _write(value: Json, *, sort: bool = False) -> tuple[str, bool]:
 def _escape(found: re.Match[str]) -> str:
     match found[0]:
         case "\\\\":
-            return found[0]  # a backslash, so that what follows it is not taken for an escape
+            return found[0]  # an escaped backslash, after which `u0000` is ordinary text
         case "\\u0000":
             return "␛0000"
         case unit:
@@ -269,7 +335,7 @@ def _unescape(found: re.Match[str]) -> str:
         case "0000" | "241b" as code:
             return f"\\u{code}"
         case code:
-            return chr(int(code, 16))  # raw: json would join two spelt ones into one character
+            return chr(int(code, 16))  # not as \\uXXXX: json would join two to one character
 
 
 def _refuse_constant(name: str) -> None:
@@ -283,135 +349,45 @@ _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    """``text`` as a text column can hold it, without secrets: NUL and lone surrogates, which
-    Postgres refuses, become visible codes. Not reversible: for names and reasons, not values."""
-    return _NO_TEXT.sub(lambda found: f"␛{ord(found[0]):04x}", redact.text(text))
+    """``text`` with secrets masked and without characters that a text column cannot hold.
+
+    NUL and lone surrogates become visible codes, because Postgres refuses them. This cannot be
+    undone, so it is for names and reasons, not for values.
+    """
+    return _NO_TEXT.sub(lambda found: f"␛{ord(found[0]):04x}", mask.text(text))
 
 
-# -- what JSON can hold --------------------------------------------------------------------------
-
-_ALWAYS_PLAIN = frozenset({str, bool, type(None)})
-_TOO_LARGE = 10**MAX_DIGITS
-_SHALLOW = 10  # levels that a value hardly ever has more of
-_INT64 = 1 << 63
-
-
-def check(value: Json, at: str = "value", depth: int = MAX_DEPTH) -> None:
-    """Raise Unserialisable, naming the path below ``at``, unless ``value`` is plain finite JSON."""
-    if _is_plain(value, _SHALLOW):
-        return
-    pending: list[tuple[Json, Trail, int]] = [(value, (None, at), depth)]
-    while pending:
-        item, trail, left = pending.pop()
-        if not isinstance(item, (dict, list, tuple)):
-            if flaw := _flaw(item):
-                raise Unserialisable(_path(trail), flaw)
-            continue
-        if left == 0:
-            raise Unserialisable(
-                _path(trail),
-                f"is more than {depth} levels deep (or contains itself): store it as a string",
-            )
-        for key, child in _children(item, trail):
-            if type(child) not in _ALWAYS_PLAIN:
-                pending.append((child, (trail, key), left - 1))
-
-
-def _is_plain(item: Json, levels: int) -> bool:
-    """Whether an ordinary value is plain JSON, told quickly; False: look closer."""
-    kind = type(item)
-    if kind is dict:
-        if levels == 0:
-            return False
-        for key, child in item.items():
-            if type(key) is not str:
-                return False
-            if type(child) not in _ALWAYS_PLAIN and not _is_plain(child, levels - 1):
-                return False
-        return True
-    if kind is list:
-        if levels == 0:
-            return False
-        for child in item:
-            if type(child) not in _ALWAYS_PLAIN and not _is_plain(child, levels - 1):
-                return False
-        return True
-    if kind is int:
-        return bool(-_INT64 < item < _INT64)
-    return kind in _ALWAYS_PLAIN or (kind is float and math.isfinite(item))
-
-
-def _children(item: Json, trail: Trail) -> Iterable[tuple[str | int, Json]]:
-    if not isinstance(item, dict):
-        return enumerate(item)
-    for key in item:
-        if not isinstance(key, str):
-            raise Unserialisable(
-                _path(trail), f"has the key {key!r} ({type(key).__name__}): use a string as key"
-            )
-    return item.items()
-
-
-def _flaw(item: Json) -> str | None:
-    if item is None or isinstance(item, (str, bool)):
-        return None
-    if isinstance(item, float):
-        if math.isfinite(item):
-            return None
-        name = "NaN" if math.isnan(item) else "Infinity" if item > 0 else "-Infinity"
-        return f"is {name}, which JSON cannot hold: use None or a string"
-    if isinstance(item, int):
-        if -_TOO_LARGE < item < _TOO_LARGE:
-            return None
-        return f"is an integer of more than {MAX_DIGITS} digits: store it as a string"
-    return (
-        f"is of type {type(item).__name__}, which JSON cannot hold: "
-        "use dict, list, str, int, float, bool or None"
-    )
-
-
-def _path(trail: Trail) -> str:
-    """``result.items[3]["odd key"]``; long ways and keys are cut, secrets removed."""
-    parts: list[str] = []
-    here: Trail | None = trail
-    while here is not None:
-        above, key = here
-        parts.append(str(key) if above is None else _subscript(key))
-        here = above
-    parts.reverse()
-    if len(parts) > 12:
-        parts[6:-5] = ["…"]
-    return redact.text("".join(parts))
-
-
-def _subscript(key: str | int) -> str:
-    if isinstance(key, int):
-        return f"[{key}]"
-    key = redact.text(key)
-    if len(key) > 60:
-        key = key[:59] + "…"
-    return f".{key}" if key.isidentifier() else f"[{encode_basestring_ascii(key)}]"
+def is_storable(text: str) -> bool:
+    """Whether a text column can hold ``text`` unchanged."""
+    return _NO_TEXT.search(text) is None
 
 
 # -- digests -------------------------------------------------------------------------------------
 
 
 def digest(data: bytes) -> str:
-    """The name of ``data``: 32 hex digits (BLAKE2b)."""
+    """The BLAKE2b digest of ``data``: 32 hex digits."""
     return blake2b(data, digest_size=16).hexdigest()
 
 
+def keyed_digest(data: bytes, key: bytes) -> str:
+    """A digest with a key. Without the key, guesses of ``data`` cannot be tested against it."""
+    return blake2b(data, digest_size=16, key=key).hexdigest()
+
+
 def canonical(value: Json, *, sort: bool = False) -> bytes:
-    """Bytes that differ wherever two values differ: in type (1, 1.0, True), in the sign of zero,
-    and, unless ``sort``, in the order of keys.
+    """Canonical bytes: different for two values that differ.
 
-    Raises Unserialisable for what JSON cannot hold, but does not look for keys that are no
-    strings: `check` a value that nobody has checked.
+    Values differ also in type (1, 1.0 and True), in the sign of zero and, unless ``sort``, in the
+    order of keys.
+
+    Raises Unserialisable for a value that JSON cannot hold, but does not notice keys that are not
+    strings. Pass a value through `check` first.
     """
-    return _bytes(*_written(value, sort=sort))
+    return _to_bytes(*_write_checked(value, sort=sort))
 
 
-def _written(value: Json, *, sort: bool) -> tuple[str, bool]:
+def _write_checked(value: Json, *, sort: bool) -> tuple[str, bool]:
     try:
         return _write(value, sort=sort)
     except (TypeError, ValueError):
@@ -419,20 +395,17 @@ def _written(value: Json, *, sort: bool) -> tuple[str, bool]:
         raise
 
 
-def _bytes(text: str, escaped: bool) -> bytes:
+def _to_bytes(text: str, escaped: bool) -> bytes:
     return text.encode() + b"\0" * escaped
 
 
-def fingerprint(value: Json, redact: Redactor | None = None) -> str:
-    """32 hex digits that are equal for equal values, however their keys are ordered.
+def fingerprint(value: Json, key: bytes = b"") -> str:
+    """32 hex digits that are equal for equal values, whatever the order of their keys.
 
-    1, 1.0 and True are three values, and so are 0.0 and -0.0. With ``redact``, of the value
-    without secrets.
+    1, 1.0 and True are three different values, and so are 0.0 and -0.0. A fingerprint that people
+    can read needs a ``key``: without one, they could test guesses of a masked value against it.
     """
-    written = _written(value, sort=True)
-    if redact is not None and _may_change(redact, *written):
-        written = _write(redact(value)[0], sort=True)
-    return digest(_bytes(*written))
+    return keyed_digest(canonical(value, sort=True), key)
 
 
 # -- claim checks --------------------------------------------------------------------------------
@@ -441,7 +414,7 @@ _SPELT = re.compile(r"\\\\|(?:\\u[0-9a-f]{4})+")
 
 
 def preview(text: str) -> str:
-    """The beginning of a JSON text, for people: characters readable, none that act."""
+    """The beginning of a JSON text for people: readable, and without control characters."""
     head = _SPELT.sub(_spell_out, text[: 6 * PREVIEW])
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in head[:PREVIEW])
     return shown if len(head) <= PREVIEW and len(text) <= 6 * PREVIEW else shown + "…"
@@ -452,7 +425,7 @@ def _spell_out(found: re.Match[str]) -> str:
 
 
 def check_in(text: str, limit: int = LIMIT) -> tuple[str, Payload | None]:
-    """``text`` itself, or over ``limit`` bytes a claim check and the payload it stands for."""
+    """``text`` itself, or for more than ``limit`` bytes a claim check and its payload."""
     if len(text) <= limit:  # ASCII: a character is a byte
         return text, None
     data = text.encode("ascii")
@@ -462,12 +435,12 @@ def check_in(text: str, limit: int = LIMIT) -> tuple[str, Payload | None]:
 
 
 def attach(data: bytes) -> Payload:
-    """``data`` as a payload of its own, for exact bytes that a row names by their `digest`."""
+    """``data`` as a payload: compressed bytes that a row refers to by their `digest`."""
     return Payload(digest(data), len(data), zstandard.ZstdCompressor().compress(data))
 
 
 def detach(payload: bytes, name: str) -> bytes:
-    """The bytes that `attach` compressed, proved by their digest. Raises Undecodable."""
+    """The bytes that `attach` compressed, verified by their digest. Raises Undecodable."""
     try:
         data = zstandard.ZstdDecompressor().decompress(payload)
     except zstandard.ZstdError as error:
@@ -478,21 +451,21 @@ def detach(payload: bytes, name: str) -> bytes:
 
 
 def check_out(row_json: str, fetch: Fetch) -> str:
-    """The text that `check_in` replaced, proved by its digest. Raises Undecodable."""
+    """The text that `check_in` replaced, verified by its digest. Raises Undecodable."""
     claim = loads(row_json, escaped=False)
     match claim:
         case {"payload": str(name), "size": int(size)} if size >= 0:
             pass
         case _:
-            raise Undecodable("the row is marked as a claim check but holds none")
+            raise Undecodable("the row is flags as a claim check but holds none")
     compressed = fetch(name)
-    # Asked before: what the frame claims decides how much memory zstd takes.
-    if _claimed_size(compressed) != size:
-        raise Undecodable(f"payload {name} is damaged: it has not the size its row names")
+    # Checked before decompressing: zstd allocates as much memory as the frame header claims.
+    if _frame_size(compressed) != size:
+        raise Undecodable(f"payload {name} is damaged: it does not have the size in its row")
     return detach(compressed, name).decode("ascii")
 
 
-def _claimed_size(compressed: bytes) -> int | None:
+def _frame_size(compressed: bytes) -> int | None:
     try:
         return zstandard.frame_content_size(compressed)
     except zstandard.ZstdError:

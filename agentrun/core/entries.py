@@ -1,6 +1,6 @@
-"""What a transcript consists of: messages, steps with their attempts and doubts, resume bands.
+"""The entries of a transcript: messages, steps with their attempts and doubts, resumes and notes.
 
-Plain frozen values, built by `core.folding` and rendered by the room `view`.
+They are plain frozen values. `core.folding` builds them, and the room `view` renders them.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ __all__ = [
     "Doubt",
     "Entry",
     "Failure",
+    "NewMessage",
     "Note",
     "Resume",
-    "Said",
     "Step",
     "StepStatus",
 ]
 
 Ended = Literal["ok", "error", "abandoned", "cancelled"]
-AttemptStatus = Ended | Literal["failed", "settled", "not_sent", "unknown"]
-StepStatus = Ended | Literal["unknown", "open", "in_doubt"]
+AttemptStatus = Ended | Literal["failed", "unreached", "settled", "not_sent", "running", "unknown"]
+StepStatus = Ended | Literal["unknown", "open", "running", "in_doubt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as it was recorded: the type's name and the message."""
+    """A recorded error: the name of its type, and its message."""
 
     type: str
     message: str
@@ -44,9 +44,16 @@ class Failure:
 class Attempt:
     """One try at a step.
 
-    ``status`` is ``failed`` where another try follows, ``unknown`` where an intent has no
-    outcome (in flight, or lost with its worker), ``settled`` where somebody decided what became
-    of it, and ``not_sent`` where an earlier attempt's late answer made it needless.
+    ``status`` is one of the outcomes of the step (``ok``, ``error``, ``abandoned``, ``cancelled``)
+    or one of these:
+
+    * ``failed``: the attempt failed, and another one follows;
+    * ``unreached``: nothing was sent, because the provider could not be reached;
+    * ``not_sent``: nothing was sent, because the run was stopped first, or because the late answer
+      of an earlier attempt arrived;
+    * ``running``: the attempt is under way;
+    * ``unknown``: the intent has no outcome, and the worker has lost the run;
+    * ``settled``: a decision about a doubt closed the attempt.
     """
 
     number: int
@@ -57,18 +64,25 @@ class Attempt:
     error: Failure | None = None
     reason: str | None = None
     retry_in: float | None = None  # seconds until the next try
-    partial: str | None = None  # what a stream had said when the call had to be made again
+    partial: str | None = None  # text of an interrupted stream, after which the call was repeated
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who settled a doubt, approved or rejected a call, or reopened a step; how and why."""
+    """A decision about a doubt, an approval or a failed step: what, by whom and why."""
 
     resolution: str  # events.Resolution
     by: str | None
     reason: str | None
     at: datetime | None
-    arguments: Json = None  # those that an approval put in place of what was asked for
+    arguments: Json = None  # arguments that the person edited in an approval
+    claimed_by: str | None = None  # who decided, according to the sender
+    signed_by: str | None = None  # who signed the decision
+
+    @property
+    def decider(self) -> str:
+        """Who decided: the signer, or else whom the sender names, or else the database user."""
+        return self.signed_by or self.claimed_by or self.by or "somebody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +105,8 @@ class Step:
     status: StepStatus
     effect: Effect | None = None
     idempotency_key: str | None = None
-    input: Json = None  # the arguments; for a model call its settings, see `core.folding`
-    output: Json = None  # the result; for a model call the reply
+    input: Json = None  # the arguments, or the settings of a model call (see `core.folding`)
+    output: Json = None  # the result, or the reply of a model call
     error: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
     doubts: tuple[Doubt, ...] = ()
@@ -102,16 +116,19 @@ class Step:
     finished_at: datetime | None = None
     model: str | None = None
     usage: Usage | None = None
-    set_aside: bool = False  # an accepted divergence: recorded, and served no more
-    possibly_billed: int = 0  # model attempts whose answer nobody has seen
+    set_aside: bool = False  # by an accepted divergence or a redo: not served on a resume
+    possibly_billed: int = 0  # attempts of a model call that were interrupted without an answer
+    masked: Json = None  # how much of input and output is masked, by kind; None: nothing
 
     @property
     def unpriced(self) -> bool:
         """True for an answered model call whose price is not known.
 
-        A call that ended in an error and reports no tokens cost nothing that we know of.
+        A call that ended in an error and reports no tokens counts as free.
         """
         if self.kind != "model" or self.status not in ("ok", "abandoned", "error"):
+            return False
+        if self.effect == "read" and self.usage is None:  # a lookup of a background response
             return False
         if self.usage is None:
             return self.status != "error"
@@ -119,33 +136,33 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class NewMessage:
     """A message that is new in this model call: part of its request, or its reply."""
 
     step: int
     turn: int | None
     message: Message
     at: datetime | None
-    echo: bool = False  # a tool's message that only repeats the result of a recorded step
+    echo: bool = False  # a tool message that only repeats the result of a recorded step
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The run changed hands: what was taken from the journal, and what was done again."""
+    """Another claim of the run: what was served from the journal, and what was repeated."""
 
     worker: str | None
     at: datetime | None
     reason: str | None
-    replayed: int  # steps finished before, served from the journal
-    rerun: int  # steps that were open and were attempted again
-    saved: Decimal  # US dollars of model calls not paid again
-    saved_unpriced: int  # such calls whose price is not known
+    replayed: int  # finished steps that are served from the journal
+    rerun: int  # open steps that were attempted again
+    saved: Decimal  # US dollars of the replayed model calls, which are not paid again
+    saved_unpriced: int  # replayed model calls whose price is not known
     in_doubt: int  # doubts raised by this resume
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that happened to the run itself: parked, handed back, failed, …"""
+    """An event of the run itself: parked, handed back, failed, …"""
 
     event: str
     at: datetime | None
@@ -153,4 +170,4 @@ class Note:
     step: int | None = None
 
 
-Entry: TypeAlias = Said | Step | Resume | Note
+Entry: TypeAlias = NewMessage | Step | Resume | Note

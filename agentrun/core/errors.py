@@ -1,4 +1,4 @@
-"""Everything agentrun raises.
+"""All exceptions that agentrun raises.
 
 ::
 
@@ -7,28 +7,36 @@
     ├─ NoRun                        a strict client was called outside a run
     ├─ StoreError                   the database
     │   ├─ StoreUnavailable         could not connect; nothing was sent
-    │   ├─ OutcomeUnknown           lost after a commit was sent, and could not be settled
-    │   └─ SchemaMismatch           older or newer than this code
-    ├─ RunError                     seen by the caller of .run(), never inside it
+    │   ├─ OutcomeUnknown           connection lost after a commit was sent
+    │   └─ SchemaMismatch           the schema is older or newer than this code
+    ├─ RunError                     raised to the caller of .run(), never inside the run
     │   ├─ RunNotFound              no run has the key
-    │   │   └─ RunPruned            it was removed for its age, and is not executed again
+    │   │   └─ RunPruned            the run was removed after its end, and is not executed again
     │   ├─ RunConflict · RunFailed · RunHeld · Diverged · LimitExceeded
+    │   └─ AlreadyDecided           another decision came first
     └─ ToolError
-        ├─ ToolFailed               told to the model
+        ├─ ToolFailed               its message is sent to the model
+        │   └─ ApprovalExpired      the call was not approved in time
         └─ ToolTimeout
 
-    Interrupt(BaseException)        inside a run; `except Exception` must not swallow these
+    Interrupt(BaseException)        inside a run; `except Exception` must not catch these
     ├─ LeaseLost                    another worker owns the run
-    │   └─ JournalLost              the database lost what it had acknowledged
-    └─ RunCancelled · RunExpired · Diverging · Parking
+    │   └─ JournalLost              the database lost events that it had acknowledged
+    └─ RunCancelled · RunExpired · Diverging · Refusing · StoreLost · Parking
+
+    UserWarning
+    └─ NoWorkerWarning              a run waits for a worker, and no live one knows its agent
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 __all__ = [
     "AgentrunError",
+    "AlreadyDecided",
+    "ApprovalExpired",
     "ConfigError",
     "Diverged",
     "Diverging",
@@ -37,8 +45,10 @@ __all__ = [
     "LeaseLost",
     "LimitExceeded",
     "NoRun",
+    "NoWorkerWarning",
     "OutcomeUnknown",
     "Parking",
+    "Refusing",
     "RunCancelled",
     "RunConflict",
     "RunError",
@@ -49,6 +59,7 @@ __all__ = [
     "RunPruned",
     "SchemaMismatch",
     "StoreError",
+    "StoreLost",
     "StoreUnavailable",
     "ToolError",
     "ToolFailed",
@@ -57,15 +68,15 @@ __all__ = [
 
 
 class AgentrunError(Exception):
-    """Base of every ordinary error that agentrun raises."""
+    """The base class of all ordinary errors of agentrun."""
 
 
 class ConfigError(AgentrunError):
-    """The set-up is wrong; the message names the setting and the way out."""
+    """The set-up is wrong. The message names the setting and how to correct it."""
 
 
 class NoRun(AgentrunError):
-    """A client wrapped with ``strict=True`` was called where no run is active."""
+    """A client wrapped with ``strict=True`` was called outside a run."""
 
 
 class StoreError(AgentrunError):
@@ -77,7 +88,7 @@ class StoreUnavailable(StoreError):
 
 
 class OutcomeUnknown(StoreError):
-    """The connection was lost after a commit was sent, and its outcome could not be settled."""
+    """The connection was lost after a commit was sent, and its outcome could not be found out."""
 
 
 class SchemaMismatch(StoreError):
@@ -85,7 +96,7 @@ class SchemaMismatch(StoreError):
 
 
 class RunError(AgentrunError):
-    """Something about one run; ``key`` names it."""
+    """An error about one run. ``key`` is the key of the run."""
 
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
@@ -93,11 +104,19 @@ class RunError(AgentrunError):
 
 
 class RunNotFound(RunError):
-    """No run has this key."""
+    """No run has this key.
+
+    Example::
+
+        try:
+            agentrun.get("ticket-42")
+        except agentrun.RunNotFound:
+            print("no such run")
+    """
 
 
 class RunPruned(RunNotFound):
-    """The run with this key has ended and was pruned at ``pruned_at``; it is not executed again."""
+    """The run with this key had ended and was pruned at ``pruned_at``. It is not executed again."""
 
     def __init__(self, message: str, *, key: str, pruned_at: datetime) -> None:
         super().__init__(message, key=key)
@@ -105,15 +124,39 @@ class RunPruned(RunNotFound):
 
 
 class RunConflict(RunError):
-    """The key belongs to a run with another input or agent, or the run is busy elsewhere."""
+    """The key belongs to a run with another input or agent, or another process executes the run.
+
+    Example::
+
+        try:
+            support.with_options(key="ticket-42", on_busy="raise").run("refund order 7")
+        except agentrun.RunConflict as conflict:
+            print(conflict)
+    """
 
 
 class RunFailed(RunError):
-    """The agent raised; ``__cause__`` is that exception where it can be rebuilt."""
+    """The agent raised an exception. It is the ``__cause__``, if it can be rebuilt.
+
+    Example::
+
+        try:
+            support.with_options(key="ticket-42").run("refund order 7")
+        except agentrun.RunFailed as failed:
+            print(failed.key, repr(failed.__cause__))
+    """
 
 
 class RunHeld(RunError):
-    """The run waits for a person; ``step`` is what it waits for."""
+    """The run waits for a person to decide. ``step`` is the number of the step concerned.
+
+    Example::
+
+        try:
+            support.with_options(key="ticket-42").run("refund order 7")
+        except agentrun.RunHeld as held:
+            print(held.key, held.step)   # `agentrun inbox` shows the request
+    """
 
     def __init__(self, message: str, *, key: str | None = None, step: int | None = None) -> None:
         super().__init__(message, key=key)
@@ -121,11 +164,23 @@ class RunHeld(RunError):
 
 
 class Diverged(RunError):
-    """On resume the code asked for something other than what is recorded; ``diff`` shows it."""
+    """On a resume, the code asked for a step that differs from the recorded one; see ``diff``.
+
+    Example::
+
+        try:
+            agentrun.resume("ticket-42")
+        except agentrun.Diverged as diverged:
+            print(diverged.diff)
+    """
 
     def __init__(self, message: str, *, key: str | None = None, diff: str = "") -> None:
         super().__init__(message, key=key)
         self.diff = diff
+
+
+class AlreadyDecided(RunError):
+    """A decision about the step exists already. The message says whose, which and when."""
 
 
 class LimitExceeded(RunError):
@@ -133,38 +188,51 @@ class LimitExceeded(RunError):
 
 
 class ToolError(AgentrunError):
-    """A tool did not give a result."""
+    """A tool has no result."""
 
 
 class ToolFailed(ToolError):
-    """The message is told to the model, which may try something else."""
+    """The tool failed. The message is sent to the model, which may try something else.
+
+    Example::
+
+        @agentrun.tool
+        def refund(order_id: str) -> dict:
+            raise agentrun.ToolFailed(f"order {order_id} was never paid")
+    """
+
+
+class ApprovalExpired(ToolFailed):
+    """The call was not made, because it was not approved in time or the approval expired."""
 
 
 class ToolTimeout(ToolError):
     """The tool took longer than its ``timeout=``.
 
-    A `once` tool may raise it itself, to say that it cannot know whether it took effect: the step
-    is then in doubt. ``settled`` tells one that a step has recorded as its outcome already.
+    A `once` tool may raise it itself if it cannot know whether its effect took place. The step is
+    then in doubt. ``settled`` is True if the exception is the recorded outcome of a step: then
+    nothing is in doubt.
     """
 
     settled: bool = False
 
 
 class Interrupt(BaseException):
-    """Ends the run in this process, not the run itself.
+    """Stops the execution of the run in this process. It does not end the run.
 
-    A BaseException, so that ``except Exception`` in an agent cannot swallow it.
+    It is a BaseException, so that ``except Exception`` in an agent does not catch it.
     """
 
 
 class LeaseLost(Interrupt):
-    """Another worker owns the run now; nothing more may be written or sent from here."""
+    """Another worker owns the run now. This process may not write or send anything more for it."""
 
 
 class JournalLost(LeaseLost):
     """The database lacks events of the run that it had acknowledged.
 
-    A failover to a server that lagged behind does that. ``acknowledged`` is the last seq that was.
+    This happens when a failover goes to a server that lagged behind. ``acknowledged`` is the seq of
+    the last acknowledged event.
     """
 
     def __init__(self, acknowledged: int) -> None:
@@ -177,19 +245,55 @@ class RunCancelled(Interrupt):
 
 
 class RunExpired(Interrupt):
-    """The run's deadline or budget is used up; outside it is a RunFailed, of a LimitExceeded."""
+    """The deadline or the budget of the run is used up.
+
+    The caller of the run gets a RunFailed whose cause is a LimitExceeded.
+    """
 
 
 class Diverging(Interrupt):
-    """The code asks for something other than what is recorded; carries the readable diff."""
+    """The code asks for a step that differs from the recorded one. ``diff`` is a readable diff.
 
-    def __init__(self, message: str, *, diff: str = "") -> None:
+    ``detail`` is what the inbox shows: the step and its place.
+    """
+
+    def __init__(
+        self, message: str, *, diff: str = "", detail: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.diff = diff
+        self.detail = detail or {}
+
+
+class Refusing(Interrupt):
+    """The code asks for something that agentrun refuses inside a run.
+
+    The run fails, and the caller gets a ConfigError. After the code is corrected, `resume`
+    continues from the last recorded step. If a step was performed and its result is refused,
+    ``step`` is its number.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class StoreLost(Interrupt):
+    """The database failed while the run used it. ``error`` is the StoreError that the caller gets.
+
+    Nothing more is sent in this process. A later execution continues from the recorded steps.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Parking(Interrupt):
-    """The run lets go of its process, to wait (``held``) or to be handed back (``queued``)."""
+    """The run leaves this process: to wait without an owner, or to be handed back.
+
+    ``status`` is ``waiting`` or ``held`` for a wait, and ``queued`` if a worker may continue.
+    """
 
     def __init__(
         self,
@@ -205,3 +309,7 @@ class Parking(Interrupt):
         self.by = by
         self.step = step
         self.wake_at = wake_at
+
+
+class NoWorkerWarning(UserWarning):
+    """A run waits for a worker, but no live worker knows its agent and takes runs of its queue."""

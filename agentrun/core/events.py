@@ -1,6 +1,6 @@
-"""The journal's vocabulary: one `Event` is one row, and the journal is the only truth.
+"""The events of the journal: one `Event` is one row. The journal is the only source of truth.
 
-Everything else (runs, steps, transcripts, spend) is a function of these rows.
+Everything else (runs, steps, transcripts, spend) is computed from these rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-# Any JSON value. `Any` inside, because a recursive alias helps no caller.
+# Any JSON value. A recursive type would force a cast on every caller, so it is `Any`.
 Json: TypeAlias = Any
 
 Kind = Literal["turn", "model", "tool", "function", "wait", "child"]
@@ -22,46 +22,65 @@ EventName = Literal[
     "created",  # seq 1, written with the run: agent in `name`, arguments in `input`
     "claimed",  # a worker took the run: epoch is one higher than before; why in `reason`
     "attempt_started",  # the intent: durable before the effect begins; arguments in `input`
-    "attempt_accepted",  # the provider works on this try by itself: the id there in `output`
-    "attempt_failed",  # this try failed and another follows; error in `output`
+    "attempt_accepted",  # the provider works on the attempt in the background; its id in `output`
+    "attempt_failed",  # this attempt failed and another follows; error in `output`
     "step_finished",  # the outcome: `status` ok | error | abandoned | cancelled, value in `output`
     "approval_requested",  # a call waits for a person, before any attempt; arguments in `input`
     "in_doubt",  # a `once` attempt has an intent and no outcome; the run will park
-    "resolved",  # somebody decided about a doubt or reopened a step: `by`, `reason`, `status`
-    "diverged",  # a divergence was accepted: recorded steps from `ident` on count no more
-    "received",  # a letter was read: its id in `key`; what came of it follows
-    "parked",  # the run waits, with no owner: `status` waiting | held, why in `reason`
-    "handed_back",  # the owner let go without finishing (drain, Ctrl-C): status queued
+    "resolved",  # a decision about a step: `status` (below), `by`, `reason`
+    "diverged",  # a new path begins at `ident`; the steps that it sets aside in `output`
+    "step_reused",  # the new path asks for a step that was set aside: it moves to `ident`
+    "request_changed",  # the request of a model call differs; the recorded reply is kept for it
+    "received",  # a letter of the mail was read: its id in `key`; its consequences follow
+    "parked",  # the run waits without an owner: `status` waiting | held, why in `reason`
+    "handed_back",  # the owner stopped before the end (drain, Ctrl-C): status queued
     "run_finished",  # the agent returned; result in `output`
     "run_failed",  # an exception left the agent; error in `output`, failing step in `step`
     "run_cancelled",
     "resumed",  # a person asked a failed run to go on
 ]
 
-# `status` of an `attempt_failed` event: `rolled_back` where the database ended the transaction, so
-# that it was no try of the tool's own. No retry of its is used up.
+# Kinds of letters to a run. `child` says that a child run has ended, `budget` that a budget was
+# raised; the others come from people and from other programs.
+LetterKind = Literal[
+    "signal", "approve", "reject", "resolve", "resume", "cancel", "child", "budget"
+]
 
-# `status` of a `resolved` event: what was decided about the attempt, by whom (`by`) and why. Where
-# that is an outcome, its `step_finished` follows in the same commit. `key` is the id of the letter
-# in `mail` that was followed, if one was.
+# `status` of an `attempt_failed` event that does not count as a retry of the step:
+#   rolled_back   the database ended the transaction of the tool
+#   unreached     nothing was sent, because the provider could not be reached
+#   not_sent      nothing was sent, because the run was stopped first
+FailureStatus = Literal["rolled_back", "unreached", "not_sent"]
+
+# `status` of a `resolved` event: the decision. If it is an outcome of the step, `step_finished`
+# follows in the same commit. If it came in a letter of `mail`, `key` is the id of the letter.
 #   happened      the effect took place; its result is the step's outcome
-#   not_happened  it did not; a further attempt may be made
-#   unknown       nobody knows, and the model is told so; that is the step's outcome
-#   retry         make a further attempt although nobody knows
-#   fail          the step failed; that is its outcome
-#   reopened      a recorded error is set aside by resume(); a further attempt may be made
+#   not_happened  the effect did not take place; another attempt may be made
+#   unknown       the outcome stays unknown, and the model is told so; this is the step's outcome
+#   retry         another attempt is made although the outcome is unknown
+#   fail          the step failed; this is its outcome
+#   reopened      resume() sets a recorded error aside; another attempt may be made
 #   approved      the call may be made; edited arguments, beside the original ones, in `output`
-#   rejected      the call may not be made; that is the outcome, told to the model
+#   rejected      the call may not be made; this is the outcome, which the model gets
+#   expired       no decision came in time; this is the outcome, which the model gets
 Resolution = Literal[
-    "happened", "not_happened", "unknown", "retry", "fail", "reopened", "approved", "rejected"
+    "happened",
+    "not_happened",
+    "unknown",
+    "retry",
+    "fail",
+    "reopened",
+    "approved",
+    "rejected",
+    "expired",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a model call used, from the provider's reply (tokens), and its price (US dollars).
+    """What a model call used: tokens, from the provider's reply, and the cost in US dollars.
 
-    ``cost`` is None when the model is in no price list: unpriced, never zero.
+    ``cost`` is None, not zero, if no price list has the model.
     """
 
     input_tokens: int | None = None
@@ -71,14 +90,20 @@ class Usage:
     cost: Decimal | None = None
     priced_by: str | None = None  # e.g. "genai-prices 0.2.3"
     audio_tokens: int | None = None
+    cache_write_tokens: int | None = None  # input tokens written to the provider's cache
+    # For the first call after a resume: the input tokens that an earlier call had read from the
+    # provider's cache and this call had not, and their additional cost in US dollars.
+    cache_lost_tokens: int | None = None
+    cache_lost: Decimal | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Event:
-    """One journal row. Fields that say nothing about an event stay None.
+    """One journal row. Fields that do not apply to an event stay None.
 
-    Never changed once made; `frozen=True` would only make each one take four times as long.
-    ``run_id … worker`` are filled in by the writer, ``at`` by the database clock.
+    An event is never changed once made. The class is not frozen, because creation would take four
+    times as long. The writer sets ``run_id``, ``seq``, ``epoch`` and ``worker``, and the database
+    clock sets ``at``.
     """
 
     event: EventName
@@ -92,12 +117,12 @@ class Event:
     turn: int | None = None
     kind: Kind | None = None
     name: str | None = None
-    ident: str | None = None  # where in the code's path the step stands: core.identity
+    ident: str | None = None  # the place of the step in the run: core.identity
     attempt: int | None = None  # 1, 2, …
     effect: Effect | None = None
     key: str | None = None  # idempotency key, the same for every attempt of the step
     status: str | None = None
-    started_at: datetime | None = None  # outcome rows repeat when their attempt began
+    started_at: datetime | None = None  # outcome rows repeat the start of their attempt
     fingerprint: str | None = None
     overlapping: bool = False  # began while another step of its scope was under way
 
@@ -105,10 +130,15 @@ class Event:
     usage: Usage | None = None
     by: str | None = None
     reason: str | None = None
-    wake_at: datetime | None = None  # of a run let go: when it is due again, at the latest
+    wake_at: datetime | None = None  # for a parked run: when it is due again at the latest
     input: Json = None
     output: Json = None
-    has_input: bool = field(default=False)  # tells a JSON null from nothing
+    has_input: bool = field(default=False)  # distinguishes a JSON null from no input
     has_output: bool = field(default=False)
-    # Exact bytes that belong to `output`; kept compressed in `payloads`, named by digest there.
+    # Exact bytes that belong to `output`. They are stored compressed in `payloads` by their digest,
+    # or, if they contain a secret, in `exact_values` under `raw_name`.
     raw: bytes | None = None
+    raw_name: str | None = None
+    # The bytes of claim checks in `input`: the files of an upload.
+    attached: tuple[bytes, ...] = ()
+    masked: Json = None  # in a row that was read: how much of it is masked, by kind

@@ -1,79 +1,51 @@
-"""The exact bytes of a reply, less the secrets in them.
+"""Decides whether the exact bytes of a reply contain a secret. If so, only workers may read them.
 
-Bytes without a secret stay as they came. A secret is found wherever the caller would see it: under
-the escapes of JSON, and in the text that a stream spells piece by piece, however it was cut.
+A secret is found wherever the caller would see it: behind the escapes of JSON, and in a text that
+a stream delivers in pieces, wherever it was cut. Each byte is searched a fixed number of times.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from agentrun.core.events import Json
-from agentrun.core.parse import parsed
-from agentrun.core.secrets import redact
+from agentrun.core.parse import parse_json
+from agentrun.core.secrets import mask
 
-__all__ = ["without_secrets"]
+__all__ = ["holds_secret"]
 
-_DATA = re.compile(r"(?<![^\r\n])data: ?([^\r\n]+)")  # a line of a stream, and what it holds
+_DATA = re.compile(r"(?<![^\r\n])data: ?([^\r\n]+)")  # a data line of a stream
 
-# Numbers that tell which text a piece belongs to, and fields that are said whole in each event.
+# Numbers that identify the text a piece belongs to, and fields that are complete in each event.
 _INDEXES = ("index", "output_index", "content_index", "summary_index")
 _WHOLE = frozenset({"id", "item_id", "type", "object", "model", "role", "name", "obfuscation"})
 
-_Piece = tuple[int, Any, str | int]  # the event, the dict or list in it, and where in that
 
-
-def without_secrets(raw: bytes, *, stream: bool) -> bytes:
-    """``raw``, a JSON body or a ``stream`` of events, as it may be stored."""
+def holds_secret(raw: bytes, *, stream: bool) -> bool:
+    """Whether masking would change ``raw``, a JSON body or a ``stream`` of events."""
     text = raw.decode("utf-8", "surrogateescape")
-    clean = redact.text(_events(text) if stream else _body(text))
-    return raw if clean == text else clean.encode("utf-8", "surrogateescape")
+    if not stream:
+        return bool(mask(parse_json(text))[1]) or mask.text(text) is not text
+    events = [parse_json(line[1]) for line in _DATA.finditer(text)]
+    return any(mask(event)[1] for event in events) or any(
+        mask.text(spelt) is not spelt for spelt in _texts(events)
+    )
 
 
-def _body(text: str) -> str:
-    clean, found = redact(parsed(text))
-    return json.dumps(clean) if found else text
-
-
-def _events(text: str) -> str:
-    lines = list(_DATA.finditer(text))
-    events = [parsed(line[1]) for line in lines]
-    changed = _join(events)
-    for number, event in enumerate(events):
-        events[number], found = redact(event)
-        if found:
-            changed.add(number)
-    for number in sorted(changed, reverse=True):
-        start, end = lines[number].span(1)
-        text = f"{text[:start]}{json.dumps(events[number])}{text[end:]}"
-    return text
-
-
-def _join(events: list[Json]) -> set[int]:
-    """Take secrets out of the texts that run through the events; return which were changed.
-
-    Such a text then stands in the first of its pieces: how it was cut says nothing.
-    """
-    texts: dict[tuple[Any, ...], list[_Piece]] = {}
-    for number, event in enumerate(events):
-        for path, holder, key in _pieces(event, ()):
-            texts.setdefault(path, []).append((number, holder, key))
-    changed: set[int] = set()
+def _texts(events: list[Json]) -> Iterator[str]:
+    """The texts that the events deliver in pieces, each joined."""
+    texts: dict[tuple[Any, ...], list[str]] = {}
+    for event in events:
+        for path, piece in _pieces(event, ()):
+            texts.setdefault(path, []).append(piece)
     for pieces in texts.values():
-        spelt = "".join(holder[key] for _, holder, key in pieces)
-        clean = redact.text(spelt)
-        if clean is not spelt:
-            for number, holder, key in pieces:
-                holder[key], clean = clean, ""
-                changed.add(number)
-    return changed
+        yield "".join(pieces)
 
 
-def _pieces(value: Json, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any, str | int]]:
-    """The strings in an event: which text each is a piece of, and where it stands."""
+def _pieces(value: Json, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """The strings in an event, each with the path that identifies its text."""
     if isinstance(value, dict):
         path += tuple((name, value[name]) for name in _INDEXES if isinstance(value.get(name), int))
     elif not isinstance(value, list):
@@ -84,4 +56,4 @@ def _pieces(value: Json, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...
         if not isinstance(item, str):
             yield from _pieces(item, here)
         elif key not in _WHOLE:
-            yield here, value, key
+            yield here, item

@@ -1,8 +1,14 @@
-"""Write a procedure once, drive it from sync and from async code.
+"""Flows: a procedure is written once and runs from sync and from async code.
 
-A *flow* is a generator that yields `Op`s: things that have to be waited for, each given as a
-pair of a blocking call and an awaitable. All logic lives in the generator; the two drivers
-below are the only code that differs between a sync and an async caller.
+A *flow* is a generator that yields `Op`s. An `Op` is an operation to wait for, given in two forms:
+a blocking call and an awaitable. All logic is in the generator. The two drivers below are the only
+code that differs between a sync and an async caller. Example::
+
+    def fetch(pool) -> Flow[Row]:
+        connection = yield Op(pool.get, pool.aget)
+        return (yield from read(connection))
+
+    row = run_sync(fetch(pool))         # or: await run_async(fetch(pool))
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Op(Generic[T]):
-    """One thing to wait for: ``sync()`` blocks, ``await asyn()`` does not."""
+    """One operation to wait for: ``sync()`` blocks the thread, ``await asyn()`` does not."""
 
     sync: Callable[[], T]
     asyn: Callable[[], Awaitable[T]]
@@ -26,7 +32,7 @@ Flow = Generator[Op[Any], Any, T]
 
 
 def run_sync(flow: Flow[T]) -> T:
-    """Drive ``flow`` by blocking; errors of an operation are raised inside the flow."""
+    """Run ``flow`` by blocking calls. The error of an operation is raised inside the flow."""
     try:
         op = next(flow)
         while True:
@@ -43,7 +49,7 @@ def run_sync(flow: Flow[T]) -> T:
 
 
 async def run_async(flow: Flow[T]) -> T:
-    """Drive ``flow`` by awaiting; errors of an operation are raised inside the flow."""
+    """Run ``flow`` by awaiting. The error of an operation is raised inside the flow."""
     try:
         op = next(flow)
         while True:

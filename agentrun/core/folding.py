@@ -1,8 +1,8 @@
-"""The fold behind `core.transcript`: one small handler an event.
+"""Builds the entries of a transcript from journal events. There is one handler for each event.
 
-Steps are collected in a mutable form, because a step's later events (a second attempt, a
-decision about a doubt) change what was already placed in the transcript. An entry stands where
-its first event stood, so a resume band follows the step that the crash interrupted.
+Steps are collected in a mutable form, because later events of a step (a second attempt, a decision
+about a doubt) change an entry that is already in the list. An entry has the position of its first
+event. So the band of a resume follows the step that the crash interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar
 
+from agentrun.core.conversations import Conversations
 from agentrun.core.entries import (
     Attempt,
     AttemptStatus,
@@ -22,30 +23,42 @@ from agentrun.core.entries import (
     Ended,
     Entry,
     Failure,
+    NewMessage,
     Note,
     Resume,
-    Said,
     Step,
     StepStatus,
 )
 from agentrun.core.events import Event, Json, RunStatus, Usage
-from agentrun.core.identity import scope_of
-from agentrun.core.messages import Message, left_out, new_messages, reply_messages, request_messages
+from agentrun.core.history import listed_steps, scope_of
+from agentrun.core.messages import (
+    Message,
+    new_messages,
+    omitted_messages,
+    reply_messages,
+    request_messages,
+)
 from agentrun.core.state import status_after
 
 __all__ = ["Fold"]
 
-# What a decision makes of its step; after the others a further attempt follows.
-_SETTLED: dict[str | None, StepStatus] = {"happened": "ok", "unknown": "unknown", "fail": "error"}
+# The status of a step after a decision. After any other decision the step is open again.
+_STATUS_AFTER_DECISION: dict[str | None, StepStatus] = {
+    "happened": "ok",
+    "unknown": "unknown",
+    "fail": "error",
+}
 
-# The parts of a request that a transcript shows as messages, or that every request repeats:
-# kept out of `Step.input`, or a long conversation would be held once for each of its calls.
+_OPEN = ("running", "unknown")  # attempts with an intent and no outcome
+
+# Parts of a request that a transcript shows as messages, or that every request repeats. They are
+# left out of `Step.input`: else each call of a long conversation would hold all of it.
 _CONVERSATION = frozenset({"messages", "input", "system", "instructions", "tools"})
 
 
 @dataclass(slots=True)
-class _Step:
-    """A step under construction; ``first`` is the event that named it."""
+class _FoldedStep:
+    """A step while it is built. ``first`` is its first event."""
 
     first: Event
     status: StepStatus = "open"
@@ -61,6 +74,8 @@ class _Step:
     model: str | None = None
     usage: Usage | None = None
     set_aside: bool = False
+    masked: dict[str, Json] = field(default_factory=dict)
+    accepted: int | None = None  # the attempt that the provider works on in the background
 
     @property
     def finished(self) -> bool:
@@ -70,29 +85,45 @@ class _Step:
     def in_flight(self) -> bool:
         """True while the latest attempt has an intent and no outcome."""
         latest = self.attempts[max(self.attempts)].status if self.attempts else None
-        return not self.finished and latest == "unknown"
+        return not self.finished and latest in _OPEN
 
-    def mark(self, event: Event, status: AttemptStatus, error: Failure | None = None) -> None:
-        """Close the attempt that ``event`` speaks of; a `read` step's begins here as well."""
+    def mark_attempts_lost(self, *, accepted: bool) -> None:
+        """Mark running attempts as ``unknown``, because their worker has lost the run.
+
+        An attempt that the provider works on in the background stays running, unless ``accepted``
+        says that it is given up too.
+        """
+        for number, attempt in self.attempts.items():
+            if attempt.status == "running" and (accepted or number != self.accepted):
+                self.attempts[number] = replace(attempt, status="unknown")
+
+    def close_attempt(
+        self, event: Event, status: AttemptStatus, error: Failure | None = None
+    ) -> None:
+        """Close the attempt of ``event``. A `read` step has no intent: its attempt begins here."""
         number = event.attempt or max(self.attempts, default=1)
         begun = self.attempts.get(number) or Attempt(number, event.worker, event.started_at)
-        if begun.status == "settled":  # the outcome that a decision gave; the decision tells more
+        if begun.status == "settled":  # a decision closed the attempt, and its entry tells more
             return
-        retry_in = _number(_get(event.output, "retry_in")) if status == "failed" else None
+        failed = event.event == "attempt_failed"
+        retry_in = _number(_get(event.output, "retry_in")) if failed else None
         self.attempts[number] = Attempt(
             number, begun.worker, begun.started_at, event.at, status, error, event.reason, retry_in,
             begun.partial,
         )  # fmt: skip
 
     def freeze(self) -> Step:
+        """The step as an entry of a transcript."""
         first = self.first
-        unseen = sum(a.status in ("unknown", "cancelled") for a in self.attempts.values())
+        running = any(attempt.status == "running" for attempt in self.attempts.values())
+        is_running = running and self.status == "open" and first.kind != "wait"
+        unanswered = sum(a.status in ("unknown", "cancelled") for a in self.attempts.values())
         return Step(
             step=first.step or 0,
             turn=first.turn,
             kind=first.kind,
             name=first.name or "",
-            status=self.status,
+            status="running" if is_running else self.status,
             effect=first.effect,
             idempotency_key=first.key,
             input=self.input,
@@ -107,20 +138,21 @@ class _Step:
             model=self.model,
             usage=self.usage,
             set_aside=self.set_aside,
-            possibly_billed=unseen if first.kind == "model" else 0,
+            possibly_billed=unanswered if first.kind == "model" else 0,
+            masked=self.masked or None,
         )
 
 
 @dataclass(slots=True)
 class _Band:
-    """A resume under construction: what follows it until the next claim still counts."""
+    """A resume while it is built. Events until the next claim still change its counts."""
 
     resume: Resume
     in_flight: set[int]
 
 
 class Fold:
-    """Takes a run's events in order; afterwards its fields say what became of the run."""
+    """Takes the events of a run in order. Its fields describe the run after the last event."""
 
     key: str = ""
     agent: str = ""
@@ -133,31 +165,41 @@ class Fold:
     error: Failure | None = None
 
     def __init__(self) -> None:
-        self._entries: list[Said | Note | _Step | _Band] = []
-        self._steps: dict[int, _Step] = {}
-        self._asked: dict[str, list[Message]] = {}  # the last request of each scope
-        self._heard: dict[str, list[Message]] = {}  # and what was answered to it
-        self._results: set[str] = set()  # what tools gave, as `_comparable` text
+        self._entries: list[NewMessage | Note | _FoldedStep | _Band] = []
+        self._steps: dict[int, _FoldedStep] = {}
+        self._conversations = Conversations()
+        # For each model step, the messages of the conversation that it continues.
+        self._messages_of: dict[int, list[Message]] = {}
+        self._results: set[str] = set()  # the results of tools, as `_comparable` text
         self._band: _Band | None = None
 
     def add(self, event: Event) -> None:
-        """Take the next event. An unknown one is ignored: a newer version wrote it."""
+        """Take the next event. An unknown event is ignored, since a newer version wrote it."""
         self.status = status_after(event) or self.status
         if handler := self._HANDLERS.get(event.event):
             handler(self, event)
 
     def entries(self) -> tuple[Entry, ...]:
-        return tuple(map(_frozen, self._entries))
+        """The entries of the transcript so far, as frozen values."""
+        return tuple(map(_freeze, self._entries))
+
+    def mark_attempts_lost(self, *, accepted: bool = False) -> None:
+        """Mark running attempts as ``unknown``, because the run has no live owner.
+
+        ``accepted`` includes the attempts that the provider works on in the background.
+        """
+        for step in self._steps.values():
+            step.mark_attempts_lost(accepted=accepted)
 
     # ---- the run ---------------------------------------------------------------------------
 
-    def _created(self, event: Event) -> None:
+    def _on_created(self, event: Event) -> None:
         self.key = event.key or str(event.run_id or "")
         self.agent = event.name or ""
         self.input = _arguments(event.input)
         self.created_at = event.at
 
-    def _claimed(self, event: Event) -> None:
+    def _on_claimed(self, event: Event) -> None:
         if self.started_at is None and self._band is None:
             self.started_at = event.at
             self._band = _Band(_resume(event, []), set())  # the first claim shows no band
@@ -165,93 +207,103 @@ class Fold:
         valid = {number: step for number, step in self._steps.items() if not step.set_aside}
         finished = [step for step in valid.values() if step.finished]
         in_flight = {number for number, step in valid.items() if step.in_flight}
+        self.mark_attempts_lost()
         self._band = _Band(_resume(event, finished), in_flight)
         self._entries.append(self._band)
 
-    def _ended(self, event: Event) -> None:
+    def _on_ended(self, event: Event) -> None:
+        self.mark_attempts_lost(accepted=True)
         self.finished_at = event.at
         if event.event == "run_finished":
             self.result = event.output
             return
         self.error = _failure(event.output)
-        text = _told(self.error) if self.error else event.reason or ""
+        text = _error_text(self.error) if self.error else event.reason or ""
         self._entries.append(Note(event.event, event.at, text, event.step))
 
-    def _diverged(self, event: Event) -> None:
-        """What the scope recorded from the diverging step on counts no more (`History`)."""
-        scope = _scope(event)
-        born = [
-            s.first.seq
-            for s in self._steps.values()
-            if s.first.ident == event.ident and not s.set_aside
-        ]
-        for step in self._steps.values():
-            if step.first.seq >= max(born, default=0) and (step.first.ident or "").startswith(
-                scope
-            ):
-                step.set_aside = True
-        self._noted(event)
+    def _on_diverged(self, event: Event) -> None:
+        self._mark_set_aside(listed_steps(event, "set_aside"), True)
+        self._add_note(event)
 
-    def _noted(self, event: Event) -> None:
+    def _on_step_reused(self, event: Event) -> None:
+        self._mark_set_aside(listed_steps(event, "steps"), False)
+
+    def _mark_set_aside(self, numbers: set[int], set_aside: bool) -> None:
+        for number in numbers & self._steps.keys():
+            self._steps[number].set_aside = set_aside
+
+    def _add_note(self, event: Event) -> None:
         if event.event == "resumed":
             self.error = self.finished_at = None
+        if event.event in ("parked", "handed_back"):
+            self.mark_attempts_lost()
         by = f"by {event.by}" if event.by else None
         text = " · ".join(part for part in (event.status, by, event.reason) if part)
         self._entries.append(Note(event.event, event.at, text, event.step))
 
     # ---- steps -----------------------------------------------------------------------------
 
-    def _attempt_started(self, event: Event) -> None:
+    def _on_attempt_started(self, event: Event) -> None:
         step = self._step(event)
         if self._band and event.step in self._band.in_flight:
             self._band.in_flight.remove(event.step)
             self._band.resume = replace(self._band.resume, rerun=self._band.resume.rerun + 1)
-        self._superseded(step, _get(event.output, "superseded"))
+        self._keep_partial(step, _get(event.output, "superseded"))
         number = event.attempt or max(step.attempts, default=0) + 1
-        step.attempts[number] = Attempt(number, event.worker, event.at)
+        step.mark_attempts_lost(accepted=True)
+        step.attempts[number] = Attempt(number, event.worker, event.at, status="running")
         step.status = "open"
 
-    def _superseded(self, step: _Step, lost: Json) -> None:
-        """Keep what a stream had said with the attempt that it belongs to."""
+    def _on_attempt_accepted(self, event: Event) -> None:
+        self._step(event).accepted = event.attempt
+
+    def _keep_partial(self, step: _FoldedStep, lost: Json) -> None:
+        """Store the partial text of an interrupted stream with the attempt that received it."""
         number = _get(lost, "attempt")
         if isinstance(number, int) and number in step.attempts:
-            said = [message.text for message in reply_messages(_get(lost, "body"))]
-            step.attempts[number] = replace(step.attempts[number], partial="\n".join(said))
+            texts = [message.text for message in reply_messages(_get(lost, "body"))]
+            step.attempts[number] = replace(step.attempts[number], partial="\n".join(texts))
 
-    def _attempt_failed(self, event: Event) -> None:
-        self._step(event).mark(event, "failed", _failure(event.output))
+    def _on_attempt_failed(self, event: Event) -> None:
+        unsent: dict[str | None, AttemptStatus] = {"unreached": "unreached", "not_sent": "not_sent"}
+        status = unsent.get(event.status, "failed")
+        self._step(event).close_attempt(event, status, _failure(event.output))
 
-    def _step_finished(self, event: Event) -> None:
+    def _on_step_finished(self, event: Event) -> None:
         step = self._step(event)
         status = _outcome(event.status)
         step.error = _failure(event.output, event.reason) if status == "error" else None
-        step.mark(event, status, step.error)
+        step.close_attempt(event, status, step.error)
         for number, attempt in step.attempts.items():
-            if number > (event.attempt or number) and attempt.status == "unknown":
+            if number > (event.attempt or number) and attempt.status in _OPEN:
                 step.attempts[number] = replace(attempt, status="not_sent", ended_at=event.at)
         step.status = status
         step.output = event.output if event.kind == "model" else _result(event.output)
         step.finished_at = event.at
         step.model, step.usage = event.model or step.model, event.usage
         if step.first.kind == "tool":
-            told = {"error": step.error.message} if step.error else step.output
-            self._results.add(_comparable(told))
+            result = {"error": step.error.message} if step.error else step.output
+            self._results.add(_comparable(result))
         if step.first.kind == "model":
-            self._say(step.first, reply_messages(_get(event.output, "body")), event.at)
+            self._add_reply(step.first, reply_messages(_get(event.output, "body")), event.at)
 
-    def _approval_requested(self, event: Event) -> None:
+    def _on_approval_requested(self, event: Event) -> None:
         self._step(event)
 
-    def _in_doubt(self, event: Event) -> None:
+    def _on_in_doubt(self, event: Event) -> None:
         step = self._step(event)
+        step.mark_attempts_lost(accepted=True)
         step.status = "in_doubt"
-        self._doubt(step, event)
+        self._add_doubt(step, event)
 
-    def _resolved(self, event: Event) -> None:
+    def _on_resolved(self, event: Event) -> None:
         step = self._step(event)
         edited = _get(event.output, "approved") if event.status == "approved" else None
-        decision = Decision(event.status or "", event.by, event.reason, event.at, edited)
-        if event.status in ("approved", "rejected"):
+        claimed, signed = (_get(event.output, name) for name in ("claimed_by", "signed_by"))
+        decision = Decision(
+            event.status or "", event.by, event.reason, event.at, edited, claimed, signed
+        )
+        if event.status in ("approved", "rejected", "expired"):
             step.approvals.append(decision)
             return
         if event.status == "reopened":
@@ -259,11 +311,11 @@ class Fold:
             step.status, step.error = "open", None
             return
         if not step.doubts or step.doubts[-1].decision:
-            self._doubt(step, event)
+            self._add_doubt(step, event)
         step.doubts[-1] = replace(step.doubts[-1], decision=decision)
-        if step.first.kind != "model":  # there it is a larger budget, and says nothing of attempts
-            step.mark(event, "settled")
-        step.status = _SETTLED.get(event.status, "open")
+        if step.first.kind != "model":  # for a model step the decision is a larger budget
+            step.close_attempt(event, "settled")
+        step.status = _STATUS_AFTER_DECISION.get(event.status, "open")
         if step.finished:
             step.finished_at = event.at
             step.output = _result(event.output)
@@ -271,43 +323,42 @@ class Fold:
 
     # ---- helpers ---------------------------------------------------------------------------
 
-    def _step(self, event: Event) -> _Step:
-        """The step of an event, placed in the transcript when it is first heard of."""
+    def _step(self, event: Event) -> _FoldedStep:
+        """The step of an event. The first event of a step adds it to the transcript."""
         number = event.step or 0
         if number not in self._steps:
-            step = self._steps[number] = _Step(event, started_at=event.started_at or event.at)
+            step = self._steps[number] = _FoldedStep(event, started_at=event.started_at or event.at)
             if event.kind == "model":
-                self._ask(event)
+                self._add_request(event)
             self._entries.append(step)
         step = self._steps[number]
+        step.masked.update(event.masked or {})
         if step.input is None:
             read = _settings if step.first.kind == "model" else _arguments
             step.input, step.model = read(event.input), event.model
         return step
 
-    def _doubt(self, step: _Step, event: Event) -> None:
+    def _add_doubt(self, step: _FoldedStep, event: Event) -> None:
         step.doubts.append(Doubt(event.attempt or max(step.attempts, default=1), event.at))
         if self._band:
             self._band.resume = replace(self._band.resume, in_doubt=self._band.resume.in_doubt + 1)
 
-    def _ask(self, event: Event) -> None:
-        conversation = request_messages(_get(event.input, "body"))
-        asked = self._asked.get(_scope(event), [])
-        before = self._heard.get(_scope(event), [])
-        self._asked[_scope(event)] = conversation
-        self._heard[_scope(event)] = [*conversation]
-        if gone := len(left_out(conversation, asked)):
-            text = f"{gone} earlier message{'s are' if gone > 1 else ' is'} left out from here on"
+    def _add_request(self, event: Event) -> None:
+        messages = request_messages(_get(event.input, "body"))
+        request = self._conversations.add_request(_scope(event), messages)
+        self._messages_of[event.step or 0] = request.conversation.messages
+        if count := len(omitted_messages(messages, request.requested)):
+            text = f"{count} earlier message{'s are' if count > 1 else ' is'} left out from here on"
             self._entries.append(Note("trimmed", event.at, text, event.step))
-        self._place(event, new_messages(conversation, before), event.at)
+        self._add_messages(event, new_messages(messages, request.messages), event.at)
 
-    def _say(self, event: Event, messages: list[Message], at: datetime | None) -> None:
-        self._heard.setdefault(_scope(event), []).extend(messages)
-        self._place(event, messages, at)
+    def _add_reply(self, event: Event, messages: list[Message], at: datetime | None) -> None:
+        self._messages_of.setdefault(event.step or 0, []).extend(messages)
+        self._add_messages(event, messages, at)
 
-    def _place(self, event: Event, messages: list[Message], at: datetime | None) -> None:
+    def _add_messages(self, event: Event, messages: list[Message], at: datetime | None) -> None:
         self._entries += [
-            Said(event.step or 0, event.turn, message, at, echo=self._is_echo(message))
+            NewMessage(event.step or 0, event.turn, message, at, echo=self._is_echo(message))
             for message in messages
         ]
 
@@ -315,26 +366,29 @@ class Fold:
         return message.role == "tool" and _comparable(message.text) in self._results
 
     _HANDLERS: ClassVar[dict[str, Callable[[Fold, Event], None]]] = {
-        "created": _created,
-        "claimed": _claimed,
-        "attempt_started": _attempt_started,
-        "attempt_failed": _attempt_failed,
-        "step_finished": _step_finished,
-        "approval_requested": _approval_requested,
-        "in_doubt": _in_doubt,
-        "resolved": _resolved,
-        "diverged": _diverged,
-        "parked": _noted,
-        "handed_back": _noted,
-        "resumed": _noted,
-        "run_finished": _ended,
-        "run_failed": _ended,
-        "run_cancelled": _ended,
+        "created": _on_created,
+        "claimed": _on_claimed,
+        "attempt_started": _on_attempt_started,
+        "attempt_accepted": _on_attempt_accepted,
+        "attempt_failed": _on_attempt_failed,
+        "step_finished": _on_step_finished,
+        "approval_requested": _on_approval_requested,
+        "in_doubt": _on_in_doubt,
+        "resolved": _on_resolved,
+        "diverged": _on_diverged,
+        "step_reused": _on_step_reused,
+        "request_changed": _add_note,
+        "parked": _add_note,
+        "handed_back": _add_note,
+        "resumed": _add_note,
+        "run_finished": _on_ended,
+        "run_failed": _on_ended,
+        "run_cancelled": _on_ended,
     }
 
 
-def _resume(event: Event, finished: list[_Step]) -> Resume:
-    """The band of a claim that found these steps recorded."""
+def _resume(event: Event, finished: list[_FoldedStep]) -> Resume:
+    """The band of a claim after which these finished steps are replayed."""
     calls = [step.freeze() for step in finished if step.first.kind == "model"]
     costs = [call.usage.cost for call in calls if call.usage and call.usage.cost is not None]
     return Resume(
@@ -349,14 +403,14 @@ def _resume(event: Event, finished: list[_Step]) -> Resume:
     )
 
 
-def _frozen(entry: Said | Note | _Step | _Band) -> Entry:
-    if isinstance(entry, _Step):
+def _freeze(entry: NewMessage | Note | _FoldedStep | _Band) -> Entry:
+    if isinstance(entry, _FoldedStep):
         return entry.freeze()
     return entry.resume if isinstance(entry, _Band) else entry
 
 
 def _scope(event: Event) -> str:
-    """The conversation that a model step continues."""
+    """The scope that a model step belongs to."""
     return scope_of(event.ident or "")
 
 
@@ -379,7 +433,7 @@ def _result(value: Json) -> Json:
 
 
 def _settings(value: Json) -> Json:
-    """A model request without its conversation: model, temperature, limits."""
+    """A model request without its conversation: model, temperature, limits and the like."""
     body = _get(value, "body")
     if not isinstance(body, dict):
         return value
@@ -387,22 +441,28 @@ def _settings(value: Json) -> Json:
 
 
 def _failure(output: Json, reason: str | None = None) -> Failure:
-    """An error wherever it was recorded: ours, a transport's pair, or a provider's body."""
+    """The error in a recorded output.
+
+    The output may hold a flaw of a reply, an error of agentrun, the pair (type, message) of
+    a transport error, or the error body of a provider.
+    """
+    if (flaw := _get(_get(output, "flaw"), "text")) is not None:
+        return Failure("NoAnswer", _text(flaw))
     error = _get(output, "error")
     if error is None and _get(output, "message") is not None:
         error = output
     if isinstance(error, dict):
-        return Failure(_word(error.get("type")) or "Error", _word(error.get("message")))
+        return Failure(_text(error.get("type")) or "Error", _text(error.get("message")))
     if isinstance(error, list | tuple) and len(error) == 2:
-        return Failure(_word(error[0]), _word(error[1]))
+        return Failure(_text(error[0]), _text(error[1]))
     if error is not None:
-        return Failure("Error", _word(error))
+        return Failure("Error", _text(error))
     status = _get(output, "status")
     message = _get(_get(_get(output, "body"), "error"), "message")
-    return Failure(f"HTTP {status}" if status else "Error", _word(message) or reason or "")
+    return Failure(f"HTTP {status}" if status else "Error", _text(message) or reason or "")
 
 
-def _told(failure: Failure) -> str:
+def _error_text(failure: Failure) -> str:
     return f"{failure.type}: {failure.message}" if failure.message else failure.type
 
 
@@ -410,7 +470,7 @@ def _get(value: Json, field: str) -> Json:
     return value.get(field) if isinstance(value, dict) else None
 
 
-def _word(value: Json) -> str:
+def _text(value: Json) -> str:
     return "" if value is None else str(value)
 
 
@@ -419,7 +479,10 @@ def _number(value: Json) -> float | None:
 
 
 def _comparable(value: Json) -> str:
-    """``value``, or the value that a text spells, in one spelling."""
+    """``value`` as canonical JSON text. A text that is JSON is parsed first.
+
+    So a tool's message can be compared with the result of the tool, however the agent wrote it.
+    """
     spelt = value
     if isinstance(value, str):
         try:

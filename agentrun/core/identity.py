@@ -1,194 +1,61 @@
-"""Which recorded step is the one that the code asks for now?
+"""Identity: which recorded step corresponds to the step that the code asks for now?
 
-A *scope* is one line of control: the run itself, a task or thread it started (numbered by
-creation), a `branch`, or the body of a tool. Steps of a scope are numbered by position, and
-`ident` writes that down as a path::
+The problem. A resume runs the agent's code again from its first line, and each step that the code
+asks for has to be matched with the journal. If the match is wrong, the code gets the result of
+another call, or an effect is performed twice. Names and arguments are not enough: a loop may make
+the same call several times. Global order is not enough: tasks and threads interleave differently
+in each process.
+
+The rule. A *scope* is one line of control in which steps follow each other: the run itself, a task
+or thread that the run started (numbered by creation), a `branch`, or the body of a tool. A step is
+identified by its position within its scope. The `ident` of a step writes this down as a path::
 
     3            third step of the run                t2/1      first step of its second task
     3#0          first tool call of model step 3      b:eu/1    first step of branch "eu"
-    3#0>1        first step inside that tool's body
+    3#0>1        first step inside that tool's body   3#0.2     that tool call, made once more
 
-Position decides; the fingerprint only *detects divergence*. A tool call is found by the reply
-that asked for it: (model step, index in the reply), so that call ids may be empty, repeated or
-the same every turn, and parallel tools may finish in any order.
+Why it holds. Within one scope the code is sequential, so that the same code with the same results
+reaches the same positions in the same order, however the scopes interleave.
+
+The fingerprint of a step (a digest of its kind, name and arguments) only *detects divergence*: if
+it differs from the recorded one at the same position, the code has changed. It does not identify
+a step, with the two exceptions below.
+
+A tool call that a model asked for is identified by (model step, index in the reply) instead of a
+position. So parallel tools may finish in any order, and call ids may be empty, repeated or the
+same in every turn: an id, or the name and the arguments, only serves to find that pair.
+
+Two cases in which positions are not reliable, and how they are handled:
+
+* Steps of one scope overlap, for example two model calls in `asyncio.gather` without branches.
+  Model calls and `read` steps are then matched by fingerprint among the steps that overlapped,
+  the k-th with the k-th of equal ones. Any other effect is refused before it begins, because a
+  resume could repeat the wrong one.
+* The numbers of tasks and threads have shifted, for example because a library started a thread of
+  its own this time. A task is then matched with the recorded task that has the same first step.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
-import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from hashlib import sha1
 from uuid import UUID
 
-from agentrun.core.codec import fingerprint as fingerprint_of
-from agentrun.core.errors import ConfigError, Diverging
-from agentrun.core.events import Effect, Event, Json, Kind
-from agentrun.core.secrets import redact
-
-_DIFF_LINES = 40
-_OF_LETTERS = frozenset({"resolved", "received"})  # their `key` is the id of a letter
-
-
-@dataclass(eq=False, slots=True)
-class Known:
-    """One step as the journal knows it."""
-
-    ident: str
-    step: int
-    turn: int | None
-    kind: Kind
-    name: str
-    effect: Effect
-    key: str | None
-    fingerprint: str | None
-    overlapping: bool
-    born: int  # seq of its first event
-    epoch: int  # and its epoch: which claim began the step
-    asked: Json = None  # what the code asked for, as recorded
-    attempts: int = 0
-    failures: int = 0  # attempts that failed and were to be retried
-    reruns: int = 0  # attempts that the database rolled back
-    retry_at: datetime | None = None  # of the last that failed: when the next may begin
-    open: Event | None = None  # the attempt with an intent and no outcome
-    unanswered: int | None = None  # the first attempt without one since the last that had one
-    accepted: str | None = None  # the id under which the provider works on that attempt by itself
-    doubted: bool = False  # that attempt was raised as a doubt
-    doubted_at: datetime | None = None  # when; None if by this process, just now
-    outcome: Event | None = None
-    granted: bool = False  # a person approved the call
-    approved: Json = None  # edited arguments that a person approved in place of those asked for
-
-
-class History:
-    """The steps of a run, by ident: a fold over its journal."""
-
-    def __init__(self, events: Iterable[Event] = ()) -> None:
-        self.steps: dict[str, Known] = {}
-        self.by_number: dict[int, Known] = {}
-        self.last_step = 0
-        self.last_turn = 0
-        self.divergences = 0
-        self.failed_step: int | None = None
-        for event in events:
-            self.apply(event, event.seq, event.epoch)
-
-    def apply(self, event: Event, seq: int, epoch: int) -> None:
-        """Take in the next event of the journal, which stands or will stand at ``seq``."""
-        if event.event == "diverged" and event.ident is not None:
-            self._drop_from(event.ident, epoch)
-        elif event.event == "run_failed":
-            self.failed_step = event.step
-        elif event.step is not None:
-            known = self._known(event, seq, epoch)
-            if known is not None:
-                _advance(known, event)
-
-    def last_inside(self, ident: str) -> Known | None:
-        """The last step of the body of the tool call ``ident``."""
-        inside = [known for known in self.steps.values() if scope_of(known.ident) == f"{ident}>"]
-        return max(inside, key=lambda known: known.step, default=None)
-
-    def _known(self, event: Event, seq: int, epoch: int) -> Known | None:
-        if event.step is not None and event.step > self.last_step:
-            self.last_step = event.step
-        if event.turn is not None and event.turn > self.last_turn:
-            self.last_turn = event.turn
-        if event.ident is None or event.kind is None or event.step is None:
-            return self.by_number.get(event.step or 0)
-        known = self.steps.get(event.ident)
-        if known is None:
-            known = Known(
-                ident=event.ident,
-                step=event.step,
-                turn=event.turn,
-                kind=event.kind,
-                name=event.name or "",
-                effect=event.effect or "once",
-                key=None if event.event in _OF_LETTERS else event.key,
-                fingerprint=event.fingerprint,
-                overlapping=event.overlapping,
-                born=seq,
-                epoch=epoch,
-            )
-            self.steps[event.ident] = self.by_number[event.step] = known
-        return known
-
-    def _drop_from(self, ident: str, epoch: int) -> None:
-        """An accepted divergence: what its scope recorded from here on counts no more.
-
-        But for what this very claim has begun in other tasks: that is of the new path.
-        """
-        self.divergences += 1
-        first = self.steps[ident].born if ident in self.steps else 0
-        scope = scope_of(ident)
-        for other in [k for k in self.steps.values() if k.born >= first and k.epoch < epoch]:
-            if other.ident.startswith(scope):
-                del self.steps[other.ident]
-
-
-def _advance(known: Known, event: Event) -> None:
-    if event.has_input and known.asked is None:
-        known.asked = event.input
-    if known.key is None and event.event not in _OF_LETTERS:
-        known.key = event.key
-    match event.event:
-        case "attempt_started":
-            known.attempts, known.open = event.attempt or 1, event
-            known.unanswered = known.unanswered or known.attempts
-            known.outcome, known.doubted, known.accepted = None, False, None
-        case "attempt_accepted":
-            known.accepted = event.output["response"]
-        case "attempt_failed":
-            known.attempts, known.open = event.attempt or known.attempts, None
-            known.unanswered = None
-            known.retry_at = _retry_at(event)
-            known.accepted = None
-            if event.status == "rolled_back":
-                known.reruns += 1
-            else:
-                known.failures += 1
-        case "step_finished":
-            known.attempts = max(known.attempts, event.attempt or 1)
-            known.open, known.outcome, known.doubted = None, event, False
-            known.unanswered = None
-        case "in_doubt":
-            known.doubted, known.doubted_at = True, event.at
-        case "resolved" if event.status == "approved":
-            known.granted = True
-            known.approved = event.output["approved"] if event.has_output else None
-        case "resolved" if event.status in ("not_happened", "retry"):
-            known.open, known.doubted = None, False
-        case "resolved" if event.status == "reopened":
-            known.open, known.outcome, known.failures, known.reruns = None, None, 0, 0
-
-
-def _retry_at(failed: Event) -> datetime | None:
-    """When the next attempt may begin; None if the event has no time yet: it is of just now."""
-    told = failed.output if isinstance(failed.output, dict) else {}
-    seconds = told.get("retry_in")
-    if failed.at is None or not isinstance(seconds, int | float):
-        return None
-    return failed.at + timedelta(seconds=seconds)
-
-
-def scope_of(ident: str) -> str:
-    """The path of the scope a step stands in: everything before its own position."""
-    cut = max(ident.rfind("/"), ident.rfind(">")) + 1
-    return ident[:cut]
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import Effect, Json, Kind
+from agentrun.core.history import History, RecordedStep
 
 
 def step_key(run_id: UUID, ident: str, divergences: int) -> str:
-    """The idempotency key of a step: from the run and the step alone.
+    """The idempotency key of a step. It depends only on the run and the step.
 
     After an accepted divergence the same position is another step, so it gets another key.
     """
     place = ident if not divergences else f"{ident}~{divergences}"
-    # What str(uuid5(run_id, place)) is, at a sixth of its price.
+    # The same text as str(uuid5(run_id, place)), computed six times faster.
     key = bytearray(sha1(run_id.bytes + place.encode(), usedforsecurity=False).digest()[:16])
     key[6] = key[6] & 0x0F | 0x50
     key[8] = key[8] & 0x3F | 0x80
@@ -200,7 +67,7 @@ def step_key(run_id: UUID, ident: str, divergences: int) -> str:
 
 
 @dataclass(eq=False, slots=True)
-class Asked:
+class RequestedToolCall:
     """One tool call that a model asked for."""
 
     ident: str
@@ -208,73 +75,107 @@ class Asked:
     call_id: str
     arguments: Json  # as the model sent them: JSON text, or already decoded
     turn: int | None
-    taken: bool = False
+    taken: bool = False  # the code has made this call
+    failed: bool = False  # the code was given an error as its result
+    key: str | None = None  # the idempotency key of its step
+    first: str = ""  # for a repeated call: the ident of the first one
 
 
 @dataclass(eq=False, slots=True)
 class Scope:
     """One line of control of a run. Callers hold the run's lock."""
 
-    own: str = ""  # its part of the path; of a body, the whole
+    own: str = ""  # its last part of the path; for the body of a tool, the whole path
     parent: Scope | None = None
     turn: int | None = None
     fixed_turn: bool = False  # inside `with turn():`
-    numbered: bool = False  # a task or thread that has begun no step: told apart by its creation
+    numbered: bool = False  # a task or thread without a step yet: `own` is its creation number
+    begun: bool = False  # a step was asked for in this scope or in a scope inside it
     position: int = 0
     children: int = 0
-    claimed: set[str] = field(default_factory=set)  # parts of children that have begun a step
-    left: list[str] = field(default_factory=list)  # parts of those that turned out to be others
+    claimed: set[str] = field(default_factory=set)  # `own` of the children that have begun a step
+    # Creation numbers of children that were matched with the recorded task of another number.
+    given_up: list[str] = field(default_factory=list)
     uuids: int = 0
-    malformed: int = 0  # replies in a row that asked for nothing that could be done
+    malformed: int = 0  # consecutive replies without a tool call that could be made
     body: bool = False  # inside a tool's body, where a drain must not stop a step half-way
-    active: dict[int, Hashable] = field(default_factory=dict)  # step under way: who performs it
-    matched: set[str] = field(default_factory=set)  # recorded steps already used by position
-    asked: list[list[Asked]] = field(default_factory=list)  # replies, oldest first
+    active: dict[int, Hashable] = field(default_factory=dict)  # steps under way: their performers
+    matched: set[str] = field(default_factory=set)  # recorded steps that are already matched
+    failed: tuple[str, str] | None = None  # fingerprint and key of the last step, if it failed
+    # The tool calls of each reply that this scope received, oldest reply first.
+    asked: list[list[RequestedToolCall]] = field(default_factory=list)
+    # The same for all replies of the run. Only the scope of the run itself fills this list.
+    all_replies: list[list[RequestedToolCall]] = field(default_factory=list)
     branches: dict[str, Scope] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
-        """Where it stands; that of a task or thread holds from its first step on."""
+        """The path of this scope. The path of a task or thread is final from its first step on."""
         return self.own if self.above is None else self.above.path + self.own
 
     @property
     def above(self) -> Scope | None:
-        """The scope whose path this one's begins with. A tool's body has its ident's instead."""
+        """The scope whose path is the beginning of this one's; None for the body of a tool.
+
+        The path of a body begins with the ident of its tool call instead.
+        """
         return None if self.own.endswith(">") else self.parent
 
+    def mark_begun(self) -> None:
+        """Record that a step is asked for in this scope."""
+        scope: Scope | None = self
+        while scope is not None and not scope.begun:
+            scope.begun = True
+            scope = scope.parent
+
     def child(self) -> Scope:
-        """The scope of a task or thread started from here."""
+        """The scope of a new task or thread that this scope starts."""
         self.children += 1
         return Scope(f"t{self.children}/", self, self.turn, body=self.body, numbered=True)
 
     def branch(self, name: str) -> Scope:
-        """The scope of a named sub-conversation; entering it again goes on in it."""
+        """The scope of a named sub-conversation. The same name returns the same scope."""
         if name not in self.branches:
             escaped = name.replace("%", "%25").replace("/", "%2F").replace(">", "%3E")
             self.branches[name] = Scope(f"b:{escaped}/", self, self.turn, body=self.body)
         return self.branches[name]
 
-    def inside(self, ident: str) -> Scope:
-        """The scope of a tool's body."""
+    def body_scope(self, ident: str) -> Scope:
+        """The scope of the body of the tool call ``ident``."""
         return Scope(f"{ident}>", self, self.turn, body=True)
 
-    def replies(self) -> Iterator[list[Asked]]:
-        """Replies that this line of control can see, latest first, then its parents'."""
+    def replies(self) -> Iterator[list[RequestedToolCall]]:
+        """The replies that this scope received, latest first, then those of its parents."""
         scope: Scope | None = self
         while scope is not None:
             yield from reversed(scope.asked)
             scope = scope.parent
 
-    def turn_of_new(self, kind: Kind) -> int | None:
-        """The turn of a step that is not recorded yet.
+    def add_reply(self, asked: list[RequestedToolCall]) -> None:
+        """Remember the tool calls of a reply, for this scope and for the whole run."""
+        self.asked.append(asked)
+        self.top.all_replies.append(asked)
 
-        A model call begins a new one, which the caller numbers; not inside `turn()`.
+    def all_tool_calls(self) -> Iterator[RequestedToolCall]:
+        """The tool calls of all replies of the run, those of the latest reply first."""
+        return itertools.chain.from_iterable(reversed(self.top.all_replies))
+
+    @property
+    def top(self) -> Scope:
+        """The scope of the run itself."""
+        return self if self.parent is None else self.parent.top
+
+    def turn_of_new(self, kind: Kind) -> int | None:
+        """The turn of a step that is not recorded yet; None: a new one, numbered by the caller.
+
+        A model call begins a new turn, except inside `turn()`.
         """
         if kind == "model":
             return self.turn if self.fixed_turn else None
         return self.current_turn()
 
     def current_turn(self) -> int | None:
+        """The turn of this scope, or of the nearest parent that has one."""
         scope: Scope | None = self
         while scope is not None:
             if scope.turn is not None:
@@ -284,35 +185,63 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a step stands, and what is recorded there."""
+class StepLocation:
+    """The place of a step in the run, and the step that is recorded at this place."""
 
     ident: str
     turn: int | None
     overlapping: bool
-    known: Known | None
+    known: RecordedStep | None
 
 
 def find_call(
     scope: Scope, name: str, call_id: str | None, same: Callable[[Json], bool]
-) -> Asked | None:
-    """The tool call of the latest reply that this call answers; it is then taken.
+) -> RequestedToolCall | None:
+    """Find the model's tool call that the code makes now, and mark it as taken.
 
-    By call id where one is given; for a plain call by name and equal arguments (``same`` tells).
+    The replies that ``scope`` can see are searched, latest first. With a call id, the call is found
+    by name and id. Without one (a plain call of the function), the call is found by name and equal
+    arguments; ``same`` compares the arguments with recorded ones.
+
+    A call that was taken already may be made again. It is then a further step with the same
+    idempotency key. This is allowed for the same call id and arguments, and for a plain call
+    of the latest reply whose result was an error.
+
+    If no reply that ``scope`` can see has the call id, the whole run is searched.
     """
-    for reply in scope.replies():
-        for asked in reply:
-            if asked.taken or asked.name != name:
+    for latest, reply in enumerate(scope.replies()):
+        of_name = [asked for asked in reply if asked.name == name]
+        for asked in of_name:
+            if asked.taken:
                 continue
             if asked.call_id == call_id if call_id else same(asked.arguments):
                 asked.taken = True
                 return asked
+        for asked in reversed(of_name):
+            again = asked.call_id == call_id if call_id else asked.failed and latest == 0
+            if asked.taken and again and same(asked.arguments):
+                return _repeat_call(reply, asked)
+    # A framework may run the model and its tools in sibling tasks. Ids may be the same in every
+    # conversation of the run, so the arguments have to be equal as well.
+    for asked in scope.all_tool_calls() if call_id else ():
+        found = not asked.taken and (asked.name, asked.call_id) == (name, call_id)
+        if found and same(asked.arguments):
+            asked.taken = True
+            return asked
     return None
 
 
-def place_call(history: History, scope: Scope, asked: Asked) -> Place:
-    """The place of a tool call that a reply asked for."""
-    return Place(asked.ident, asked.turn, False, history.steps.get(asked.ident))
+def _repeat_call(reply: list[RequestedToolCall], asked: RequestedToolCall) -> RequestedToolCall:
+    first = asked.first or asked.ident
+    tries = 2 + sum(other.first == first for other in reply)
+    again = replace(asked, ident=f"{first}.{tries}", first=first, failed=False)
+    reply.append(again)
+    return again
+
+
+def place_call(history: History, scope: Scope, asked: RequestedToolCall) -> StepLocation:
+    """The place of a tool call that a model asked for."""
+    return StepLocation(asked.ident, asked.turn, False, history.steps.get(asked.ident))
 
 
 def place_next(
@@ -323,36 +252,38 @@ def place_next(
     effect: Effect,
     fingerprint: str,
     performer: Hashable,
-) -> Place:
+) -> StepLocation:
     """The place of the next step of ``scope``, asked for by ``performer`` (a thread and task).
 
     Raises:
-        ConfigError: steps of one scope overlap, and this one could not be told apart on resume.
+        ConfigError: steps of one scope overlap, and a resume could not distinguish this one from
+            the others.
     """
     overlapping = any(other != performer for other in scope.active.values())
     interchangeable = kind == "model" or effect == "read"
     if overlapping and not interchangeable:
         raise ConfigError(
-            f"{name}: a {effect} step began while another step of the same task or thread was "
-            f"under way, so a resume could not tell them apart. Put each sub-conversation in "
-            f"`with agentrun.branch(name):`, or use call_tools()."
+            f"{name}: a {effect} step began while another step of the same branch was under way, "
+            f"so a resume could not distinguish them. Put each sub-conversation in a "
+            f"`with agentrun.branch(name):` of its own, or use call_tools()."
         )
-    _settle(history, scope, (kind, name, fingerprint))
+    _identify_tasks(history, scope, (kind, name, fingerprint))
     scope.position += 1
     known = history.steps.get(f"{scope.path}{scope.position}")
     if known is not None and interchangeable:
-        known = _interchanged(history, scope, known, fingerprint)
+        known = _match_overlapping(history, scope, known, fingerprint)
     if known is not None:
         scope.matched.add(known.ident)
-        return Place(known.ident, known.turn, known.overlapping, known)
-    return Place(f"{scope.path}{scope.position}", scope.turn_of_new(kind), overlapping, None)
+        return StepLocation(known.ident, known.turn, known.overlapping, known)
+    return StepLocation(f"{scope.path}{scope.position}", scope.turn_of_new(kind), overlapping, None)
 
 
-def _settle(history: History, scope: Scope, first: tuple[str, str, str]) -> None:
-    """Tell the tasks and threads that begin with this step, which may be inside a branch.
+def _identify_tasks(history: History, scope: Scope, first: tuple[str, str, str]) -> None:
+    """Choose the final path of each task or thread around ``scope`` that has no step yet.
 
-    A number is that of its creation. Should that have shifted (a library started a thread of its
-    own this time), the recorded sibling that began with this very step is the one meant.
+    The number of a task or thread is its creation number. If the numbers have shifted, for example
+    because a library started a thread of its own this time, the task gets the number of the
+    recorded task that has this same first step (``first``: kind, name and fingerprint).
     """
     line = [scope]
     while (above := line[-1].above) is not None:
@@ -360,52 +291,62 @@ def _settle(history: History, scope: Scope, first: tuple[str, str, str]) -> None
     for parent, one in itertools.pairwise(reversed(line)):
         if one.numbered:
             rest = f"{scope.path.removeprefix(one.path)}1"
-            own, one.own = one.own, _claimed(history, parent, one.own, rest, first)
+            own, one.own = one.own, _path_part(history, parent, one.own, rest, first)
             one.numbered = False
             parent.claimed.add(one.own)
             if own != one.own:
-                parent.left.append(own)
+                parent.given_up.append(own)
 
 
-def _claimed(
+def _path_part(
     history: History, parent: Scope, own: str, rest: str, first: tuple[str, str, str]
 ) -> str:
-    """The part of the path of a child of ``parent`` whose first step is ``rest`` of it."""
+    """The last part of the path of a child of ``parent``: `own` of its scope.
+
+    ``own`` is the part by its creation number. ``rest`` is the path from the child to its
+    first step.
+    """
     path = parent.path
 
-    def recorded(part: str) -> tuple[str, str, str | None] | None:
+    def first_step_of(part: str) -> tuple[str, str, str | None] | None:
         known = history.steps.get(f"{path}{part}{rest}")
         return None if known is None else (known.kind, known.name, known.fingerprint)
 
-    if own not in parent.claimed and recorded(own) == first:
+    if own not in parent.claimed and first_step_of(own) == first:
         return own
     numbers = {int(found[1]) for ident in history.steps
                if (found := re.match(re.escape(path) + r"t(\d+)/", ident))}  # fmt: skip
     siblings = (f"t{number}/" for number in sorted(numbers))
     unclaimed = [part for part in siblings if part not in parent.claimed]
     for part in unclaimed:
-        if recorded(part) == first:
+        if first_step_of(part) == first:
             return part
     if own not in parent.claimed:
         return own
-    # A sibling is in its place. What that one left may be free; else, a number above all others.
-    free = (part for part in parent.left if part not in parent.claimed and part not in unclaimed)
+    # A sibling has taken this number. Use a number that such a sibling has given up, or else one
+    # that is higher than all recorded ones.
+    free = (
+        part for part in parent.given_up if part not in parent.claimed and part not in unclaimed
+    )
     above = itertools.count(max([parent.children, *numbers]) + 1)
     fresh = (part for n in above if (part := f"t{n}/") not in parent.claimed)
     return next(itertools.chain(free, fresh))
 
 
-def _interchanged(history: History, scope: Scope, here: Known, fingerprint: str) -> Known:
-    """The recorded step meant, where steps overlapped and may come back in another order.
+def _match_overlapping(
+    history: History, scope: Scope, here: RecordedStep, fingerprint: str
+) -> RecordedStep:
+    """The recorded step for this request, among steps that overlapped.
 
-    Equal ones are matched k-th to k-th: the first one in the group that is not used yet.
+    Such steps may be asked for in another order on a resume. The first unmatched step of the
+    group with an equal fingerprint is taken, so the k-th of equal requests gets the k-th record.
     """
     if here.fingerprint == fingerprint and here.ident not in scope.matched:
         return here
     first = last = scope.position
-    while _flagged(history, scope, first):
+    while _is_overlapping(history, scope, first):
         first -= 1
-    while _flagged(history, scope, last + 1):
+    while _is_overlapping(history, scope, last + 1):
         last += 1
     for position in range(first, last + 1):
         known = history.steps.get(f"{scope.path}{position}")
@@ -414,51 +355,6 @@ def _interchanged(history: History, scope: Scope, here: Known, fingerprint: str)
     return here
 
 
-def _flagged(history: History, scope: Scope, position: int) -> bool:
+def _is_overlapping(history: History, scope: Scope, position: int) -> bool:
     known = history.steps.get(f"{scope.path}{position}")
     return known is not None and known.overlapping
-
-
-# -- divergence ------------------------------------------------------------------------------------
-
-
-def check_same(place: Place, kind: Kind, name: str, fingerprint: str, asked: Json) -> None:
-    """Refuse, before any effect, what is not what was recorded.
-
-    Raises:
-        Diverging: with a diff of what is recorded and what the code asks for.
-    """
-    known = place.known
-    if known is None or (known.kind, known.name, known.fingerprint) == (kind, name, fingerprint):
-        return
-    diff = difference(
-        {"kind": known.kind, "name": known.name, "asks": known.asked},
-        {"kind": kind, "name": name, "asks": redact(asked)[0]},
-    )
-    raise Diverging(
-        f"step {known.step} is recorded as {known.kind} {known.name!r}, but the code now asks for "
-        f"{kind} {name!r}:\n{diff}",
-        diff=diff,
-    )
-
-
-def difference(recorded: Json, asked: Json) -> str:
-    """A short unified diff of two values as indented JSON."""
-    before, after = (
-        json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True).splitlines()
-        for value in (recorded, asked)
-    )
-    lines = list(difflib.unified_diff(before, after, "recorded", "asked now", lineterm="", n=2))
-    if len(lines) > _DIFF_LINES:
-        lines = [*lines[:_DIFF_LINES], f"… {len(lines) - _DIFF_LINES} more lines"]
-    return "\n".join(line if len(line) <= 400 else line[:400] + "…" for line in lines)
-
-
-def fingerprint_step(kind: Kind, name: str, asked: Json) -> str:
-    """The fingerprint of a step: its kind, its name and what it asks for.
-
-    Of that without secrets: it is what a resume reads back.
-    """
-    if kind == "model":  # a long conversation, whose texts the redactor remembers
-        return fingerprint_of([kind, name, redact(asked)[0]])
-    return fingerprint_of([kind, name, asked], redact)

@@ -1,7 +1,10 @@
-"""The messages inside model requests and replies, for the three APIs that agentrun records.
+"""Reads the messages in model requests and replies, for all APIs that agentrun supports.
 
-A reply is whatever a provider sent: lists may be objects, texts numbers, fields missing. Reading
-never raises and never guesses; what is no message is left out.
+These are OpenAI's chat completions, Responses and completions, Anthropic's messages, Gemini,
+Bedrock's Converse, Ollama and Cohere.
+
+A provider may send anything: an object instead of a list, a number instead of a text, or too few
+fields. So reading never raises and never guesses: an item that is not a message is skipped.
 """
 
 from __future__ import annotations
@@ -16,16 +19,20 @@ from agentrun.core.events import Json
 __all__ = [
     "Message",
     "ToolRequest",
-    "left_out",
+    "arguments_of",
     "new_messages",
+    "omitted_messages",
     "reply_messages",
     "request_messages",
 ]
 
 
+_ROLES = {"model": "assistant"}  # Gemini's name of the role
+
+
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """A tool call as the model wrote it; ``arguments`` is its text, valid JSON or not."""
+    """A tool call as the model wrote it. ``arguments`` is text that may be invalid JSON."""
 
     id: str
     name: str
@@ -34,9 +41,9 @@ class ToolRequest:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation, the same shape for every API.
+    """One message of a conversation, in one form for all APIs.
 
-    Two messages are equal when they say the same, whichever API or client wrote them.
+    Two messages with the same content are equal, whichever API or client wrote them.
     """
 
     role: str
@@ -47,25 +54,39 @@ class Message:
 
 
 def request_messages(body: Json) -> list[Message]:
-    """The whole conversation that a request body holds."""
+    """All messages in a request body."""
     body = _dict(body)
     found = []
-    for field in ("system", "instructions"):  # Anthropic; Responses
-        if text := text_of(body.get(field)):
+    for field in ("system", "instructions", "systemInstruction"):  # Anthropic; Responses; Gemini
+        content = _dict(body.get(field)).get("parts", body.get(field))
+        if text := text_of(content):
             found.append(Message("system", text))
-    if isinstance(body.get("input"), str):  # Responses' short form
-        found.append(Message("user", body["input"]))
-    return [*found, *_messages(body.get("messages")), *_messages(body.get("input"))]
+    for field in ("input", "prompt", "message"):  # short forms: Responses, completions, Cohere
+        if isinstance(body.get(field), str):
+            found.append(Message("user", body[field]))
+    conversations = (body.get("messages"), body.get("input"), body.get("contents"))
+    return [*found, *(message for items in conversations for message in _messages(items))]
 
 
 def reply_messages(body: Json) -> list[Message]:
-    """What the model answered: the messages of a reply body."""
+    """The messages in a reply body."""
     body = _dict(body)
     found = [
         message
         for choice in _list(body.get("choices"))
-        for message in _messages([_dict(choice).get("message")])
+        for message in _messages([_dict(choice).get("message") or _completion(choice)])
     ]
+    found += [
+        message
+        for candidate in _list(body.get("candidates"))  # Gemini
+        for message in _messages([_dict(candidate).get("content")])
+    ]
+    if isinstance(body.get("message"), dict):  # Ollama, Cohere
+        found += _messages([body["message"]])
+    if isinstance(body.get("response"), str):  # Ollama's short form
+        found.append(Message("assistant", body["response"]))
+    if isinstance(body.get("output"), dict):  # Converse
+        found += _messages([body["output"].get("message")])
     if isinstance(body.get("output"), list):  # Responses
         found += _messages(body["output"])
     if isinstance(body.get("content"), list):  # Anthropic
@@ -74,20 +95,26 @@ def reply_messages(body: Json) -> list[Message]:
 
 
 def new_messages(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
-    """What ``conversation`` holds beyond ``before``, in order, counting repetitions."""
-    start = _in_common(conversation, before)
+    """The messages of ``conversation`` that ``before`` does not have, in order.
+
+    A message that occurs more often than in ``before`` is new that many times.
+    """
+    start = common_length(conversation, before)
     return _without(conversation[start:], before[start:])
 
 
-def left_out(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
-    """What ``conversation`` holds no more of ``before``, if it goes on with that: with its end."""
-    start = _in_common(conversation, before)
+def omitted_messages(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
+    """The messages of ``before`` that ``conversation`` has left out, except system messages.
+
+    Empty if the last message of ``before`` is missing: then it is another conversation.
+    """
+    start = common_length(conversation, before)
     lost = _without(before[start:], conversation[start:])
     return [] if before and before[-1] in lost else [m for m in lost if m.role != "system"]
 
 
-def _in_common(ours: Sequence[Message], theirs: Sequence[Message]) -> int:
-    """How many messages both begin with: nearly always the one continues the other."""
+def common_length(ours: Sequence[Message], theirs: Sequence[Message]) -> int:
+    """How many messages both have in common at the beginning."""
     for n, (our, their) in enumerate(zip(ours, theirs, strict=False)):
         if our != their and _identity(our) != _identity(their):
             return n
@@ -119,7 +146,7 @@ def _messages(items: Json) -> list[Message]:
 
 
 def _read(item: dict[str, Json]) -> Iterator[Message]:
-    """The messages in one item of a conversation: an Anthropic user item can hold several."""
+    """The messages in one item of a conversation. A user item of Anthropic can have several."""
     kind = item.get("type")
     if kind in ("function_call", "custom_tool_call"):
         yield Message("assistant", calls=(_request(item, "call_id", "name", "arguments"),))
@@ -131,16 +158,16 @@ def _read(item: dict[str, Json]) -> Iterator[Message]:
         if text := text_of(item.get("summary")):
             yield Message("reasoning", text)
         return
-    if "role" not in item:
+    if "role" not in item and "parts" not in item:
         return
-    parts = [part for part in _list(item.get("content")) if isinstance(part, dict)]
+    content = item.get("content", item.get("parts"))
+    parts = [part for part in _list(content) if isinstance(part, dict)]
     for part in parts:
-        if part.get("type") == "tool_result":
-            text = text_of(part.get("content"))
-            yield Message("tool", text, call_id=_str(part.get("tool_use_id")))
+        if (result := _result(part)) is not None:
+            yield result
     message = Message(
-        _str(item["role"]),
-        text_of(item.get("content")) or text_of(item.get("refusal")),
+        _ROLES.get(_str(item.get("role", "user")), _str(item.get("role", "user"))),
+        text_of(content) or text_of(item.get("refusal")),
         calls=(*_chat_calls(item), *_tool_uses(parts)),
         call_id=_str(item.get("tool_call_id")),
         name=_str(item.get("name")),
@@ -155,19 +182,51 @@ def _chat_calls(item: dict[str, Json]) -> Iterator[ToolRequest]:
         yield _request({**_dict(function), "id": _dict(call).get("id")}, "id", "name", "arguments")
 
 
+def _completion(choice: Json) -> Json:
+    """A choice of legacy completions as a message."""
+    text = _dict(choice).get("text")
+    return {"role": "assistant", "content": text} if isinstance(text, str) else None
+
+
+def _result(part: dict[str, Json]) -> Message | None:
+    """The tool message in a part of a user message, as in Anthropic, Converse and Gemini."""
+    if part.get("type") == "tool_result":
+        return Message("tool", text_of(part.get("content")), call_id=_str(part.get("tool_use_id")))
+    if isinstance(result := part.get("toolResult"), dict):
+        content = [c.get("text", c.get("json")) for c in _list(result.get("content")) if _dict(c)]
+        text = "\n".join(_str(piece) for piece in content)
+        return Message("tool", text, call_id=_str(result.get("toolUseId")))
+    if isinstance(result := part.get("functionResponse"), dict):
+        return Message("tool", _str(result.get("response")), call_id=_str(result.get("id")))
+    return None
+
+
 def _tool_uses(parts: list[dict[str, Json]]) -> Iterator[ToolRequest]:
     for part in parts:
         if part.get("type") == "tool_use":
             yield _request(part, "id", "name", "input")
+        elif isinstance(use := part.get("toolUse"), dict):  # Converse
+            yield _request(use, "toolUseId", "name", "input")
+        elif isinstance(use := part.get("functionCall"), dict):  # Gemini
+            yield _request(use, "id", "name", "args")
+
+
+def arguments_of(sent: Json) -> Json:
+    """The arguments of a tool call as a value. An empty text and ``null`` mean ``{}``.
+
+    Raises ValueError or RecursionError for a text that is not JSON.
+    """
+    arguments = json.loads(sent.strip() or "null") if isinstance(sent, str) else sent
+    return {} if arguments is None else arguments
 
 
 def _request(item: dict[str, Json], id_: str, name: str, arguments: str) -> ToolRequest:
-    given = item.get(arguments, item.get("input", ""))
-    return ToolRequest(_str(item.get(id_)), _str(item.get(name)), _str(given))
+    text = item.get(arguments, item.get("input", ""))
+    return ToolRequest(_str(item.get(id_)), _str(item.get(name)), _str(text))
 
 
 def _part(part: Json) -> str:
-    """One content part: its text, or in brackets what it is (an image, a file)."""
+    """The text of a content part, or else its type in brackets, such as ``[image]``."""
     if isinstance(part, str):
         return part
     part = _dict(part)
@@ -185,7 +244,7 @@ def _identity(message: Message) -> tuple[object, ...]:
 
 
 def _canonical(arguments: str) -> str:
-    """Arguments without the spacing that clients change when they parse and dump them."""
+    """Arguments as canonical JSON, because clients that parse and dump them change the spacing."""
     try:
         return json.dumps(json.loads(arguments), sort_keys=True)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""JSON as others send it, as a value that can be stored.
+"""Parses JSON from providers into values that the journal can store.
 
-A provider's body may hold what the journal cannot: NaN, 1e999, numbers of ten thousand digits,
-brackets a thousand levels deep. Such a part is kept as its text, and all around it stays readable;
-the exact bytes are recorded beside it.
+A provider's body may contain what the journal refuses: NaN, 1e999, a number of ten thousand digits,
+or a thousand levels of nesting. Such a part becomes its text, so that the rest of the body stays
+readable. The exact bytes are recorded beside it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from math import isfinite
 from agentrun.core.codec import MAX_DEPTH, MAX_DIGITS, check
 from agentrun.core.events import Json
 
-__all__ = ["parsed"]
+__all__ = ["parse_json"]
 
 
-def parsed(text: str | bytes) -> Json:
-    """The value of a JSON text, None if it is none."""
+def parse_json(text: str | bytes) -> Json:
+    """The value of a JSON text. None if the text is not JSON."""
     try:
         try:
             value = json.loads(text, parse_constant=str)
             check(value)
-        except ValueError:  # no JSON at all, or what is looked for below
+        except ValueError:  # not JSON, or JSON with a part that has to become text
             value = json.loads(text, parse_constant=str, parse_float=_float, parse_int=_int)
             value = _shallow(value, MAX_DEPTH)
     except (ValueError, RecursionError):
@@ -40,7 +40,7 @@ def _int(digits: str) -> int | str:
 
 
 def _shallow(value: Json, levels: int) -> Json:
-    """``value`` with whatever lies deeper than ``levels`` as its text."""
+    """``value`` with each part deeper than ``levels`` replaced by its text."""
     if not isinstance(value, (dict, list)):
         return value
     if levels == 0:

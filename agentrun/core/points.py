@@ -1,11 +1,11 @@
-"""Named points before and after every commit and every effect; inert unless a test arms them.
+"""Named points before and after every commit and every effect, for crash tests.
 
-What a crash means is decided by where it strikes. A test arms a hook that is called with the name
-of each point as this process passes it, and that may kill, stop or delay the process right there;
-`agentrun crashtest` does so to the agents of our users.
+The consequences of a crash depend on where it happens. A test sets a hook that is called with the
+name of each point that this process passes. The hook may kill, stop or delay the process there.
+`agentrun crashtest` does this to the agents of users. Without a hook the points do nothing.
 
-A statement's point has its name in `queries.sql`, so that `append:after` is the instant in which
-the rows are committed and nobody in this process knows.
+The point of a statement has the statement's name in `queries.sql`. For example, at `append:after`
+the rows are committed, but this process has not yet noted that.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Literal
 
 Side = Literal["before", "after"]
 
-# Statements that commit, each by itself.
+# Statements that commit. Each is a transaction of its own.
 COMMITS = frozenset(
     {
         "append",  # the journal: a group of events
         "claim",  # the journal: this process takes a run
         "claim_ready",  # a worker takes queued and due runs
-        "commit",  # a `transaction` tool's own work together with its checkpoint
+        "commit",  # the work of a `transaction` tool together with its checkpoint
         "create",
         "declare_dead",
         "beat",
@@ -30,7 +30,7 @@ COMMITS = frozenset(
         "gateway_end",
         "gateway_forget",
         "gateway_lost",
-        "hold",  # a model that takes no calls for now
+        "hold",  # mark a model whose provider takes no calls for now
         "keep_late",
         "overlooked",
         "permit",  # a model call, under a shared limit
@@ -43,6 +43,7 @@ COMMITS = frozenset(
         "reserve",
         "response_ended",
         "send_mail",
+        "send_masked_mail",
         "serving",
         "set_limit",
         "stop_worker",
@@ -52,16 +53,16 @@ COMMITS = frozenset(
         "wake",
     }
 )
-# What happens outside the database.
+# Effects outside the database.
 EFFECTS = frozenset(
     {
-        "body",  # of a tool or step
-        "checkpoint",  # inside a tool's transaction, before its COMMIT
-        "chunk",  # of a streamed answer, on its way to the agent
-        "delete_blobs",  # a page of those that no row names
-        "follow",  # a request about a response that is under way at its provider
-        "put",  # a large value, into the blob store
-        "reconcile",  # asking outside what became of a `once` effect
+        "body",  # the body of a tool or step
+        "checkpoint",  # inside the transaction of a tool, before its COMMIT
+        "chunk",  # a part of a streamed answer is handed to the agent
+        "delete_blobs",  # one page of blobs that no row names
+        "follow",  # a request about a background response
+        "put",  # a large value is written to the object store
+        "reconcile",  # a reconcile function asks for the outcome of a `once` effect
         "send",  # a request to a model, until its answer begins
     }
 )
@@ -71,12 +72,12 @@ _hook: Callable[[str], None] | None = None
 
 
 def reach(name: str, side: Side) -> None:
-    """Pass a point."""
+    """Pass a point: call the hook, if there is one."""
     if _hook is not None:
         _hook(f"{name}:{side}")
 
 
 def arm(hook: Callable[[str], None] | None) -> None:
-    """Have ``hook`` called at each point of this process, in whichever thread; None disarms."""
+    """Set the hook that all threads of this process call at each point. None removes it."""
     global _hook
     _hook = hook

@@ -1,7 +1,8 @@
-"""What the HTTP transport (room `models`) asks of the runner, without knowing it.
+"""The interface between the HTTP transport (room `models`) and the run (room `steps`).
 
-The transport finds the recorder of the calling code in `current`, opens a step for each model
-call, and either hands out what is recorded or performs attempts and reports how they went.
+The two rooms do not import each other. The transport finds the recorder of the calling code in the
+context variable `current`. It opens a step for each model call. If the step has a recorded reply,
+the transport returns that. Otherwise it performs attempts and reports the result of each.
 """
 
 from __future__ import annotations
@@ -21,25 +22,44 @@ Ending = Literal["complete", "abandoned", "cut"]
 class ModelRequest:
     """One model call as the provider would see it, without credentials.
 
-    ``canonical`` is the body less the fields that clients randomise (``prompt_cache_key``,
-    ``metadata``, ``user``, …): the fingerprint is taken from it.
+    ``canonical`` is the body without the fields that clients randomise (``prompt_cache_key``,
+    ``metadata``, ``user``, …). The fingerprint is computed from it.
+
+    For an upload, ``body`` has a claim check in place of each file, and ``attached`` has the bytes.
+    A ``signed`` request must be sent unchanged.
     """
 
-    api: str  # "chat.completions", "responses", "messages", "embeddings"
+    api: str  # "chat.completions", "messages", "images.edits", …: `agentrun.models.endpoints`
     method: str
     url: str  # scheme, host, path and query
     body: Json
     canonical: Json
     stream: bool
     model: str | None = None
+    attached: tuple[bytes, ...] = ()
+    signed: bool = False
+
+    @property
+    def is_lookup(self) -> bool:
+        """Whether the request only looks up a response, and so has no effect."""
+        return self.method == "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """The reason why a response with a good status is not a usable answer."""
+
+    text: str
+    again: bool = True  # another attempt may succeed
+    billed: bool = True  # the provider may charge for the response
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """Everything needed to hand a reply out again, byte for byte.
+    """Everything that is needed to return a reply again, byte for byte.
 
-    ``raw`` holds the content-decoded bytes that reached the caller. ``body`` is the same as
-    JSON: the parsed body, or for a stream the folded message a plain call would have given.
+    ``raw`` has the content-decoded bytes that reached the caller. ``body`` is the same as JSON: the
+    parsed body, or for a stream the message that a call without streaming would have returned.
     ``error`` is the transport error (class name, message) that followed ``raw``, if any.
     """
 
@@ -52,21 +72,29 @@ class ModelReply:
     error: tuple[str, str] | None = None
     model: str | None = None
     usage: Usage | None = None
+    flaw: Flaw | None = None
+    reason: str | None = None  # the phrase beside the status; None: the client's own
+    http: str = "HTTP/1.1"
 
     @property
-    def held(self) -> bool:
-        """Whether a gateway says that an earlier request under the same key began the call."""
-        told = [value for name, value in self.headers if name.lower() == "agentrun-answer"]
-        return told in (["stored"], ["shared"])
+    def answers(self) -> bool:
+        """Whether this is a usable answer: complete, or as much of it as the code has read."""
+        return 0 < self.status < 400 and self.ending != "cut" and self.flaw is None
+
+    @property
+    def began_earlier(self) -> bool:
+        """Whether an earlier request with the same key began the call, according to a gateway."""
+        answers = [value for name, value in self.headers if name.lower() == "agentrun-answer"]
+        return answers in (["stored"], ["shared"])
 
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """Why an attempt failed: an HTTP status or the name of a transport error."""
+    """The failure of an attempt: an HTTP status, or the name of a transport error."""
 
     reason: str
     status: int | None = None
-    billed: bool = False  # an answer began to arrive, so it may have been charged
+    billed: bool = False  # an answer began to arrive, so the attempt may have been charged
     headers: Mapping[str, str] = field(default_factory=dict)
     detail: Json = field(default=None)
 
@@ -76,7 +104,7 @@ class ModelStep(Protocol):
 
     @property
     def recorded(self) -> ModelReply | None:
-        """The recorded reply: hand it out and send nothing."""
+        """The recorded reply. If there is one, return it and send nothing."""
 
     @property
     def key(self) -> str:
@@ -84,80 +112,91 @@ class ModelStep(Protocol):
 
     @property
     def prior_failures(self) -> int:
-        """How many attempts have failed already, before a crash too: they count as retries."""
+        """How many attempts have failed so far, also before a crash. They count as retries."""
 
     @property
     def cap(self) -> int | None:
-        """The limit that the request must set on its reply, in tokens; None: as it is.
+        """The limit in tokens that the sent request must set on its reply, or None.
 
-        A budget leaves no more. It is told to the provider only: what the step asks for, and is
-        compared by on a resume, is the request as the code made it.
+        A budget requires the limit. Only the provider gets it: the recorded request, which
+        a resume compares, stays as the code made it.
         """
 
     @property
     def accepted(self) -> str | None:
-        """The id under which the provider works on the open attempt: pick it up, send nothing."""
+        """The id of the background response of the open attempt: follow it and send nothing."""
 
     @property
     def unwanted(self) -> bool:
-        """Whether nobody will use what is still to come: the run was cancelled, or the step has
+        """Whether the rest of the answer is not needed: the run was cancelled, or the step has
         its outcome."""
 
     def attempt(self) -> Flow[ModelReply | None]:
-        """Make the intent durable; afterwards the request may be sent.
+        """Make the intent of the next attempt durable. Afterwards the request may be sent.
 
-        Returns a reply when an earlier attempt's answer turned up late: adopt it, send nothing.
-        Raises Interrupt when the run may not go on here.
+        Returns a reply if the late answer of an earlier attempt has arrived: then use that and send
+        nothing. Raises Interrupt if the run must stop in this process.
         """
 
     def accept(self, identifier: str) -> Flow[None]:
-        """The provider works on this attempt by itself, under this id: durable when this returns.
+        """Record that the provider works on this attempt in the background, under this id.
 
-        Raises Interrupt when the run may not go on here.
+        The id is durable when this returns. Raises Interrupt if the run must stop in this process.
         """
 
     def pick_up(self) -> Flow[None]:
-        """Go on with the accepted attempt: the provider may be asked for it.
+        """Continue the accepted attempt. Afterwards the provider may be asked for its response.
 
-        Raises Interrupt when the run may not go on here.
+        Raises Interrupt if the run must stop in this process.
         """
 
     @property
     def age(self) -> float:
-        """Seconds since the open attempt began, in whichever process that was."""
+        """Seconds since the open attempt began, possibly in another process."""
 
-    def rest(self, seconds: float, identifier: str) -> Flow[None]:
-        """Wait before the next look at what the provider works on by itself, under this id.
+    def wait_to_poll(self, seconds: float, identifier: str) -> Flow[None]:
+        """Wait before the next lookup of the background response with this id.
 
-        Raises Interrupt when the run may not go on here, or waits elsewhere.
+        Raises Interrupt if the run must stop in this process, or parks for the wait.
         """
 
     def check(self) -> None:
-        """Raise Interrupt when the run may not go on here."""
+        """Raise Interrupt if the run must stop in this process."""
 
-    def failed(self, failure: CallFailed, retry_in: float) -> None:
-        """This attempt failed and the transport will try again in ``retry_in`` seconds."""
+    def record_failure(self, failure: CallFailed, retry_in: float) -> None:
+        """Record that this attempt failed, and that another follows in ``retry_in`` seconds."""
 
-    def tell(self, so_far: Callable[[], Json]) -> None:
-        """More of a stream has come; ``so_far`` gives all of it. Never blocks."""
+    def await_provider(
+        self, failure: CallFailed, patience: float
+    ) -> Flow[Literal["stands", "anew"] | None]:
+        """Wait until the provider can be reached. Nothing was sent in this attempt.
 
-    def left(self) -> None:
-        """The calling code was interrupted, and the attempt has no outcome."""
+        Returns "stands" if the request may be sent again under the same intent, "anew" if a new
+        attempt is needed, and None after ``patience`` seconds without a connection: then the caller
+        records the failure as the outcome. Raises Interrupt if the run must stop in this process,
+        or parks for the wait.
+        """
+
+    def publish_partial(self, so_far: Callable[[], Json]) -> None:
+        """Publish the part of a stream that has arrived, which ``so_far`` returns. Never blocks."""
+
+    def abandon_attempt(self) -> None:
+        """Record that the calling code was interrupted. The attempt keeps no outcome."""
 
     def finish(self, reply: ModelReply) -> None:
-        """The step's outcome; call it before the last bytes are handed on. Never blocks."""
+        """Record the step's outcome. Call this before returning the last bytes. Never blocks."""
 
 
 class Recorder(Protocol):
-    """Where model calls of the current task or thread are recorded."""
+    """Records the model calls of one task or thread."""
 
     def open_model_step(self, request: ModelRequest) -> Flow[ModelStep]:
-        """Begin or replay the step that this call is. Raises Interrupt on divergence."""
+        """Begin or replay the step of this call. Raises Interrupt on a divergence."""
 
 
 # The recorder of the calling code; None outside a run and while an effect is being performed.
 current: ContextVar[Recorder | None] = ContextVar("agentrun_recorder", default=None)
 
-# Where model calls of a run go in place of the provider they are addressed to: a double's base URL,
-# as a crash test sets it in the processes it kills. None: as addressed.
+# The base URL of a provider double to which all model calls of runs go. A crash test sets it in the
+# processes that it kills. None: calls go to the provider in the request.
 stand_in: str | None = None

@@ -1,17 +1,21 @@
-"""Keeps a run's storage linear in its new text, although every request repeats the conversation.
+"""Keeps the storage of a run linear in its new text, although each request repeats all messages.
 
-`Shared` knows what the earlier rows of one run hold. A part of a new value that is known becomes
-``{"$ref": digest}``; a list of dicts, such as the messages, that begins like a known one becomes
-``{"$prefix": digest, "then": [what is new]}``. A key of the value's own that begins with ``$``
-gets one more.
+`Shared` holds the parts of all earlier values of one run. In a new value, a part that is held
+already is replaced by the reference ``{"$ref": digest}``. A list of dicts, such as the messages,
+that begins like an earlier list becomes ``{"$prefix": digest, "then": [new elements]}``. A key of
+the value itself that begins with ``$`` gets a second ``$``, so that it cannot be taken for
+a reference.
 
-Rows must be fed in journal order, each once: `pack` or `unpack` for a shared one, `learn` or
-`learn_later` for one that was stored whole. Then writer and reader hold the same tables, because
-unpacking is looking up and then doing what packing did.
+The rule: each row of the run is given to `Shared` exactly once and in journal order. `pack` and
+`unpack` are for rows with references, `learn` and `learn_later` for rows that were stored whole.
+Then writer and reader hold the same parts, because `unpack` resolves the references and then
+registers the value in the same way as `pack`. If a row was skipped, a later reference to it could
+not be resolved.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, TypeGuard
 
 from agentrun.core.codec import Undecodable, canonical, digest, loads
@@ -23,18 +27,18 @@ MIN_SIZE = 64  # bytes of canonical JSON; a reference takes about 43
 
 
 class _Link(NamedTuple):
-    """A list known up to here: a shorter one and the element that follows it."""
+    """A list that is held: a shorter list that is held too, and its last element."""
 
     before: str  # the digest of the shorter list; "" is the empty one
     element: Json  # packed
-    size: int  # bytes of canonical JSON, all elements together
+    size: int  # bytes of canonical JSON of all elements together
 
 
 class Shared:
-    """What the earlier rows of one run hold, by digest. Belongs to one thread at a time.
+    """The parts of the earlier values of one run, by digest. Only one thread may use it at a time.
 
-    Nodes are kept packed: a text is in memory once, and nothing is shared with the values of the
-    caller but immutable strings.
+    The parts are held packed. So each text is in memory once, and the tables share only immutable
+    strings with the caller's values.
     """
 
     def __init__(self) -> None:
@@ -43,32 +47,58 @@ class Shared:
         self._new_nodes: dict[str, Json] = {}
         self._new_links: dict[str, _Link] = {}
         self._to_learn: list[tuple[str, bool]] = []
+        self._left = math.inf  # how many more characters and items `unpack` may build
+        self._shown: Shared | None = None
+
+    @property
+    def shown(self) -> Shared:
+        """The tables for the masked values that people see.
+
+        This is the object itself until the first masked value differs from the exact one.
+        """
+        return self if self._shown is None else self._shown
+
+    def split(self) -> None:
+        """From now on hold the masked values in tables of their own."""
+        if self._shown is None:
+            copy = Shared()
+            copy._nodes, copy._links = dict(self._nodes), dict(self._links)
+            copy._to_learn = list(self._to_learn)
+            self._shown = copy
+
+    def pack_both(self, value: Json, shown: Json) -> tuple[Json, Json]:
+        """``value`` and its masked form ``shown``, both packed; one object if they are equal."""
+        if shown is not value:
+            self.split()
+        packed = self.pack(value)
+        return packed, packed if self._shown is None else self._shown.pack(shown)
 
     def pack(self, value: Json) -> Json:
-        """``value`` with references to what is known, which from now on it is.
+        """``value`` with references in place of parts that are held. Then hold its own parts too.
 
-        The value must hold no secret any more (a reader learns from the row) and have passed
-        `codec.check`. Store the result and leave it unchanged: the tables hold parts of it. Where
-        a packed row could not be stored, its Shared is of no more use.
+        The value must have passed `codec.check`. Store the result and do not change it, because the
+        tables hold parts of it. If the row could not be stored, discard this Shared: later values
+        would refer to a row that does not exist.
         """
         self._catch_up()
         self._new_nodes, self._new_links = {}, {}
         packed = self._parts(value)
-        # Only now: a reader cannot look up what lies in the very value it is unpacking.
+        # Not earlier, because a reader cannot resolve references inside the value it is unpacking.
         self._nodes.update(self._new_nodes)
         self._links.update(self._new_links)
         return packed
 
     def learn(self, value: Json) -> None:
-        """Know ``value``, which is stored whole."""
+        """Hold the parts of ``value``, which is stored whole."""
         self.pack(value)
 
     def learn_later(self, text: str, escaped: bool) -> None:
-        """`learn` the value that is stored as this text, once a request may refer to it.
+        """`learn` the value with this stored text, but not before the next `pack` or `unpack`.
 
-        Of the text, since the value may be changed by then; a run without models never does it.
+        So a run without model calls never spends the time. The text is kept and not the value,
+        which the caller may change.
         """
-        if len(text) >= MIN_SIZE:  # no part of a shorter one is worth a reference
+        if len(text) >= MIN_SIZE:  # a shorter text has no part that is worth a reference
             self._to_learn.append((text, escaped))
 
     def _catch_up(self) -> None:
@@ -76,20 +106,28 @@ class Shared:
         for text, escaped in waiting:
             self.learn(loads(text, escaped))
 
-    def unpack(self, packed: Json) -> Json:
-        """The value that `pack` replaced, built anew; from now on it is known.
+    def allow(self, more: int) -> None:
+        """Allow `unpack` to build ``more`` characters and items. The first call sets the limit.
 
-        Raises Undecodable for a reference to something that no earlier row holds.
+        Needed for rows from an untrusted file: a few nested references can expand to more than
+        fits into memory.
+        """
+        self._left = more if self._left == math.inf else self._left + more
+
+    def unpack(self, packed: Json) -> Json:
+        """The value that was given to `pack`. Its parts are then held.
+
+        Raises Undecodable for a reference to a part that no earlier row has.
         """
         self._catch_up()
         value = self._build(packed)
         self.learn(value)
         return value
 
-    # -- packing: digests of parts, looked up among what earlier values held ------------------
+    # -- packing: each part is looked up by its digest ------------------------------------------
 
     def _parts(self, value: Json) -> Json:
-        """``value`` itself in full, its parts packed."""
+        """``value`` with its parts packed, without a reference for the value itself."""
         if isinstance(value, dict):
             whole = {}
             for key, item in value.items():
@@ -105,7 +143,7 @@ class Shared:
         return value
 
     def _part(self, value: Json, text: bytes | None = None) -> Json:
-        """``value`` packed, or a reference; ``text`` is its canonical text where that is known."""
+        """A reference to ``value``, or ``value`` packed. ``text`` is its canonical text."""
         if not isinstance(value, (str, dict, list, tuple)) or _is_short(value):
             return value
         if _is_chain(value):
@@ -121,9 +159,10 @@ class Shared:
         return packed
 
     def _chain(self, elements: list[Json]) -> Json:
-        """A list of dicts: each of its beginnings has a name, made of the one before.
+        """A list of dicts, packed. Each beginning of it has a name: the digest of the name of the
+        beginning that is one element shorter, and of the last element.
 
-        It needs no node of its own: known as a whole, it is a prefix with nothing after it.
+        A list needs no node of its own. If all of it is held, it is a prefix with nothing after it.
         """
         known = name = ""
         size = 0
@@ -132,7 +171,7 @@ class Shared:
             text = canonical(element)
             before, name = name, digest((name + digest(text)).encode())
             size += len(text)
-            if name in self._links:  # then so is every shorter beginning
+            if name in self._links:  # then every shorter beginning is held as well
                 known = name
                 continue
             packed = self._part(element, text)
@@ -155,8 +194,11 @@ class Shared:
     # -- unpacking ---------------------------------------------------------------------------
 
     def _build(self, packed: Json) -> Json:
-        """The value behind ``packed``; every container in it is new."""
+        """The value of ``packed``. Every container in it is a new object."""
         packed = self._look_up(packed)
+        self._left -= len(packed) if isinstance(packed, (str, dict, list)) else 1
+        if self._left < 0:
+            raise Undecodable("its references expand to far more than its size")
         if isinstance(packed, dict):
             whole = {}
             for key, item in packed.items():
@@ -170,15 +212,15 @@ class Shared:
         return packed
 
     def _look_up(self, packed: Json) -> Json:
-        """What a reference stands for, itself still packed; anything else as it is."""
+        """The target of a reference, still packed. Any other value is returned unchanged."""
         match packed:
             case {"$ref": str(name), **others} if not others:
                 if name not in self._nodes:
-                    raise _unknown("$ref", name)
+                    raise _dangling_reference("$ref", name)
                 return self._nodes[name]
             case {"$prefix": str(name), "then": list(rest), **others} if not others:
                 if name not in self._links:
-                    raise _unknown("$prefix", name)
+                    raise _dangling_reference("$prefix", name)
                 return self._elements(name) + rest
         return packed
 
@@ -188,7 +230,7 @@ def _is_chain(value: Json) -> TypeGuard[list[Json]]:
 
 
 def _is_short(value: Json) -> bool:
-    """A text that is surely shorter than `MIN_SIZE`, told without writing it: most are."""
+    """Whether a text is certainly shorter than `MIN_SIZE`. Most are, and this check is fast."""
     return (
         isinstance(value, str)
         and 2 * len(value) + 2 < MIN_SIZE
@@ -205,8 +247,8 @@ def _own_key(key: str) -> str:
     return key[1:]
 
 
-def _unknown(marker: str, name: str) -> Undecodable:
+def _dangling_reference(marker: str, name: str) -> Undecodable:
     return Undecodable(
         f"a shared value refers to {marker} {name}, which no earlier row of this run holds: "
-        "feed Shared every row, in journal order"
+        "give Shared every row, in journal order"
     )

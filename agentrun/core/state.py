@@ -1,8 +1,7 @@
-"""The states of a run, as tables. Nothing else may decide them.
+"""The states of a run, as a table. No other code decides the status of a run.
 
-A run's row in ``runs`` is a projection of its journal: its status, owner and epoch after the
-last event of the journal are exactly what these tables say, and a test rebuilds every row from
-the journal and compares.
+The row of a run in ``runs`` is a projection of its journal. Its status is that of the last event
+that changes it, by this table. A test rebuilds every row from the journal and compares.
 
 ::
 
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 
 from agentrun.core.events import Event, RunStatus
 
-# The status a run has after an event; events not listed leave it as it was.
+# The status of a run after an event. Any other event does not change it.
 STATUS_AFTER: dict[str, RunStatus] = {
     "created": "queued",
     "claimed": "running",
@@ -29,25 +28,67 @@ STATUS_AFTER: dict[str, RunStatus] = {
     "run_cancelled": "cancelled",
 }
 
-# Nothing more happens in these, unless somebody resumes the run.
+# The final states. Only `resume` can make a failed run continue.
 ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
 
 
-# `by` of a park that no letter ends, only a person who resumes the run: to go on could do harm.
+# `by` of a safeguard park: to continue could do harm, for example because events were lost. No
+# letter ends such a park. Only a person can, who resumes the run.
 SAFEGUARD = "agentrun"
 
 
 def safeguard(events: Sequence[Event]) -> Event | None:
-    """The park that keeps the run until a person resumes it, if that is where its journal ends.
+    """The safeguard park at the end of the journal, if there is one.
 
-    Whoever claims it without being one has to park it again.
+    A process that claims such a run for another reason than a person's resume must park it again.
     """
     last = next((event for event in reversed(events) if event.event != "claimed"), None)
     return last if last is not None and (last.event, last.by) == ("parked", SAFEGUARD) else None
 
 
+_VERSIONS = 50  # versions of the code that a park remembers; an older one may be tried again
+
+
+def diverged_park(events: Sequence[Event]) -> Event | None:
+    """The park because of a divergence at the end of the journal, if there is one."""
+    last = next((event for event in reversed(events) if event.event != "claimed"), None)
+    parked = last is not None and last.event == "parked" and isinstance(last.output, dict)
+    return last if parked and last is not None and "divergence" in last.output else None
+
+
+_FORWARD = frozenset({"step_finished", "diverged", "request_changed"})
+
+
+def tried_versions(events: Sequence[Event]) -> list[str]:
+    """The versions of the code that have diverged at the current place of the run.
+
+    A worker with one of these versions need not try the run again.
+    """
+    for event in reversed(events):
+        if event.event in _FORWARD:
+            break
+        if event.event == "parked" and isinstance(event.output, dict):
+            found = event.output.get("divergence", {}).get("versions", [])
+            return [version for version in found if isinstance(version, str)][-_VERSIONS:]
+    return []
+
+
+def divergence_decision(events: Sequence[Event]) -> tuple[str, str] | None:
+    """The latest decision about divergences (``keep``, ``accept``, …) and who made it, or None.
+
+    An ``accept`` is used up by the next divergence: it does not accept a later one.
+    """
+    accepted = False
+    for event in reversed(events):
+        accepted = accepted or event.event == "diverged"
+        if event.event == "resumed" and isinstance(event.output, dict):
+            way = str(event.output["on_divergence"])
+            return None if way == "accept" and accepted else (way, event.by or "somebody")
+    return None
+
+
 def status_after(event: Event) -> RunStatus | None:
-    """The run's status after ``event``, or None where the event does not change it."""
+    """The status of the run after ``event``. None if the event does not change it."""
     if event.event == "parked":
         return "waiting" if event.status == "waiting" else "held"
     return STATUS_AFTER.get(event.event)

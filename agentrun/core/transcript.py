@@ -1,11 +1,11 @@
-"""A run as people read it: `fold` turns its journal into a `Transcript`, and nothing else.
+"""A run for people to read: `fold` builds a `Transcript` from its journal.
 
-A transcript is a function of the journal alone. Folding makes no call, reads no clock and
-writes nothing; every viewer (terminal, notebook, JSON) renders what is here. Values are taken as
-they were recorded: a malformed reply is shown as far as it can be read and is never an error.
+A transcript depends on the journal alone. `fold` makes no call, reads no clock and writes nothing,
+and all viewers (terminal, notebook, JSON) render the same transcript. A malformed reply is never an
+error: it is shown as far as it can be read.
 
-How a transcript shows itself belongs to the room `view`, which `core` may not import: `view`
-puts its renderers into `renderers`, by MIME type.
+The renderers are in the room `view`, which `core` must not import. So `view` registers them in
+`renderers`, by MIME type.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from agentrun.core.entries import (
     Doubt,
     Entry,
     Failure,
+    NewMessage,
     Note,
     Resume,
-    Said,
     Step,
 )
 from agentrun.core.events import Event, Json, RunStatus
@@ -39,9 +39,9 @@ __all__ = [
     "Entry",
     "Failure",
     "Message",
+    "NewMessage",
     "Note",
     "Resume",
-    "Said",
     "Step",
     "ToolRequest",
     "Totals",
@@ -53,23 +53,30 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the run's model calls. ``cost`` covers the priced ones only."""
+    """Sums over the steps of a run. ``cost`` includes only the calls with a known price."""
 
     model_calls: int = 0
     tool_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # input tokens read from the provider's cache
+    cache_write_tokens: int = 0  # input tokens written to the provider's cache
+    cache_lost_tokens: int = 0  # input tokens that were no longer in the cache after a resume
+    cache_lost: Decimal = Decimal(0)  # their additional cost in US dollars
     reasoning_tokens: int = 0
     audio_tokens: int = 0
     cost: Decimal = Decimal(0)
-    unpriced: int = 0  # answered calls whose price is not known: never counted as zero
-    possibly_billed: int = 0  # attempts in flight when a worker was lost
+    unpriced: int = 0  # answered calls whose price is not known; they are not in `cost`
+    possibly_billed: int = 0  # attempts of model calls that were interrupted without an answer
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Transcript:
-    """A run, folded from its journal. Prints as text of 80 columns; shows itself in a notebook."""
+    """A run, built from its journal. It prints as text of 80 columns, and as HTML in a notebook.
+
+    Example:
+        >>> print(agentrun.transcript("ticket-42"))
+    """
 
     key: str
     agent: str
@@ -83,47 +90,56 @@ class Transcript:
     turns: int
     entries: tuple[Entry, ...]
     totals: Totals
+    owner_lost: bool = False  # the process that had the run is known to be dead
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The steps alone, in the order in which they began."""
+        """The steps without the other entries, in the order in which they began."""
         return tuple(entry for entry in self.entries if isinstance(entry, Step))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: times as ISO 8601, money as decimal text, entries with a `type`."""
+        """As plain JSON values: times in ISO 8601, money as decimal text, entries with a `type`."""
         plain: dict[str, Any] = _plain(self)
         return plain
 
     def to_json(self) -> str:
-        """`to_dict` as ASCII JSON text, so that no terminal can be addressed by it."""
+        """`to_dict` as ASCII JSON text, which cannot contain terminal escape sequences."""
         return json.dumps(self.to_dict())
 
     def __repr__(self) -> str:
         return f"<Transcript {self.key!r}: {self.status}, {len(self.steps)} steps>"
 
     def __str__(self) -> str:
-        return _rendered(self, "text/plain")
+        return _render(self, "text/plain")
 
     def _repr_html_(self) -> str | None:
-        return _rendered(self, "text/html") if "text/html" in renderers else None
+        return _render(self, "text/html") if "text/html" in renderers else None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         mimes = {"text/plain", *renderers}
-        return {mime: _rendered(self, mime) for mime in sorted(mimes)}
+        return {mime: _render(self, mime) for mime in sorted(mimes)}
 
 
-# How a transcript shows itself, by MIME type. Filled by `agentrun.view`.
+# The renderers of a transcript by MIME type. `agentrun.view` registers them.
 renderers: dict[str, Callable[[Transcript], str]] = {}
 
 
-def fold(events: Iterable[Event], *, key: str | None = None) -> Transcript:
-    """Rebuild what happened from a run's journal, given in order and with decoded values.
+def fold(
+    events: Iterable[Event], *, key: str | None = None, owner_lost: bool = False
+) -> Transcript:
+    """Build the transcript of a run from its journal.
 
-    ``key`` is the run's key where the caller knows it; else it is taken from the first event.
+    Args:
+        events: the journal or its beginning, in order and with decoded values.
+        key: the key of the run. Without it, the first event's key is used.
+        owner_lost: the process that owned the run at the end of this journal is known to be dead.
+            Its open attempts are then shown as ``unknown`` and not as ``running``.
     """
     run = Fold()
     for event in events:
         run.add(event)
+    if owner_lost:
+        run.mark_attempts_lost()
     entries = run.entries()
     return Transcript(
         key=key or run.key,
@@ -138,40 +154,55 @@ def fold(events: Iterable[Event], *, key: str | None = None) -> Transcript:
         turns=len({entry.turn for entry in entries if isinstance(entry, Step)} - {None}),
         entries=entries,
         totals=_totals([entry for entry in entries if isinstance(entry, Step)]),
+        owner_lost=owner_lost,
     )
 
 
 def _totals(steps: list[Step]) -> Totals:
     calls = [step for step in steps if step.kind == "model"]
     used = [step.usage for step in calls if step.usage is not None]
+    seen = {_response(step) for step in calls if step.effect == "read" and step.usage is not None}
     return Totals(
-        model_calls=len(calls),
+        model_calls=sum(step.effect != "read" for step in calls),  # a lookup is not a call
         tool_calls=sum(step.kind == "tool" for step in steps),
         input_tokens=sum(usage.input_tokens or 0 for usage in used),
         output_tokens=sum(usage.output_tokens or 0 for usage in used),
         cached_tokens=sum(usage.cached_tokens or 0 for usage in used),
+        cache_write_tokens=sum(usage.cache_write_tokens or 0 for usage in used),
+        cache_lost_tokens=sum(usage.cache_lost_tokens or 0 for usage in used),
+        cache_lost=sum((usage.cache_lost or Decimal(0) for usage in used), Decimal(0)),
         reasoning_tokens=sum(usage.reasoning_tokens or 0 for usage in used),
         audio_tokens=sum(usage.audio_tokens or 0 for usage in used),
         cost=sum((usage.cost for usage in used if usage.cost is not None), Decimal(0)),
-        unpriced=sum(step.unpriced for step in calls),
+        unpriced=sum(step.unpriced and _response(step) not in seen for step in calls),
         possibly_billed=sum(step.possibly_billed for step in calls),
     )
 
 
-def _rendered(transcript: Transcript, mime: str) -> str:
-    """Shown in a notebook or a debugger: it must not raise, whatever the run holds."""
+def _response(step: Step) -> str | None:
+    """The id of the response in the reply to a model call; None if a garbled reply has no text."""
+    body = step.output.get("body") if isinstance(step.output, dict) else None
+    identifier = body.get("id") if isinstance(body, dict) else None
+    return identifier if isinstance(identifier, str) else None
+
+
+def _render(transcript: Transcript, mime: str) -> str:
+    """Render without ever raising, because a notebook or a debugger calls this."""
     try:
         return renderers[mime](transcript)
     except Exception:
         return repr(transcript)
 
 
+# The field `type` of an entry in JSON. Users read it, so renaming a class must not change it.
+_TYPES: dict[type, str] = {NewMessage: "said", Step: "step", Resume: "resume", Note: "note"}
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        if isinstance(value, Said | Step | Resume | Note):
-            return {"type": type(value).__name__.lower(), **plain}
-        return plain
+        kind = _TYPES.get(type(value))
+        return plain if kind is None else {"type": kind, **plain}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""What happened according to the outside world, beside what agentrun recorded."""
+"""The numbers of a demo: those of the outside world, beside those that agentrun recorded."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ from dataclasses import dataclass
 import agentrun
 from agentrun.demo.world import World
 
-__all__ = ["KILLS", "Ledger", "read"]
+__all__ = ["KILLS", "DemoNumbers", "read_numbers"]
 
 KILLS = 3
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The numbers of one demo. All but ``model_steps`` and ``possibly_billed`` are from outside."""
+class DemoNumbers:
+    """The numbers of one demo.
+
+    Only ``model_steps`` and ``possibly_billed`` come from agentrun's journal. The others come from
+    the outside world.
+    """
 
     kills: int
     model_steps: int  # answers that agentrun recorded
-    billed: int  # answers that the provider billed; of a real one we know only our own record
-    possibly_billed: int  # calls in flight at a kill, by agentrun's record
+    billed: int  # answers that the double billed; for a real provider, a copy of `model_steps`
+    possibly_billed: int  # calls in flight at a kill, by agentrun's journal
     emails: int  # by Message-ID
     refunds: int
     pickups: int
     seconds: float
     key: str
-    scripted: bool  # by the double, which comes to every moment and asks for every tool
+    scripted: bool  # the double plays the model: it reaches every moment and calls every tool
 
-    def wrong(self) -> Iterator[str]:
-        """What is not as it must be, in words."""
+    def problems(self) -> Iterator[str]:
+        """Sentences about numbers that break a promise of agentrun."""
         if self.billed > self.model_steps + self.possibly_billed:
             yield f"{self.billed} answers billed for {self.model_steps} recorded"
         if self.possibly_billed > 1:
@@ -42,16 +46,16 @@ class Ledger:
             yield f"{self.kills} kills, not {KILLS}"
 
     def numbers(self) -> dict[str, float | str]:
-        """As `agentrun demo --json` prints them."""
+        """The numbers that `agentrun demo --json` prints."""
         names = ("kills", "model_steps", "billed", "possibly_billed", "emails", "refunds")
         return {name: getattr(self, name) for name in (*names, "pickups", "seconds", "key")}
 
 
-def read(world: World, key: str, kills: int, seconds: float) -> Ledger:
-    """Ask everybody."""
+def read_numbers(world: World, key: str, kills: int, seconds: float) -> DemoNumbers:
+    """Read the numbers from the doubles, the shop and the journal."""
     transcript = agentrun.transcript(key)
     steps = sum(step.kind == "model" and step.status == "ok" for step in transcript.steps)
-    return Ledger(
+    return DemoNumbers(
         kills=kills,
         model_steps=steps,
         billed=world.provider.billed() if world.provider else steps,

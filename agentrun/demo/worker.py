@@ -1,10 +1,10 @@
-"""The process that the demo kills: it runs the support agent, and holds still where it is told to.
+"""The process that the demo kills: it runs the support agent, and stops at a chosen model call.
 
 ``python -m agentrun.demo.worker KEY MESSAGE MODEL [request:N | answer:N]``
 
-Holding still is what makes a kill exact instead of a race. Before the N-th model call of the
-conversation, or with its answer begun and unread, the process prints `HELD` and goes no further.
-It ends when its standard input does, so it never outlives the demo.
+Because the process stops by itself, the kill is exact and not a race. Before the N-th model call of
+the conversation (``request``), or with its answer begun and unread (``answer``), the process prints
+`HELD` and waits forever. It ends when its stdin ends, so it never outlives the demo.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from agentrun.demo.play import HELD
 
 
 def _end_with_owner() -> None:
-    """End at once when the demo is gone, however it went."""
+    """End this process at once when the demo has ended, even if the demo was killed."""
 
     def watch() -> None:
-        os.read(sys.stdin.fileno(), 1)  # not by sys.stdin, whose lock would be held at the exit
+        os.read(sys.stdin.fileno(), 1)  # reading sys.stdin would hold its lock at the exit
         os._exit(1)
 
     threading.Thread(target=watch, name="owner", daemon=True).start()
 
 
-def _holding(nth: int) -> Callable[[Any], None]:
-    """A hook of the HTTP client that stops for good at its N-th call, replayed ones included."""
+def _stop_at_call(nth: int) -> Callable[[Any], None]:
+    """A hook of the HTTP client that stops forever at the N-th call; replayed calls count too."""
     seen = count(1)
 
     def hook(_: Any) -> None:
@@ -50,18 +50,18 @@ def _wait_forever() -> NoReturn:
         threading.Event().wait()
 
 
-def _hold(at: str) -> None:
-    """Give the agent's client the hook; it sees what the agent asks before agentrun does."""
+def _install_hold(at: str) -> None:
+    """Give the agent's client the hook, which sees each request before agentrun does."""
     moment, _, nth = at.partition(":")
     event = {"request": "request", "answer": "response"}[moment]
-    http = DefaultHttpxClient(event_hooks={event: [_holding(int(nth))]})
+    http = DefaultHttpxClient(event_hooks={event: [_stop_at_call(int(nth))]})
     support.client = agentrun.wrap(support.client.with_options(http_client=http))
 
 
 def _main(key: str, message: str, model: str, hold: str = "") -> None:
     _end_with_owner()
     if hold:
-        _hold(hold)
+        _install_hold(hold)
     support.support.with_options(key=key).run(message, model)
 
 

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: which request is whose, and what its caller is told."""
+"""The gateway as an ASGI application: reads a request, finds its upstream and answer, responds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from agentrun.core.errors import ConfigError
-from agentrun.gateway.desk import Desk, draining
-from agentrun.gateway.held import Broken, Held, Refusal
-from agentrun.gateway.upstream import Ask, headers_for, headers_from, timeouts, written
+from agentrun.gateway.call_registry import CallRegistry, draining_refusal
+from agentrun.gateway.guard import Buffer, Door, GatewayLimits, bind_key, check_path
+from agentrun.gateway.shared_answer import AnswerInProgress, BrokenAnswer, GatewayRefusal
+from agentrun.gateway.upstream import (
+    GatewayRequest,
+    encode_headers,
+    headers_for,
+    headers_from,
+    timeouts,
+)
 
-__all__ = ["Service", "upstreams"]
+__all__ = ["GatewayService", "upstreams"]
 
 PROVIDERS = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
 LARGEST = 64 << 20  # bytes of a request with a key
@@ -26,13 +33,13 @@ LONGEST_KEY = 512  # characters
 Headers = Iterable[tuple[str, str]]
 
 
-def upstreams(given: Iterable[str]) -> dict[str, httpx.URL]:
-    """The providers by name: the two that are known, and those ``given`` as ``NAME=URL``.
+def upstreams(options: Iterable[str]) -> dict[str, httpx.URL]:
+    """The upstreams by name: the two known providers, and those of ``NAME=URL`` options.
 
     Raises ConfigError.
     """
     return {name: httpx.URL(address) for name, address in PROVIDERS.items()} | dict(
-        map(_upstream, given)
+        map(_upstream, options)
     )
 
 
@@ -46,96 +53,124 @@ def _upstream(option: str) -> tuple[str, httpx.URL]:
         raise ConfigError(f"--upstream {name}: give NAME=URL, as in local=http://127.0.0.1:1234")
     if url.userinfo or url.query:
         raise ConfigError(
-            f"--upstream {name}: the address holds a credential or a query; credentials come with "
-            "each request"
+            f"--upstream {name}: the address holds a credential or a query; each request must "
+            "bring its own credential"
         )
     return name, url
 
 
-class Service:
-    """Takes requests to ``/NAME/…``. ``timeout``: seconds that an upstream may be silent."""
+class GatewayService:
+    """Serves requests to ``/NAME/…``. ``timeout``: seconds that an upstream may be silent."""
 
     def __init__(
         self,
-        desk: Desk,
+        registry: CallRegistry,
         client: httpx.AsyncClient,
         upstreams: Mapping[str, httpx.URL],
         *,
         timeout: float,
+        secret: bytes,
+        door: Door,
+        limits: GatewayLimits,
     ) -> None:
-        self._desk = desk
+        self._registry = registry
         self._client = client
         self._upstreams = upstreams
         self._timeout = timeout
+        self._secret = secret
+        self._door = door
+        self._limits = limits
+        self._buffer = Buffer(limits.buffered)
         self._passing: set[asyncio.Future[Any]] = set()  # tasks of requests without a key
 
     async def drain(self) -> None:
-        """Make no new calls; return when those under way have ended."""
-        await self._desk.drain()
+        """Accept no new calls, and return when all calls under way have ended."""
+        await self._registry.drain()
         while self._passing:
             await asyncio.wait(self._passing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. To return before the end of the body breaks the connection."""
+        """Answer one request. Returning before the end of the body breaks the connection."""
         if scope["type"] != "http":
             return
         async with AsyncExitStack() as stack:
             try:
-                response = await self._response(Request(scope, receive), stack)
-            except Refusal as refusal:
-                response = _told(refusal)
+                request = Request(scope, receive)
+                self._door.check(request.headers)
+                response = await self._respond(request, stack)
+            except GatewayRefusal as refusal:
+                response = _refusal_response(refusal)
             except ClientDisconnect:
                 return
-            with suppress(Broken, httpx.HTTPError):
+            with suppress(BrokenAnswer, httpx.HTTPError):
                 await response(scope, receive, send)
 
-    async def _response(self, request: Request, stack: AsyncExitStack) -> Response:
-        """What to answer; ``stack`` is closed when that is done."""
+    async def _respond(self, request: Request, stack: AsyncExitStack) -> Response:
+        """Make the response to a request; ``stack`` is closed once it is sent."""
         if request.url.path == "/":
-            in_flight = self._desk.under_way + len(self._passing)
+            in_flight = self._registry.under_way + len(self._passing)
             return JSONResponse({"upstreams": sorted(self._upstreams), "in_flight": in_flight})
         upstream, url = self._target(request)
         key = request.headers.get("idempotency-key", "")
         if not key or request.method != "POST":
-            return await self._passed_through(request, url, stack)
+            return await self._pass_through(request, url, stack)
         if len(key) > LONGEST_KEY:
-            raise _wrong("key_too_long", f"an Idempotency-Key has at most {LONGEST_KEY} characters")
-        ask = Ask(
+            raise _bad_request(
+                "key_too_long", f"an Idempotency-Key has at most {LONGEST_KEY} characters"
+            )
+        headers = request.headers.items()
+        ask = GatewayRequest(
             key,
+            bind_key(self._secret, key, upstream, url.query, headers),
             upstream,
             url,
             request.method,
-            request.headers.items(),
-            await _whole_body(request),
+            headers,
+            await self._whole_body(request, stack),
             fail_in_doubt=_fail_in_doubt(request),
             timeout=self._timeout,
         )
-        held, shared = await self._desk.hold(ask)
-        head = await held.head()
-        noted = [*head.headers, *_notes(held, shared)]
-        return _streamed(held.pieces(), head.status, noted)
+        answer, shared = await self._registry.find_or_begin(ask)
+        head = await answer.head()
+        headers = [*head.headers, *_gateway_headers(answer, shared)]
+        return _stream_response(answer.pieces(), head.status, headers)
+
+    async def _whole_body(self, request: Request, stack: AsyncExitStack) -> bytes:
+        pieces, size = [], 0
+        async for piece in _pieces(request, self._limits):
+            size += len(piece)
+            if size > LARGEST:
+                raise _bad_request(
+                    "too_large", f"a request with a key has at most {LARGEST} bytes", 413
+                )
+            self._buffer.take(len(piece), stack)
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def _target(self, request: Request) -> tuple[str, httpx.URL]:
-        """The name of the upstream, and the address there."""
+        """The name of the upstream, and the URL there."""
         raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
         name, _, rest = raw.decode("latin-1").removeprefix("/").partition("/")
+        check_path(rest)
         base = self._upstreams.get(name)
         if base is None:
             known = ", ".join(f"/{name}" for name in sorted(self._upstreams))
-            raise Refusal(404, "no_upstream", f"no upstream /{name}; there is {known}", retry=False)
+            raise GatewayRefusal(
+                404, "no_upstream", f"no upstream /{name}; there is {known}", retry=False
+            )
         query = request.scope.get("query_string", b"")
         path = f"{base.raw_path.decode('ascii').rstrip('/')}/{rest}".encode("latin-1")
         try:
             return name, base.copy_with(raw_path=path + (b"?" + query if query else b""))
         except (httpx.InvalidURL, UnicodeError):
-            raise _wrong("bad_path", "the path is no part of an address") from None
+            raise _bad_request("bad_path", "the path does not make a valid URL") from None
 
-    async def _passed_through(
+    async def _pass_through(
         self, request: Request, url: httpx.URL, stack: AsyncExitStack
     ) -> Response:
-        """The upstream's own answer, piece by piece; a caller that goes away ends the call."""
-        if self._desk.draining:
-            raise draining()
+        """Pass a request without a key through. The call ends if its caller disconnects."""
+        if self._registry.draining:
+            raise draining_refusal()
         task = asyncio.current_task()
         assert task is not None
         self._passing.add(task)
@@ -145,67 +180,74 @@ class Service:
             request.method,
             url,
             headers=headers_for(request.headers.items()),
-            content=request.stream() if has_body else None,
+            content=_pieces(request, self._limits) if has_body else None,
             extensions={"timeout": timeouts(self._timeout)},
         )
         try:
             response = await self._client.send(sent, stream=True)
+        except httpx.LocalProtocolError as error:
+            raise _bad_request("protocol", f"the request cannot be passed on: {error}") from error
         except httpx.HTTPError as error:
-            told = f"the upstream did not answer ({type(error).__name__}: {error})"
-            raise Refusal(502, "upstream_failed", told) from error
+            message = f"the upstream did not answer ({type(error).__name__}: {error})"
+            raise GatewayRefusal(502, "upstream_failed", message) from error
         stack.push_async_callback(response.aclose)
-        return _streamed(response.aiter_raw(), response.status_code, headers_from(response))
+        return _stream_response(response.aiter_raw(), response.status_code, headers_from(response))
 
 
-async def _whole_body(request: Request) -> bytes:
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > LARGEST:
-            raise _wrong("too_large", f"a request with a key has at most {LARGEST} bytes", 413)
-        pieces.append(piece)
-    return b"".join(pieces)
+async def _pieces(request: Request, limits: GatewayLimits) -> AsyncIterator[bytes]:
+    """The body of a request, piece by piece. Raises GatewayRefusal if it comes too slowly."""
+    body = aiter(request.stream())
+    try:
+        async with asyncio.timeout(limits.sending):
+            while True:
+                async with asyncio.timeout(limits.silence):
+                    piece = await anext(body, None)
+                if piece is None:
+                    return
+                yield piece
+    except TimeoutError:
+        raise _bad_request("too_slow", "the rest of the request did not arrive", 408) from None
 
 
 def _fail_in_doubt(request: Request) -> bool:
-    told = request.headers.get("agentrun-on-doubt", "retry")
-    if told not in ("retry", "fail"):
-        raise _wrong("on_doubt", f"Agentrun-On-Doubt is retry or fail, not {told}")
-    return told == "fail"
+    on_doubt = request.headers.get("agentrun-on-doubt", "retry")
+    if on_doubt not in ("retry", "fail"):
+        raise _bad_request("on_doubt", f"Agentrun-On-Doubt is retry or fail, not {on_doubt}")
+    return on_doubt == "fail"
 
 
-def _notes(held: Held, shared: bool) -> Headers:
-    """What the gateway says of an answer: whose call it is, and what else may be on the bill."""
-    yield "agentrun-answer", "stored" if held.stored else "shared" if shared else "new"
-    if held.doubts:
-        yield "agentrun-possibly-billed", str(held.doubts)
+def _gateway_headers(answer: AnswerInProgress, shared: bool) -> Headers:
+    """The headers that the gateway adds: where the answer is from, and possibly billed calls."""
+    yield "agentrun-answer", "stored" if answer.stored else "shared" if shared else "new"
+    if answer.doubts:
+        yield "agentrun-possibly-billed", str(answer.doubts)
 
 
-def _streamed(pieces: AsyncIterator[bytes], status: int, headers: Headers) -> Response:
+def _stream_response(pieces: AsyncIterator[bytes], status: int, headers: Headers) -> Response:
     response = StreamingResponse(pieces, status)
-    response.raw_headers = written((name.lower(), value) for name, value in headers)
+    response.raw_headers = encode_headers((name.lower(), value) for name, value in headers)
     return response
 
 
-def _wrong(code: str, message: str, status: int = 400) -> Refusal:
-    return Refusal(status, code, message, retry=False)
+def _bad_request(code: str, message: str, status: int = 400) -> GatewayRefusal:
+    return GatewayRefusal(status, code, message, retry=False)
 
 
-def _told(refusal: Refusal) -> Response:
-    """A refusal in the shape that the SDKs of both providers read."""
+def _refusal_response(refusal: GatewayRefusal) -> Response:
+    """The response of a refusal, in a shape that the SDKs of both providers can read."""
     error = {"type": "gateway_error", "code": refusal.code, "message": str(refusal), "param": None}
     should_retry = {} if refusal.retry else {"x-should-retry": "false"}
     headers = {"agentrun-answer": "lost" if refusal.lost else "none"} | should_retry
-    told = JSONResponse({"type": "error", "error": error}, refusal.status, headers=headers)
-    return _breaking_off(told) if refusal.lost else told
+    response = JSONResponse({"type": "error", "error": error}, refusal.status, headers=headers)
+    return _break_off(response) if refusal.lost else response
 
 
-def _breaking_off(response: Response) -> Response:
-    """The same, its body followed by what a broken connection looks like."""
+def _break_off(response: Response) -> Response:
+    """A copy of the response whose connection breaks after the body."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield bytes(response.body)
-        raise Broken
+        raise BrokenAnswer
 
     headers = [(k, v) for k, v in response.headers.items() if k != "content-length"]
-    return _streamed(pieces(), response.status_code, headers)
+    return _stream_response(pieces(), response.status_code, headers)

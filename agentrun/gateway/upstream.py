@@ -1,4 +1,4 @@
-"""What is asked of a provider, what of its response is handed on, and whether that is whole."""
+"""The request to a provider, the headers that are passed on, and the check for a whole answer."""
 
 from __future__ import annotations
 
@@ -6,35 +6,33 @@ from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
 
 import httpx
 
 from agentrun.core.codec import Unserialisable, digest, fingerprint
-from agentrun.core.exact import without_secrets
 from agentrun.core.recorder import ModelRequest
-from agentrun.gateway.held import Head
-from agentrun.models.quote import LIMITS
-from agentrun.models.reply import tape_all
+from agentrun.gateway.shared_answer import AnswerHead
+from agentrun.models.cost_estimate import LIMITS
+from agentrun.models.reply import build_whole
 from agentrun.models.request import read_request
-from agentrun.store.answers import Answer, Ending
+from agentrun.store.answers import CallEnd, StoredAnswer
 
 __all__ = [
-    "Ask",
+    "GatewayRequest",
     "client",
+    "encode_headers",
     "headers_for",
     "headers_from",
-    "judged",
-    "not_sent",
+    "judge_response",
     "timeouts",
-    "written",
+    "was_not_sent",
 ]
 
 Pairs = Sequence[tuple[str, str]]
 
 CONNECT_TIMEOUT = 10.0  # seconds
 
-# Of one connection, not of the message; and what we decide by ourselves.
+# Headers that belong to one connection and not to the message (hop-by-hop headers).
 _HOP_BY_HOP = frozenset(
     {
         "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
@@ -42,11 +40,13 @@ _HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 _OURS = "agentrun-"
-_PLAIN = frozenset({"accept-encoding", "content-length"})  # said anew where the answer is kept
+_CORS = "access-control-"  # a provider must not decide which web pages may read the gateway
+_PLAIN = frozenset({"accept-encoding", "content-length"})  # replaced if the answer is stored
 _COOKIES = frozenset({"set-cookie", "set-cookie2"})
 _REPLY_LIMITS = frozenset(name for names in LIMITS.values() for name in names)
 
-# No connection: the request has not left. After anything else it may have arrived.
+# Errors before a connection: the request was surely not sent. After any other error it may have
+# arrived.
 _UNSENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -55,16 +55,18 @@ _UNSENT = (
     httpx.UnsupportedProtocol,
     httpx.LocalProtocolError,
 )
-# An error by something in between, which gave up waiting: the call may go on behind it.
+# Statuses of a proxy between us and the provider that gave up waiting. The call may still be under
+# way behind the proxy, so it is possibly billed.
 _IN_BETWEEN = frozenset({408, 502, 504, 520, 522, 524})
 
 
 @dataclass(frozen=True)
-class Ask:
+class GatewayRequest:
     """A request with an idempotency key."""
 
     key: str
-    upstream: str  # its name
+    name: str  # of the key and the caller's credential together: see `guard.bind_key`
+    upstream: str  # the name of the upstream
     url: httpx.URL
     method: str
     headers: Pairs
@@ -74,16 +76,16 @@ class Ask:
 
     @property
     def path(self) -> str:
-        """Where it goes, without the query: that may hold a credential."""
+        """The path of the URL, without the query, which may hold a credential."""
         return self.url.path
 
     @property
     def place(self) -> Hashable:
-        """Equal for requests that are told one answer."""
-        return self.key, self.fingerprint, self.fail_in_doubt
+        """Equal for requests that share one answer."""
+        return self.name, self.fingerprint, self.fail_in_doubt
 
     def request(self) -> httpx.Request:
-        """As it is sent, a new one each time. Its answer comes plain: it has to be read here."""
+        """A new request to send. It asks for an unencoded answer, because the gateway reads it."""
         headers = [*headers_for(self.headers, _PLAIN), (b"accept-encoding", b"identity")]
         return httpx.Request(
             self.method,
@@ -94,16 +96,16 @@ class Ask:
         )
 
     @cached_property
-    def asked(self) -> ModelRequest | None:
-        """The model call that this is; None if it is none."""
+    def model_call(self) -> ModelRequest | None:
+        """The model call that this request makes; None if it makes none."""
         return read_request(httpx, self.request())
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for requests that ask the same."""
+        """Equal for requests that make the same call."""
         about = [self.upstream, self.method, self.url.path]
-        if self.asked is not None:
-            body = {k: v for k, v in self.asked.canonical.items() if k not in _REPLY_LIMITS}
+        if self.model_call is not None:
+            body = {k: v for k, v in self.model_call.canonical.items() if k not in _REPLY_LIMITS}
             try:
                 return fingerprint([*about, body])
             except Unserialisable:
@@ -112,12 +114,12 @@ class Ask:
 
 
 def timeouts(silence: float) -> dict[str, float | None]:
-    """How long a request may wait: for the upstream to say something, and to be reached."""
+    """The timeouts of a request: ``silence`` of the upstream, and a fixed time to connect."""
     return httpx.Timeout(silence, connect=CONNECT_TIMEOUT, pool=None).as_dict()
 
 
 def client() -> httpx.AsyncClient:
-    """The one client of a gateway: keeps no cookies and follows no redirects."""
+    """The HTTP client of a gateway. It keeps no cookies and follows no redirects."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     made = httpx.AsyncClient(limits=limits, follow_redirects=False)
     made.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -125,9 +127,9 @@ def client() -> httpx.AsyncClient:
 
 
 def headers_for(headers: Pairs, dropped: Set[str] = frozenset()) -> list[tuple[bytes, bytes]]:
-    """A caller's headers as they go upstream, without those that are ``dropped``."""
+    """The headers of a caller's request that go upstream, without the ``dropped`` ones."""
     dropped = dropped | _hop_by_hop(headers) | {"host"}
-    return written(
+    return encode_headers(
         (name, value)
         for name, value in headers
         if name.lower() not in dropped and not name.lower().startswith(_OURS)
@@ -135,10 +137,16 @@ def headers_for(headers: Pairs, dropped: Set[str] = frozenset()) -> list[tuple[b
 
 
 def headers_from(response: httpx.Response, *, decoded: bool = False) -> list[tuple[str, str]]:
-    """A provider's headers as they are handed on; ``decoded`` if the body is, and may be kept."""
+    """The headers of a provider's response that are passed on.
+
+    ``decoded`` means that the body is decoded and may be stored: then its encoding and its cookies
+    are dropped.
+    """
     raw = response.headers.raw
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-    dropped = _hop_by_hop(pairs)
+    dropped = _hop_by_hop(pairs) | {
+        name.lower() for name, _ in pairs if name.lower().startswith(_CORS)
+    }
     if decoded:
         dropped |= _COOKIES
         if "content-encoding" in response.headers:
@@ -146,55 +154,48 @@ def headers_from(response: httpx.Response, *, decoded: bool = False) -> list[tup
     return [(name, value) for name, value in pairs if name.lower() not in dropped]
 
 
-def written(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Headers as they stand in a message."""
+def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Encode headers for an HTTP message."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
-def not_sent(error: httpx.HTTPError) -> bool:
-    """Whether a request that ended so has surely not left."""
+def was_not_sent(error: httpx.HTTPError) -> bool:
+    """Whether a request that ended with this error was surely not sent."""
     return isinstance(error, _UNSENT)
 
 
-def judged(ask: Ask, head: Head, raw: bytes, error: httpx.HTTPError | None) -> Ending:
-    """What became of a call with this response, of which ``error`` may have cut the rest."""
+def judge_response(
+    request: GatewayRequest, head: AnswerHead, raw: bytes, error: httpx.HTTPError | None
+) -> CallEnd:
+    """Decide from its response how a call ended. ``error`` is the error that cut the body."""
     status = head.status
     if status in _IN_BETWEEN:
-        return Ending("broken", f"HTTP {status}", status)
+        return CallEnd("broken", f"HTTP {status}", status)
     if status >= 300:
-        return Ending("refused", f"HTTP {status}", status)
-    response = httpx.Response(status, headers=written(head.headers))
-    stream = response.headers.get("content-type", "").startswith("text/event-stream")
-    if problem := _problem(ask.asked, response, raw, error):
-        return Ending("broken", problem, status)
-    body = without_secrets(raw, stream=stream)
-    headers = [
-        (name, str(len(body)) if name.lower() == "content-length" else value)
-        for name, value in head.headers
-    ]
-    return Ending("answered", None, status, Answer(status, headers, body))
+        return CallEnd("refused", f"HTTP {status}", status)
+    response = httpx.Response(status, headers=encode_headers(head.headers))
+    if problem := _incompleteness(request.model_call, response, raw, error):
+        return CallEnd("broken", problem, status)
+    return CallEnd("answered", None, status, StoredAnswer(status, head.headers, raw))
 
 
-def _problem(
-    asked: ModelRequest | None, response: httpx.Response, raw: bytes, error: httpx.HTTPError | None
+def _incompleteness(
+    model_call: ModelRequest | None,
+    response: httpx.Response,
+    raw: bytes,
+    error: httpx.HTTPError | None,
 ) -> str | None:
-    """Why these bytes are no whole answer; the transport of agentrun judges so, too."""
+    """The reason why these bytes are no whole answer, by the same rules as agentrun's transport."""
     lost = None if error is None else f"{type(error).__name__}: {error}"
-    if asked is None:
+    if model_call is None:
         return lost
-    tape = tape_all(asked, response, raw)
-    if not tape.stream:
-        body = None if lost else tape.reply().body
-        return lost or ("it is no JSON" if body is None else _told(body))
-    if not tape.ended:
+    tape = build_whole(model_call, response, raw, clean=error is None)
+    if tape.stream and not tape.ended:
         return lost or "the stream ended without its terminal event"
-    return _told(tape.reply().body)
-
-
-def _told(body: Any) -> str | None:
-    """The error that a reply with a good status tells instead of an answer."""
-    error = body.get("error") if isinstance(body, dict) else None
-    return f"the reply tells of an error: {error}"[:500] if error else None
+    if lost and not tape.stream:
+        return lost
+    flaw = tape.reply().flaw
+    return flaw.text if flaw else None
 
 
 def _hop_by_hop(headers: Pairs) -> set[str]:

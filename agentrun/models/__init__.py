@@ -1,19 +1,19 @@
 """The only room that knows HTTP clients and providers.
 
-Model calls are intercepted at the HTTP transport: whatever shape of an SDK is used (sync, async,
-streams, raw responses, ``.parse``), it ends there. The transport reports to the `Recorder` that
-`agentrun.core.recorder` describes, and knows nothing of who records.
+Model calls are intercepted at the HTTP transport, because every way to use an SDK (sync, async,
+streams, raw responses, ``.parse``) ends there. The transport reports to the `Recorder` protocol of
+`agentrun.core.recorder`; this room does not know how calls are recorded.
 
 ::
 
-    wrap       clients            transport  classes for httpx and httpx2
-    install    every client
-    call       one model call     body       bytes on their way, recorded
-    request    what is asked      reply      what was answered, and back again
-    sse, fold  streamed replies   retry      when and how long
-    usage      tokens and price   tokens     estimates, offline
+    entry            wrap (one client), install (every client), transport (httpx and httpx2)
+    one call         call, retries, request (HTTP to record), reply (HTTP to record and back)
+    reply bodies     response_body, event_streams, stream_fold, reply_flaws, masked_replies
+    background mode  background, background_support, background_response, background_stream,
+                     missing_events
+    money            endpoints (what is a paid call), usage, cost_estimate, tokens, rate_limits
 
-Importing it loads no HTTP client and no SDK.
+Importing this package loads no HTTP client and no SDK.
 """
 
 from __future__ import annotations

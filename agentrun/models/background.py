@@ -1,17 +1,21 @@
-"""Calls that the provider finishes whether or not anybody listens: Responses in the background.
+"""Background mode of the Responses API: the provider finishes a call although the client is gone.
+
+The problem: a plain model call that is in flight at a crash is made again, and paid twice. The
+rule: the id of a background response is durable before any of its reply is handed on. The next
+owner of the run then reads that response by its id, and does not create another one. A response
+is billed once, however often it is read.
 
 ::
 
-    create ── refused, or done at once ──────────────▶ as any call
+    create ── mode refused, or finished at once ──────▶ handled as a plain call
        │
        ▼
-    its id is durable ── a crash: the next owner picks it up by id ──┐
+    the id is durable ── crash: the next owner resumes by id ────────┐
        │                                                             │
-       ├─ no stream was asked for: look until it is finished ◀───────┤
-       └─ a stream: from connection to connection (`Followed`) ◀─────┘
+       ├─ the agent asked for no stream: poll until finished ◀───────┤
+       └─ it asked for a stream: reconnect (`BackgroundStream`) ◀────┘
 
-The agent's request goes out with ``background`` and ``store`` (and is recorded as the agent made
-it). What comes back under the id is paid for once, whoever reads it and how often.
+The request is sent with ``background`` and ``store`` added, and recorded as the agent made it.
 """
 
 from __future__ import annotations
@@ -23,82 +27,91 @@ from typing import Any
 
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow
-from agentrun.core.parse import parsed
-from agentrun.models.body import Body, Source, Stored, drained, sent
-from agentrun.models.follow import Followed
-from agentrun.models.lacking import BACKGROUND, refused
-from agentrun.models.remote import OF_THE_BODY, SOONEST, Look, Remote
-from agentrun.models.reply import Inflater, decoded, is_event_stream
-from agentrun.models.request import rewritten
-from agentrun.models.retry import pause
+from agentrun.core.parse import parse_json
+from agentrun.models.background_response import (
+    BODY_HEADERS,
+    SHORTEST_POLL_WAIT,
+    BackgroundClient,
+    ResponseState,
+)
+from agentrun.models.background_stream import BackgroundStream
+from agentrun.models.background_support import BACKGROUND_FIELDS, is_mode_refused
+from agentrun.models.reply import Inflater, decode_body, is_event_stream
+from agentrun.models.request import with_fields
+from agentrun.models.response_body import ResponseBody, StoredBody, WireBody, read_all, send_request
+from agentrun.models.retries import pause
 
-__all__ = ["Background"]
+__all__ = ["BackgroundMode"]
 
-STATUS_OF = {"server_error": 500, "rate_limit_exceeded": 429}  # of a failure; any other is 400
+# The HTTP status for the error code of a failed response; 400 for any other code.
+STATUS_OF_ERROR = {"server_error": 500, "rate_limit_exceeded": 429}
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
-    """The two ways to a response: to begin it, and to find it where an earlier process began it."""
+class BackgroundMode:
+    """Two ways to get a response: create it, or resume one that an earlier process created."""
 
-    remote: Remote
-    stream: Callable[[Body], Any]  # a body as the byte stream of the transport
+    client: BackgroundClient
+    stream: Callable[[ResponseBody], Any]  # makes the transport's byte stream of a body
 
-    def begin(self, fields: dict[str, Json]) -> Flow[tuple[Any, Body] | None]:
-        """Create the response, with these fields in the request; None if the mode is refused.
+    def begin(self, fields: dict[str, Json]) -> Flow[tuple[Any, ResponseBody] | None]:
+        """Create the response, with ``fields`` added to the request; None if the mode is refused.
 
-        Raises a transport error, or Lost.
+        Raises a transport error or ResponseLost.
         """
-        remote = self.remote
-        request = rewritten(remote.hx, remote.request, fields | BACKGROUND)
+        client = self.client
+        request = with_fields(client.hx, client.request, fields | BACKGROUND_FIELDS)
         request.headers["Accept-Encoding"] = "identity"
-        response = yield from sent(remote.send, request)
-        source = Source(response.stream)
-        if remote.asked.stream and response.status_code < 400 and is_event_stream(response):
-            followed = Followed(remote, source, Inflater(remote.hx, response))
+        response = yield from send_request(client.send, request)
+        source = WireBody(response.stream)
+        if client.model_request.stream and response.status_code < 400 and is_event_stream(response):
+            followed = BackgroundStream(client, source, Inflater(client.hx, response))
             response.headers.pop("content-encoding", None)
             return response, followed
-        wire = b"".join((yield from drained(source)))
-        body = parsed(decoded(remote.hx, response, wire))
+        wire = b"".join((yield from read_all(source)))
+        body = parse_json(decode_body(client.hx, response, wire))
         failed = response.status_code >= 400
-        if failed and refused(remote.asked, response.status_code, body):
+        if failed and is_mode_refused(client.model_request, response.status_code, body):
             return None
-        if failed or (identifier := remote.under_way(body)) is None:
-            return response, Stored([wire])
-        return (yield from remote.unless_cancelled(identifier, self._awaited(identifier)))
+        if failed or (identifier := client.background_id(body)) is None:
+            return response, StoredBody([wire])
+        return (
+            yield from client.cancel_on_interrupt(identifier, self._await_completion(identifier))
+        )
 
-    def _awaited(self, identifier: str) -> Flow[tuple[Any, Body]]:
-        """What a plain call is answered with, once the response that was begun is finished."""
-        yield from self.remote.accept(identifier)
-        yield pause(SOONEST)
-        look = yield from self.remote.look(identifier)
-        if look.status == "cancelled":
-            raise look.lost()
-        if look.status == "failed":
-            return self._refusal(look)
-        return look.response, Stored([look.wire])
+    def _await_completion(self, identifier: str) -> Flow[tuple[Any, ResponseBody]]:
+        """Poll until the response is finished; return what a plain call would have returned."""
+        yield from self.client.record_id(identifier)
+        yield pause(SHORTEST_POLL_WAIT)
+        state = yield from self.client.poll(identifier)
+        if state.status == "cancelled":
+            raise state.to_error()
+        if state.status == "failed":
+            return self._error_response(state)
+        return state.response, StoredBody([state.wire])
 
-    def resume(self, identifier: str) -> Flow[tuple[Any, Body]]:
-        """The response that an earlier process created. Raises Lost."""
-        looking = self.remote.look(identifier, once=self.remote.asked.stream)
-        look = yield from self.remote.unless_cancelled(identifier, looking)
-        if look.status in ("failed", "cancelled"):
-            raise look.lost()
-        if not self.remote.asked.stream:
-            return look.response, Stored([look.wire])
-        streamed = self._response(look, 200, b"text/event-stream; charset=utf-8")
-        return streamed, Followed(self.remote, Stored([]), bytes, identifier)
+    def resume(self, identifier: str) -> Flow[tuple[Any, ResponseBody]]:
+        """The response that an earlier process created. Raises ResponseLost."""
+        looking = self.client.poll(identifier, once=self.client.model_request.stream)
+        state = yield from self.client.cancel_on_interrupt(identifier, looking)
+        if state.status in ("failed", "cancelled"):
+            raise state.to_error()
+        if not self.client.model_request.stream:
+            return state.response, StoredBody([state.wire])
+        streamed = self._make_response(state, 200, b"text/event-stream; charset=utf-8")
+        return streamed, BackgroundStream(self.client, StoredBody([]), bytes, identifier)
 
-    def _refusal(self, look: Look) -> tuple[Any, Body]:
-        """A response that failed, as the error that a plain call would have been answered with."""
-        told = look.body.get("error")
-        error: dict[str, Json] = told if isinstance(told, dict) else {"message": None}
+    def _error_response(self, state: ResponseState) -> tuple[Any, ResponseBody]:
+        """The HTTP error that a plain call would have got for this failed response."""
+        stated = state.body.get("error")
+        error: dict[str, Json] = stated if isinstance(stated, dict) else {"message": None}
         code = str(error.get("code"))
         wire = json.dumps({"error": {"type": code, "param": None, **error}}).encode()
-        return self._response(look, STATUS_OF.get(code, 400), b"application/json"), Stored([wire])
+        status = STATUS_OF_ERROR.get(code, 400)
+        return self._make_response(state, status, b"application/json"), StoredBody([wire])
 
-    def _response(self, look: Look, status: int, content: bytes) -> Any:
-        """One in the likeness of a look; its bytes come beside it."""
-        headers = [h for h in look.response.headers.raw if h[0].lower() not in OF_THE_BODY]
-        told = [*headers, (b"Content-Type", content)]
-        return self.remote.hx.Response(status, headers=told, stream=self.stream(Stored([])))
+    def _make_response(self, state: ResponseState, status: int, content: bytes) -> Any:
+        """An HTTP response with the headers of a poll; the caller passes its body separately."""
+        kept = [h for h in state.response.headers.raw if h[0].lower() not in BODY_HEADERS]
+        headers = [*kept, (b"Content-Type", content)]
+        return self.client.hx.Response(status, headers=headers, stream=self.stream(StoredBody([])))

@@ -1,7 +1,7 @@
-"""How many tokens a text has, before anybody is asked: an estimate, made offline.
+"""Estimates offline how many tokens a text has.
 
-What was really used is told by the provider (`agentrun.models.usage`). `tiktoken` downloads its
-tables when it lacks them; it is used only if they are already on this machine.
+The tokens that a call really used are in its reply (`agentrun.models.usage`). `tiktoken` downloads
+its tables if they are missing, so it is used only if they are already on this machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ BYTES_PER_TOKEN = 4  # of English text and code, in any of the usual encodings
 TOKENS_PER_MESSAGE = 3  # the marks around each message of a chat
 NEWER, OLDER = "o200k_base", "cl100k_base"
 OLDER_MODELS = ("gpt-4-", "gpt-3.5", "text-embedding-")
-# The SHA-256 that tiktoken expects of each table: with another it would delete and download.
+# The SHA-256 that tiktoken expects of each table. It would delete a table with another digest, and
+# download the table again.
 TABLES = {
     NEWER: "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     OLDER: "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
@@ -38,9 +39,9 @@ def estimate(text_or_messages: Json, model: str | None = None) -> tuple[int, str
     """
     texts, marks = _texts(text_or_messages)
     count, how = _counter(_encoding(model or ""))
-    # A lone surrogate has no UTF-8; the counters refuse it.
-    whole = (text.encode("utf-8", "replace").decode() for text in texts)
-    return sum(map(count, whole)) + marks, how
+    # A lone surrogate has no UTF-8 encoding, so the counters refuse it.
+    encodable = (text.encode("utf-8", "replace").decode() for text in texts)
+    return sum(map(count, encodable)) + marks, how
 
 
 def _texts(value: Json) -> tuple[list[str], int]:
@@ -57,7 +58,7 @@ def _encoding(model: str) -> str:
 
 @cache
 def _counter(encoding: str) -> tuple[Callable[[str], int], str]:
-    """A function that counts, and its name."""
+    """A function that counts tokens, and its name."""
     return _bpe_openai(encoding) or _tiktoken(encoding) or (_by_bytes, f"bytes/{BYTES_PER_TOKEN}")
 
 
@@ -80,7 +81,7 @@ def _tiktoken(encoding: str) -> tuple[Callable[[str], int], str] | None:
 
 
 def _on_this_machine(encoding: str) -> bool:
-    """Whether tiktoken's cache holds this table, whole: then it does not download."""
+    """Whether tiktoken's cache holds this table undamaged, so that it downloads nothing."""
     chosen = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if chosen == "":
         return False  # tiktoken's way to switch its cache off

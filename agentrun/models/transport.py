@@ -1,8 +1,8 @@
 """HTTP transports that record model calls, for `httpx` and for `httpx2`.
 
-The two are separate packages with separate classes and one API; both can live in one process
-(openai >= 3 and anthropic use httpx2, LiteLLM httpx). The classes are written once, and made for
-the module of the client at hand: neither is imported here.
+The two are separate packages with the same API and different classes. Both can be used in one
+process: openai >= 3 and anthropic use httpx2, LiteLLM uses httpx. So the classes are created for
+the module that the client belongs to, and this file imports neither.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from typing import Any
 from agentrun.core import recorder
 from agentrun.core.errors import NoRun
 from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.models.body import Body, apart
-from agentrun.models.call import Call, repeated_error
-from agentrun.models.request import read_request, redirect
-from agentrun.models.retry import RetryPolicy
+from agentrun.models.call import ModelCall
+from agentrun.models.request import is_model_call, mask_credentials, read_request, redirect
+from agentrun.models.response_body import ResponseBody, outside_run
+from agentrun.models.retries import RetryPolicy
 
 __all__ = ["Settings", "Transports", "transports"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a wrapped client was told."""
+    """The options of a wrapped client."""
 
     strict: bool = False  # refuse model calls outside a run
-    background: bool = False  # have the provider finish calls whether or not we listen
+    sdk: bool = False  # a provider's SDK: see `agentrun.models.endpoints`
+    background: bool = False  # use background mode where the provider has it
     policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -41,12 +42,12 @@ class Transports:
     asyn: type[Any]
 
 
-class Recording:
-    """What the transports have in common; ``hx`` is the HTTP module they belong to."""
+class RecordingBase:
+    """The common part of the sync and async transports of the HTTP module ``hx``."""
 
     hx: Any
-    stream: Any  # the class that makes a byte stream of a `Body`
-    direct: Any  # the class of a plain transport, to a double on this machine
+    stream: Any  # class: makes a byte stream of a `ResponseBody`
+    direct: Any  # class: a plain transport, for requests to a provider double
 
     def __init__(self, inner: Any, settings: Settings) -> None:
         self.inner = inner
@@ -54,27 +55,29 @@ class Recording:
         self._to_double: Any = None
 
     def call(self, request: Any, send: Callable[[Any], Op[Any]]) -> Flow[Any] | None:
-        """The flow that answers ``request``; None if it is none of ours."""
+        """The flow that answers ``request``; None if the request is not recorded."""
         line = recorder.current.get()
         if line is None and not self.settings.strict:
             return None
-        asked = read_request(self.hx, request)
-        if asked is None:
+        if not is_model_call(self.hx, request, sdk=self.settings.sdk):
             return None
         if line is None:
+            model = _model_phrase(self.hx, request)
             raise NoRun(
-                f"a call to model {asked.model!r} outside a run, by a client wrapped with "
-                "strict=True: call it from an @agentrun.agent, or wrap without strict (in a new "
-                "thread, the run has to be carried along)"
+                f"{request.method} {request.url.path} is a model call{model} outside a run, "
+                "by a client wrapped with strict=True: call it from an "
+                "@agentrun.agent, or wrap without strict (a new thread has to be given the "
+                "context of the run)"
             )
-        if error := repeated_error(self.hx, request):
-            raise error
-        told = self.settings
-        call = Call(self.hx, asked, request, send, self.stream, told.policy, told.background)
+        mask_credentials(request.headers)
+        settings = self.settings
+        call = ModelCall(
+            self.hx, request, send, self.stream, settings.policy, settings.background, settings.sdk
+        )
         return call.run(line)
 
     def carrier(self, request: Any) -> Any:
-        """What carries a model call: the client's own transport, unless a double stands in."""
+        """The transport that sends a model call: the client's own, or one to a provider double."""
         if recorder.stand_in is None:
             return self.inner
         redirect(self.hx, request, recorder.stand_in)
@@ -82,20 +85,26 @@ class Recording:
         return self._to_double
 
     def carriers(self) -> list[Any]:
-        """What is to be closed with the client."""
+        """The transports to close when the client is closed."""
         return [self.inner] if self._to_double is None else [self.inner, self._to_double]
+
+
+def _model_phrase(hx: Any, request: Any) -> str:
+    """The request's model, for an error message; empty if the body is not in memory."""
+    read = read_request(hx, request) if isinstance(request.stream, hx.ByteStream) else None
+    return f" to {read.model!r}" if read is not None and read.model else ""
 
 
 @cache
 def transports(module: ModuleType) -> Transports:
-    """The transport classes made of the types of ``module`` (httpx or httpx2)."""
+    """The transport classes for ``module`` (httpx or httpx2)."""
     hx: Any = module
     return Transports(_sync(hx), _async(hx))
 
 
 def _sync(hx: Any) -> type[Any]:
-    class Stream(hx.SyncByteStream):  # type: ignore[misc]
-        def __init__(self, body: Body) -> None:
+    class SyncStream(hx.SyncByteStream):  # type: ignore[misc]
+        def __init__(self, body: ResponseBody) -> None:
             self._body = body
 
         def __iter__(self) -> Iterator[bytes]:
@@ -105,27 +114,27 @@ def _sync(hx: Any) -> type[Any]:
         def close(self) -> None:
             run_sync(self._body.close())
 
-    class RecordingTransport(Recording, hx.BaseTransport):  # type: ignore[misc]
+    class RecordingTransport(RecordingBase, hx.BaseTransport):  # type: ignore[misc]
         def handle_request(self, request: Any) -> Any:
             flow = self.call(request, lambda sent: Op(lambda: self._send(sent), _unused))
             return self.inner.handle_request(request) if flow is None else run_sync(flow)
 
         def _send(self, request: Any) -> Any:
-            with apart():
+            with outside_run():
                 return self.carrier(request).handle_request(request)
 
         def close(self) -> None:
             for carrier in self.carriers():
                 carrier.close()
 
-    RecordingTransport.hx, RecordingTransport.stream = hx, Stream
+    RecordingTransport.hx, RecordingTransport.stream = hx, SyncStream
     RecordingTransport.direct = hx.HTTPTransport
     return RecordingTransport
 
 
 def _async(hx: Any) -> type[Any]:
-    class Stream(hx.AsyncByteStream):  # type: ignore[misc]
-        def __init__(self, body: Body) -> None:
+    class AsyncStream(hx.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, body: ResponseBody) -> None:
             self._body = body
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -135,7 +144,7 @@ def _async(hx: Any) -> type[Any]:
         async def aclose(self) -> None:
             await run_async(self._body.close())
 
-    class AsyncRecordingTransport(Recording, hx.AsyncBaseTransport):  # type: ignore[misc]
+    class AsyncRecordingTransport(RecordingBase, hx.AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
             flow = self.call(request, lambda sent: Op(_unused, lambda: self._send(sent)))
             if flow is None:
@@ -143,14 +152,14 @@ def _async(hx: Any) -> type[Any]:
             return await run_async(flow)
 
         async def _send(self, request: Any) -> Any:
-            with apart():
+            with outside_run():
                 return await self.carrier(request).handle_async_request(request)
 
         async def aclose(self) -> None:
             for carrier in self.carriers():
                 await carrier.aclose()
 
-    AsyncRecordingTransport.hx, AsyncRecordingTransport.stream = hx, Stream
+    AsyncRecordingTransport.hx, AsyncRecordingTransport.stream = hx, AsyncStream
     AsyncRecordingTransport.direct = hx.AsyncHTTPTransport
     return AsyncRecordingTransport
 

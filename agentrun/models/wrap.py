@@ -1,6 +1,6 @@
-"""How a client comes to record: `wrap` an SDK client, or give one of our HTTP clients to it.
+"""Makes one client record: `wrap` an SDK client, or give an SDK client one of our HTTP clients.
 
-For code that owns its client and takes none there is `agentrun.models.install`.
+For code that creates its own client and accepts none, use `agentrun.models.install`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from agentrun.core.errors import ConfigError
-from agentrun.models.retry import DEFAULT_RETRIES, RetryPolicy
-from agentrun.models.transport import Recording, Settings, transports
+from agentrun.models.retries import DEFAULT_PATIENCE, DEFAULT_RETRIES, RetryPolicy
+from agentrun.models.transport import RecordingBase, Settings, transports
 
-__all__ = ["FAMILIES", "async_http_client", "http_client", "settings", "wrap"]
+__all__ = ["FAMILIES", "async_http_client", "http_client", "make_settings", "wrap"]
 
 C = TypeVar("C")
 Family = Literal["httpx", "httpx2"]
 FAMILIES: tuple[Family, ...] = ("httpx2", "httpx")
 
-TIMEOUT = 600.0  # seconds; the SDKs' own. The 5 s of a bare httpx client is no time for a model
+TIMEOUT = 600.0  # seconds, as in the SDKs; the 5 s of a plain httpx client are too short
 CONNECT_TIMEOUT = 5.0
 
 
@@ -30,6 +30,7 @@ def wrap(
     *,
     strict: bool = False,
     retries: int | None = None,
+    patience: float | None = None,
     inflight: Literal["background"] | None = None,
 ) -> C:
     """Record the model calls of an OpenAI or Anthropic client, sync or async, Azure included.
@@ -38,18 +39,25 @@ def wrap(
     Outside a run it works as before; with ``strict`` a model call there raises `NoRun`.
 
     ``retries`` is how many further attempts a failed call gets (default: the client's own
-    ``max_retries``). They are recorded; the SDK's own are switched off, and a number given
-    later to ``with_options(max_retries=…)`` counts no more.
+    ``max_retries``). The attempts are recorded. The SDK's own retries are switched off, and a later
+    ``with_options(max_retries=…)`` has no effect.
 
-    ``inflight`` is what becomes of a call that is in flight at a crash. By default it is made
-    again, and may be paid twice. With ``"background"`` a Responses call goes out as a stored
-    background response, whose id is recorded before anything of it is handed on: whoever resumes
-    the run picks that up, and pays once; a cancelled run cancels it at the provider. The code
-    sees what a plain call would give. Where there is no such mode (other APIs, a provider that
-    refuses it, ``store=False``) calls go as plain ones, and a warning says so. None leaves a
-    wrapped client as it was told before.
+    ``patience`` is how many seconds a call waits for a provider that cannot be reached (refused
+    connection, unknown name, no route, failed TLS). Nothing is sent or billed then, so no attempt
+    is used up. Default: 300. A worker executes other runs meanwhile.
 
-    Raises `ConfigError` if this is no such client, or ``inflight`` has another value.
+    ``inflight`` decides about a call that is in flight at a crash. By default it is made again, and
+    may be paid twice. With ``"background"`` a Responses call is sent as a stored background
+    response. Its id is recorded before any of it is handed on, so a resume reads that response and
+    pays once; a cancelled run cancels it at the provider. The code gets what a plain call would
+    return. Where the mode is missing (other APIs, a provider that refuses it, ``store=False``),
+    calls are sent without it, and a warning says so. None keeps the setting of a client that is
+    already wrapped.
+
+    Raises `ConfigError` if ``client`` is not such a client, or ``inflight`` has another value.
+
+    Example:
+        >>> client = agentrun.wrap(OpenAI(), inflight="background")
     """
     target: Any = client
     http = getattr(target, "_client", None)
@@ -60,36 +68,57 @@ def wrap(
             f"wrap() takes an OpenAI or Anthropic client, not {type(client).__name__}; for code "
             "that takes an HTTP client use agentrun.http_client() or async_http_client()"
         )
-    told = settings(strict, _retries(http, own, retries), _background(http, inflight))
-    _record(http, module, told)
+    settings = make_settings(
+        strict,
+        _choose_retries(http, own, retries),
+        _choose_patience(http, patience),
+        background=_choose_background(http, inflight),
+        sdk=True,
+    )
+    _insert_transport(http, module, settings)
     target.max_retries = 0
     return client
 
 
 def http_client(
-    *, strict: bool = False, retries: int = DEFAULT_RETRIES, module: Family | None = None, **kw: Any
+    *,
+    strict: bool = False,
+    retries: int = DEFAULT_RETRIES,
+    patience: float = DEFAULT_PATIENCE,
+    module: Family | None = None,
+    **kw: Any,
 ) -> Any:
-    """An HTTP client that records model calls, for code that makes its own SDK client of it.
+    """An HTTP client that records model calls, to give to an SDK client.
 
-    ``OpenAI(http_client=agentrun.http_client())``. It is an ``httpx2.Client`` if the installed
-    openai uses httpx2 (3.0 and later), else an ``httpx.Client``; ``module`` chooses. Other
-    arguments go to that class. ``strict`` and ``retries`` as in `wrap`.
+    It is an ``httpx2.Client`` if the installed openai uses httpx2 (3.0 and later), else an
+    ``httpx.Client``; ``module`` overrides that. Other arguments go to that class. ``strict``,
+    ``retries`` and ``patience`` as in `wrap`.
 
     Raises `ConfigError` if that module is not installed.
+
+    Example:
+        >>> client = OpenAI(http_client=agentrun.http_client())
     """
-    return _client("Client", strict, retries, module, kw)
+    return _client("Client", make_settings(strict, retries, patience), module, kw)
 
 
 def async_http_client(
-    *, strict: bool = False, retries: int = DEFAULT_RETRIES, module: Family | None = None, **kw: Any
+    *,
+    strict: bool = False,
+    retries: int = DEFAULT_RETRIES,
+    patience: float = DEFAULT_PATIENCE,
+    module: Family | None = None,
+    **kw: Any,
 ) -> Any:
-    """The async twin of `http_client`: an ``httpx2.AsyncClient`` or ``httpx.AsyncClient``."""
-    return _client("AsyncClient", strict, retries, module, kw)
+    """Like `http_client`, for async SDK clients: ``httpx2.AsyncClient`` or ``httpx.AsyncClient``.
+
+    Example:
+        >>> client = AsyncOpenAI(http_client=agentrun.async_http_client())
+    """
+    return _client("AsyncClient", make_settings(strict, retries, patience), module, kw)
 
 
-def _client(
-    kind: str, strict: bool, retries: int, family: Family | None, kw: dict[str, Any]
-) -> Any:
+def _client(kind: str, settings: Settings, family: Family | None, kw: dict[str, Any]) -> Any:
     name = family or _default_family()
     try:
         module = importlib.import_module(name)
@@ -98,19 +127,28 @@ def _client(
     kw.setdefault("timeout", module.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT))
     kw.setdefault("follow_redirects", True)
     client = getattr(module, kind)(**kw)
-    _record(client, module, settings(strict, retries))
+    _insert_transport(client, module, settings)
     return client
 
 
-def settings(strict: bool, retries: int | None, background: bool = False) -> Settings:
-    """What a client is told. Raises `ConfigError` for a negative number of retries."""
+def make_settings(
+    strict: bool,
+    retries: int | None,
+    patience: float = DEFAULT_PATIENCE,
+    *,
+    background: bool = False,
+    sdk: bool = False,
+) -> Settings:
+    """Check the options of a client. Raises `ConfigError` for negative numbers."""
     if retries is not None and retries < 0:
         raise ConfigError(f"retries must be 0 or more, not {retries}")
-    return Settings(strict, background, RetryPolicy(retries))
+    if not patience >= 0:
+        raise ConfigError(f"patience must be 0 seconds or more, not {patience}")
+    return Settings(strict, sdk, background, RetryPolicy(retries, patience))
 
 
 def _default_family() -> Family:
-    """The one the installed openai uses; without openai, the one that is there."""
+    """The HTTP module that the installed openai uses; without openai, the installed one."""
     try:
         return "httpx2" if int(version("openai").partition(".")[0]) >= 3 else "httpx"
     except (PackageNotFoundError, ValueError):
@@ -118,7 +156,7 @@ def _default_family() -> Family:
 
 
 def _module_of(http: Any) -> ModuleType | None:
-    """The HTTP module whose client this is; it is loaded, since an instance exists."""
+    """The HTTP module that a client belongs to; None if it is no HTTP client."""
     for kind in type(http).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in FAMILIES and kind.__name__ in ("Client", "AsyncClient"):
@@ -126,32 +164,42 @@ def _module_of(http: Any) -> ModuleType | None:
     return None
 
 
-def _record(http: Any, module: Any, settings: Settings) -> None:
-    """Put our transport before the client's own, and before those mounted for proxies."""
+def _insert_transport(http: Any, module: Any, settings: Settings) -> None:
+    """Put our transport before the client's own transport and those mounted for proxies."""
     kinds = transports(module)
     kind = kinds.asyn if isinstance(http, module.AsyncClient) else kinds.sync
 
-    def before(inner: Any) -> Any:
+    def wrap_transport(inner: Any) -> Any:
         if inner is None:  # "no proxy for this host": the client's own transport serves it
             return None
-        return kind(inner.inner if isinstance(inner, Recording) else inner, settings)
+        return kind(inner.inner if isinstance(inner, RecordingBase) else inner, settings)
 
-    http._transport = before(http._transport)
-    http._mounts = {pattern: before(inner) for pattern, inner in http._mounts.items()}
+    http._transport = wrap_transport(http._transport)
+    http._mounts = {pattern: wrap_transport(inner) for pattern, inner in http._mounts.items()}
 
 
-def _retries(http: Any, own: int, given: int | None) -> int:
-    """The number given, else the client's own; wrapping set that to 0 and kept it here."""
-    if given is not None:
-        return given
-    if own == 0 and isinstance(http._transport, Recording):
+def _choose_retries(http: Any, own: int, requested: int | None) -> int:
+    """The requested number, else the client's own, which an earlier `wrap` has moved here."""
+    if requested is not None:
+        return requested
+    if own == 0 and isinstance(http._transport, RecordingBase):
         return http._transport.settings.policy.retries or 0
     return own
 
 
-def _background(http: Any, inflight: str | None) -> bool:
-    """Whether calls go out in the background: as told, else as the client was told before."""
+def _choose_patience(http: Any, requested: float | None) -> float:
+    """The requested seconds, else those of an earlier `wrap`."""
+    if requested is not None:
+        return requested
+    transport = http._transport
+    wrapped = isinstance(transport, RecordingBase)
+    return transport.settings.policy.patience if wrapped else DEFAULT_PATIENCE
+
+
+def _choose_background(http: Any, inflight: str | None) -> bool:
+    """Whether to use background mode: as requested, else as in an earlier `wrap`."""
     if inflight not in (None, "background"):
-        raise ConfigError(f"inflight={inflight!r}; give 'background', or leave it out")
-    before = isinstance(http._transport, Recording) and http._transport.settings.background
-    return inflight == "background" or before
+        raise ConfigError(f"inflight={inflight!r}: it must be 'background', or left out")
+    transport = http._transport
+    was_on = isinstance(transport, RecordingBase) and transport.settings.background
+    return inflight == "background" or was_on

@@ -1,7 +1,7 @@
-"""Upstream calls of gateways and the answers to them: one row a call, by idempotency key.
+"""The upstream calls of gateways and their answers: one row a call, by idempotency key.
 
-Two gateways on one database share keys. Which of them makes a call is decided by the row's unique
-key, and whether the other one still has it under way by the heartbeat of its process.
+Two gateways on one database share keys. The unique key of the row decides which of them makes a
+call. The heartbeat of that gateway tells the other one whether the call may still be in flight.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from uuid import UUID, uuid4
 
 from agentrun.core.codec import attach, detach, dumps, plain
 from agentrun.core.log import logger
-from agentrun.core.secrets import redact
 from agentrun.store.database import Database
 from agentrun.store.liveness import find_dead
 
-__all__ = ["Answer", "Answers", "Ending", "Known", "Opened"]
+__all__ = ["AnswerState", "Answers", "CallEnd", "OpenedCall", "StoredAnswer"]
 
 Status = Literal["open", "answered", "refused", "broken", "lost"]
 Headers = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What the database says of one call under a key."""
+class AnswerState:
+    """The state of one call under a key."""
 
     call: int
     fingerprint: str
@@ -35,8 +34,8 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A call that this process may now send, and has to end."""
+class OpenedCall:
+    """A call that this process may send now, and whose end it has to record."""
 
     key: str
     call: int
@@ -44,8 +43,8 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer, ready to be served again."""
+class StoredAnswer:
+    """A complete answer, which can be served again."""
 
     status: int
     headers: Headers
@@ -53,13 +52,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """What became of a call; ``answer`` where it is whole."""
+class CallEnd:
+    """The outcome of a call, with the ``answer`` if that is complete."""
 
     status: Status
     reason: str | None = None
     http_status: int | None = None
-    answer: Answer | None = None
+    answer: StoredAnswer | None = None
 
 
 class Answers:
@@ -67,19 +66,24 @@ class Answers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._been: set[str] = set()  # the workers that this process was; its calls are not lost
+        self._own_workers: set[str] = set()  # this process's worker names: their calls are not lost
 
-    def known(self, key: str) -> list[Known]:
+    def secret(self) -> bytes:
+        """The secret that callers' keys are hashed with; all gateways of a database share it."""
+        (row,) = self._database.query("gateway_secret")
+        return bytes(row["key"])
+
+    def calls_for_key(self, key: str) -> list[AnswerState]:
         """The calls under a key, oldest first."""
-        return [Known(**row) for row in self._database.query("gateway_calls", key=key)]
+        return [AnswerState(**row) for row in self._database.query("gateway_calls", key=key)]
 
     def begin(
         self, key: str, call: int, *, fingerprint: str, upstream: str, path: str
-    ) -> Opened | None:
-        """Write down that a call will be sent; None if somebody else was faster."""
+    ) -> OpenedCall | None:
+        """Record that a call will be sent; return None if another process was faster."""
         worker = self._database.heart.worker
-        self._been.add(worker)
-        opened = Opened(key, call, uuid4())
+        self._own_workers.add(worker)
+        opened = OpenedCall(key, call, uuid4())
         mine = self._database.query(
             "gateway_begin",
             key=key,
@@ -92,8 +96,8 @@ class Answers:
         )
         return opened if mine else None
 
-    def end(self, opened: Opened, ending: Ending) -> None:
-        """Write down what became of a call."""
+    def end(self, opened: OpenedCall, ending: CallEnd) -> None:
+        """Record the outcome of a call."""
         answer = ending.answer
         body = None if answer is None else attach(answer.body)
         self._database.query(
@@ -104,42 +108,42 @@ class Answers:
             status=ending.status,
             reason=ending.reason and plain(ending.reason),
             http_status=ending.http_status,
-            headers=answer and dumps(redact([list(pair) for pair in answer.headers])[0])[0],
+            headers=answer and dumps([list(pair) for pair in answer.headers])[0],
             digest=body and body.digest,
             size=body and body.size,
             zstd=body and body.zstd,
         )
 
-    def answer(self, key: str, call: int) -> Answer | None:
-        """The stored answer of a call; None if it went in the meantime."""
+    def answer(self, key: str, call: int) -> StoredAnswer | None:
+        """The stored answer of a call; None if it was removed in the meantime."""
         for row in self._database.query("gateway_answer", key=key, call=call):
             headers = [(name, value) for name, value in row["headers"]]
             body = detach(bytes(row["zstd"]), row["digest"])
-            return Answer(row["http_status"], headers, body)
+            return StoredAnswer(row["http_status"], headers, body)
         return None
 
-    def bury(self, gateway: str) -> bool:
-        """If that gateway is dead, its open calls are lost; False: it may still have them."""
-        if gateway in self._been:
+    def close_calls_of_dead(self, gateway: str) -> bool:
+        """Mark the open calls of a dead gateway as lost; return False if it is alive."""
+        if gateway in self._own_workers:
             return False
 
-        def look() -> bool:
+        def is_dead() -> bool:
             with self._database.connection() as conn:
                 return find_dead(conn, gateway) is not None
 
-        if not self._database._patiently(look):
+        if not self._database._patiently(is_dead):
             return False
         for lost in self._database.query("gateway_lost", gateway=gateway):
             logger.warning(
-                "gateway %s died in the middle of %s%s (Idempotency-Key %s): possibly billed",
+                "gateway %s died in the middle of %s%s: possibly billed",
                 gateway,
-                *(lost[name] for name in ("upstream", "path", "key")),
+                *(lost[name] for name in ("upstream", "path")),
             )
         return True
 
-    def tidy(self, keep: timedelta) -> None:
-        """Tell what dead gateways lost, and forget calls that ended longer ago than ``keep``."""
+    def remove_old_calls(self, keep: timedelta) -> None:
+        """Mark and log the calls of dead gateways; remove calls that ended before ``keep`` ago."""
         for row in self._database.query("gateway_holders"):
-            self.bury(row["gateway"])
+            self.close_calls_of_dead(row["gateway"])
         while self._database.query("gateway_forget", keep=keep):
             pass

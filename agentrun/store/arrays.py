@@ -1,8 +1,8 @@
-"""Array parameters in Postgres's binary format, each of one fixed type.
+"""Array parameters in Postgres's binary format, each with a fixed type.
 
-psycopg guesses an array's type from its elements (a list of small integers is another type than
-one of large ones, a list of nothing but None another again), so that a statement with thirty
-arrays would hardly ever be the same prepared statement twice. Here the column decides.
+psycopg derives an array's type from its elements: small integers, large integers and a list of
+None have three different types. So a statement with thirty arrays would hardly ever match a
+prepared statement. Here the column determines the type.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Array:
-    """The values of one column; subclasses fix the type."""
+    """The values of one column. Each subclass has one element type."""
 
     element: int  # oid
     oid: int
@@ -34,12 +34,12 @@ class Array:
         self.values = values
 
     def dump(self) -> bytes:
-        """The array as Postgres reads it."""
+        """The array in Postgres's binary format."""
         if not self.values:
             return _HEADER.pack(0, 0, self.element, 0, 1)[:12]
         encode, length = type(self).encode, _LENGTH.pack
         parts = [_HEADER.pack(1, 1, self.element, len(self.values), 1)]
-        known: dict[Any, bytes] = {None: _NULL}  # most columns say few things, many times
+        known: dict[Any, bytes] = {None: _NULL}  # most columns have few different values
         for value in self.values:
             part = known.get(value)
             if part is None:

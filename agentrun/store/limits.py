@@ -1,7 +1,12 @@
-"""Limits that all workers share: what this process knows of them, and what it asks for its calls.
+"""Rate limits and holds that all workers share, as this process applies them to its model calls.
 
-Where no limit is set and no model is held back, a call asks nothing of the database: what is set
-is learned when a process becomes a worker, and again after each heartbeat.
+A *limit* bounds the calls of a model in all processes; the database grants a permit for each call.
+A *hold* stops all calls of a model until a time, because the provider asked for that (HTTP 429) or
+failed several times in a row. A hold of the second kind is a *circuit*: when its time is over, one
+process tries a call, and the others wait for the result.
+
+The process reads limits and holds when it becomes a worker, and again after each heartbeat. So a
+call of a model without a limit or hold sends no statement.
 """
 
 from __future__ import annotations
@@ -17,21 +22,23 @@ from uuid import UUID
 
 import psycopg
 
+from agentrun.core.errors import Parking
 from agentrun.core.log import logger
+from agentrun.store.patience import PROCESS
 from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:
     from agentrun.store.database import Database
 
-__all__ = ["Call", "Limits"]
+__all__ = ["LimitedCall", "SharedLimits"]
 
-FAILURES = 5  # in a row, after which a model is left alone for a while
-LEFT_ALONE = (5.0, 60.0)  # seconds: the first time, and at most, doubled from one to the other
+FAILURES = 5  # failed calls in a row after which a model is held
+CIRCUIT_SECONDS = (5.0, 60.0)  # of the first hold, and the most; each further hold is doubled
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """An attempt at a model call that asks whether it may be made. ``model``: provider/name."""
+class LimitedCall:
+    """An attempt at a model call that needs a permit. ``model`` is provider/name."""
 
     run_id: UUID
     key: str
@@ -40,32 +47,32 @@ class Call:
     tokens: int
 
 
-class Limits:
-    """The limits and holds that this process knows of, and its part in them."""
+class SharedLimits:
+    """The limits and holds that this process has read, and the permits it requests and returns."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._limits: list[str] = []
         self._holds: dict[str, dict[str, Any]] = {}
-        self._failed = Counter[str]()  # in a row, by model
-        self._later = ThreadPoolExecutor(1, thread_name_prefix="agentrun-limits")
+        self._failed = Counter[str]()  # failed calls in a row, by model
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="agentrun-limits")
 
     # -- what is set ---------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Learn what is set."""
-        self._take(self._database.query("shared_limits"))
+        """Read the limits and holds."""
+        self._replace(self._database.query("shared_limits"))
 
     def refresh(self, conn: psycopg.Connection[Any]) -> None:
-        """Learn it anew, after a heartbeat."""
-        self._take(conn.execute(QUERIES["shared_limits"]).fetchall())
+        """Read the limits and holds again, after a heartbeat and on its connection."""
+        self._replace(conn.execute(QUERIES["shared_limits"]).fetchall())
 
-    def _take(self, rows: list[dict[str, Any]]) -> None:
+    def _replace(self, rows: list[dict[str, Any]]) -> None:
         self._limits = [row["model"] for row in rows if row["until"] is None]
         self._holds = {row["model"]: row for row in rows if row["until"] is not None}
 
-    def concern(self, model: str) -> bool:
-        """Whether a call of this model has to ask at all."""
+    def applies_to(self, model: str) -> bool:
+        """Whether a call of this model has to request a permit."""
         return model in self._holds or self._limit(model) is not None
 
     def _limit(self, model: str) -> str | None:
@@ -74,15 +81,17 @@ class Limits:
 
     # -- a call --------------------------------------------------------------------------------
 
-    def ask(self, call: Call) -> tuple[float, str]:
-        """Seconds until the call may ask again, and why; 0: it may be made."""
-        held = self._held(call.model, call.worker)
-        if held > 0:
-            return held, str(self._holds[call.model]["reason"])
+    def request_permit(self, call: LimitedCall) -> tuple[float, str]:
+        """Return the seconds until the call may request again, and the reason; 0 permits it."""
+        # Read once, since another thread may remove the hold in the meantime.
+        hold = self._holds.get(call.model)
+        seconds = 0.0 if hold is None else self._seconds_held(hold, call.model, call.worker)
+        if hold is not None and seconds > 0:
+            return seconds, str(hold["reason"])
         limit = self._limit(call.model)
         if limit is None:
             return 0.0, ""
-        (told,) = self._database.query(
+        (row,) = self._database.query(
             "permit",
             run_id=call.run_id,
             key=call.key,
@@ -90,28 +99,29 @@ class Limits:
             worker=call.worker,
             tokens=call.tokens,
         )
-        return float(told["wait"]), f"the limit of {limit} is used up"
+        return float(row["wait"]), f"the limit of {limit} is used up"
 
-    def _held(self, model: str, worker: str) -> float:
-        hold = self._holds.get(model)
-        if hold is None:
-            return 0.0
-        left: float = (hold["until"] - self._database.heart.now()).total_seconds()
-        if left > 0:
-            return left
-        if hold["circuit"]:  # one tries, and the others wait for what comes of it
-            (told,) = self._database.query("try_alone", model=model, worker=worker)
-            if told["until"] is not None:
-                hold["until"] = told["until"]
-                left = (told["until"] - self._database.heart.now()).total_seconds()
-                return max(0.1, left)
+    def _seconds_held(self, hold: dict[str, Any], model: str, worker: str) -> float:
+        """The seconds for which the hold still stops this call; 0 if it does not."""
+        seconds: float = (hold["until"] - self._database.heart.now()).total_seconds()
+        if seconds > 0:
+            return seconds
+        if hold["circuit"]:  # one process tries a call, and the others wait for its result
+            (row,) = self._database.query("try_alone", model=model, worker=worker)
+            if row["until"] is not None:
+                hold["until"] = row["until"]
+                seconds = (row["until"] - self._database.heart.now()).total_seconds()
+                return max(0.1, seconds)
         else:
             self._holds.pop(model, None)
         return 0.0
 
-    def over(self, call: Call, used: int | None) -> None:
-        """The call was made and used so many tokens (None: nobody knows), or will not be made."""
-        self._soon(
+    def finish_call(self, call: LimitedCall, used: int | None) -> None:
+        """Return the permit of a call that used this many tokens.
+
+        None: the number is unknown, and the estimate counts. 0: the call was not made.
+        """
+        self._execute_later(
             "release",
             run_id=call.run_id,
             key=call.key,
@@ -119,13 +129,13 @@ class Limits:
             used=call.tokens if used is None else used,
         )
 
-    # -- what the provider says ------------------------------------------------------------------
+    # -- answers and failures of the provider ------------------------------------------------------
 
     def hold(
         self, model: str, worker: str, seconds: float, reason: str, *, circuit: bool = False
     ) -> None:
-        """Nobody is to ask this model for so long; ``worker`` found out."""
-        self._soon(
+        """Stop all calls of this model for some seconds. ``worker`` is the one that reports it."""
+        self._execute_later(
             "hold",
             model=model,
             seconds=seconds,
@@ -134,37 +144,41 @@ class Limits:
             reason=reason,
         )
 
-    def failed(self, model: str, worker: str, reason: str) -> None:
-        """The provider failed at a call; after some in a row, everybody leaves it alone a while."""
+    def record_failure(self, model: str, worker: str, reason: str) -> None:
+        """Count a failed call of this model; after some in a row, hold the model."""
         self._failed[model] += 1
         beyond = self._failed[model] - FAILURES
         if beyond >= 0:
-            seconds = min(LEFT_ALONE[1], LEFT_ALONE[0] * 2.0 ** min(beyond, 10))
+            first, longest = CIRCUIT_SECONDS
+            seconds = min(longest, first * 2.0 ** min(beyond, 10))
             logger.warning("%s failed %d times in a row", model, self._failed[model])
             why = f"it failed again and again ({reason})"
             self.hold(model, worker, seconds, why, circuit=True)
 
-    def answered(self, model: str) -> None:
-        """The provider works."""
+    def record_success(self, model: str) -> None:
+        """Record that the provider answered a call of this model, which ends a circuit."""
         self._failed.pop(model, None)
-        if model in self._holds and self._holds[model]["circuit"]:
-            del self._holds[model]
-            self._soon("unhold", model=model)
+        hold = self._holds.get(model)
+        if hold is not None and hold["circuit"]:
+            self._holds.pop(model, None)
+            self._execute_later("unhold", model=model)
 
-    def _soon(self, name: str, **parameters: Any) -> None:
-        """Say something that nobody waits for, and that is lost without harm once we are closed."""
+    def _execute_later(self, name: str, **parameters: Any) -> None:
+        """Execute a statement in the background. After `close` it is dropped, without harm."""
         with contextlib.suppress(RuntimeError):
-            Context().run(self._later.submit, self._said, name, parameters)  # it is of no run
+            # An empty context, since the statement belongs to no run.
+            Context().run(self._background.submit, self._execute, name, parameters)
 
-    def _said(self, name: str, parameters: dict[str, Any]) -> None:
+    def _execute(self, name: str, parameters: dict[str, Any]) -> None:
         try:
             rows = self._database.query(name, **parameters)
-        except psycopg.Error as error:  # it costs a refused call, or a permit until we are gone
-            logger.warning("limits: %s was not told: %s", name, str(error).strip())
+        except (psycopg.Error, Parking) as error:
+            # Without a hold one more call is refused; a permit is kept until this worker is dead.
+            logger.warning("limits: %s was not sent: %s", name, str(error).strip())
             return
         if name == "hold":
-            self._take(rows)
+            self._replace(rows)
 
     def close(self) -> None:
-        """Say what is still to be said."""
-        self._later.shutdown()
+        """Execute the statements that are still queued, unless the process has to end at once."""
+        self._background.shutdown(wait=not PROCESS.hurried)

@@ -1,9 +1,11 @@
-"""Bring the schema `agentrun` of a database up to this code, and say where it stands.
+"""Migrate the schema `agentrun` of a database to the version that this code needs.
 
-The migrations are numbered SQL files, bundled with the code and never edited once released.
-The table ``agentrun.migrations`` lists those a database has, with the checksum of each file.
-Every migration is one transaction, and takes its turn under an advisory lock and after reading
-the table again: any number of processes may migrate at once.
+The migrations are numbered SQL files, bundled with the code. A released file is never edited. The
+table ``agentrun.migrations`` lists the migrations that a database has, with each file's checksum.
+
+Any number of processes may migrate at the same time. Each migration is one transaction, which takes
+an advisory lock and then reads the table again: another process may have applied the migration
+while this one waited for the lock.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from psycopg.rows import tuple_row
 
 from agentrun import bundled
 from agentrun.core.errors import ConfigError, SchemaMismatch, StoreError, StoreUnavailable
+from agentrun.store.roles import grant_again
+from agentrun.store.sql import SCHEMA_LOCK
 
-__all__ = ["Migration", "State", "check", "known", "migrate", "state"]
+__all__ = ["Migration", "State", "check", "known_migrations", "migrate", "state"]
 
 State = Literal["older", "current", "newer"]
 
-LOCK = 0x6167656E7472756E  # "agentrun"
 
 TABLE = """
 CREATE SCHEMA IF NOT EXISTS agentrun;
@@ -35,7 +38,6 @@ CREATE TABLE agentrun.migrations (
     checksum    text        NOT NULL,
     applied_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON SCHEMA agentrun IS 'Durable agent runs: everything that happened, as rows.';
 COMMENT ON TABLE agentrun.migrations IS 'The migrations this database has.';
 COMMENT ON COLUMN agentrun.migrations.number IS 'The number of the migration; applied in order.';
 COMMENT ON COLUMN agentrun.migrations.name IS 'The file it came from.';
@@ -46,7 +48,7 @@ COMMENT ON COLUMN agentrun.migrations.applied_at IS 'When it was applied.';
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One numbered SQL file; ``name`` is the file's."""
+    """One numbered SQL file; ``name`` is the file name."""
 
     number: int
     name: str
@@ -54,22 +56,25 @@ class Migration:
     sql: str = field(repr=False)
 
 
-def known() -> list[Migration]:
-    """The migrations this version of agentrun has, in order."""
+def known_migrations() -> list[Migration]:
+    """The migrations of this version of agentrun, in order."""
     found = []
     for path in sorted(bundled.folder("migrations").glob("[0-9][0-9][0-9][0-9]_*.sql")):
-        sql = path.read_text("utf-8")  # newlines as \n, however the checkout has them
+        sql = path.read_text("utf-8")  # with \n for newlines, whatever the checkout has
         checksum = hashlib.sha256(sql.encode()).hexdigest()
         found.append(Migration(int(path.name[:4]), path.name, checksum, sql))
     return found
 
 
 def migrate(target: psycopg.Connection[Any] | str, *, dry_run: bool = False) -> list[Migration]:
-    """Apply what is missing; returns the migrations applied, or with ``dry_run`` those missing.
+    """Apply the missing migrations and return them; with ``dry_run``, only return them.
 
-    ``target`` is a DSN, or a connection with no transaction open. Raises SchemaMismatch if the
-    database is newer than this code or an applied file was edited, StoreError if a migration
-    fails (it leaves nothing behind), StoreUnavailable if the database cannot be reached.
+    ``target`` is a DSN, or a connection with no transaction open.
+
+    Raises:
+        SchemaMismatch: the database is newer than this code, or an applied file was edited.
+        StoreError: a migration failed and was rolled back as a whole.
+        StoreUnavailable: the database cannot be reached.
     """
     with _connection(target) as conn:
         if dry_run:
@@ -77,18 +82,21 @@ def migrate(target: psycopg.Connection[Any] | str, *, dry_run: bool = False) -> 
         applied = []
         while migration := _apply_next(conn):
             applied.append(migration)
+        if applied:
+            with conn.transaction():
+                grant_again(conn)
         return applied
 
 
 def state(conn: psycopg.Connection[Any]) -> State | None:
-    """Where the schema stands against this code; None if there is no schema agentrun at all.
+    """Compare the schema with this code; None if the database has no schema agentrun.
 
-    Raises SchemaMismatch if a file that was applied has been edited since.
+    Raises SchemaMismatch if a file was edited after it was applied.
     """
     have = _applied(conn)
     if have is None:
         return None
-    numbers = {migration.number for migration in known()}
+    numbers = {migration.number for migration in known_migrations()}
     if have.keys() - numbers:
         return "newer"
     _check_unedited(have)
@@ -96,7 +104,7 @@ def state(conn: psycopg.Connection[Any]) -> State | None:
 
 
 def check(conn: psycopg.Connection[Any]) -> None:
-    """Raise SchemaMismatch, naming the way out, unless the schema is what this code needs."""
+    """Raise SchemaMismatch, with the command that helps, unless the schema is current."""
     found = state(conn)
     database = conn.info.dbname
     if found is None:
@@ -117,7 +125,8 @@ def check(conn: psycopg.Connection[Any]) -> None:
 def _connection(target: psycopg.Connection[Any] | str) -> Iterator[psycopg.Connection[Any]]:
     if isinstance(target, str):
         try:
-            # Nothing prepared: it may be a pooler. And no deadline: a migration may wait for locks.
+            # No prepared statements, since the target may be a pooler; and no deadline, since a
+            # migration may wait long for locks.
             conn = psycopg.connect(target, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
             raise StoreUnavailable(f"could not reach the database: {error}") from error
@@ -126,7 +135,11 @@ def _connection(target: psycopg.Connection[Any] | str) -> Iterator[psycopg.Conne
     elif target.info.transaction_status != TransactionStatus.IDLE:
         raise ConfigError("migrate() needs a connection with no transaction open")
     else:
-        yield target
+        threshold, target.prepare_threshold = target.prepare_threshold, None
+        try:
+            yield target  # behind a pooler, another session may not know a prepared statement
+        finally:
+            target.prepare_threshold = threshold
 
 
 def _applied(conn: psycopg.Connection[Any]) -> dict[int, tuple[str, str]] | None:
@@ -143,22 +156,23 @@ def _missing(conn: psycopg.Connection[Any]) -> list[Migration]:
     if state(conn) == "newer":
         raise _newer(conn)
     have = _applied(conn) or {}
-    return [migration for migration in known() if migration.number not in have]
+    return [migration for migration in known_migrations() if migration.number not in have]
 
 
 def _apply_next(conn: psycopg.Connection[Any]) -> Migration | None:
     """Apply the first missing migration, all or nothing; None if none is missing."""
     with conn.transaction():
-        # Else the table would be seen as it was when the wait for the lock began.
+        # Otherwise the table would be read as it was when the wait for the lock began.
         conn.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
         migration = next(iter(_missing(conn)), None)
         if migration is None:
             return None
         if _applied(conn) is None:
             conn.execute(TABLE)
         try:
-            conn.execute(migration.sql.encode())  # no parameters: many statements, % as it stands
+            # Without parameters, psycopg sends many statements at once and leaves % unchanged.
+            conn.execute(migration.sql.encode())
         except psycopg.Error as error:
             raise StoreError(f"migration {migration.name} failed: {error}") from error
         conn.execute(
@@ -169,7 +183,7 @@ def _apply_next(conn: psycopg.Connection[Any]) -> Migration | None:
 
 
 def _check_unedited(have: dict[int, tuple[str, str]]) -> None:
-    for migration in known():
+    for migration in known_migrations():
         name, checksum = have.get(migration.number, (migration.name, migration.checksum))
         if (name, checksum) != (migration.name, migration.checksum):
             raise SchemaMismatch(

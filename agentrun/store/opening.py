@@ -1,7 +1,7 @@
-"""Opening a database, and the default of this process.
+"""Open a database, and keep the default database of this process.
 
-`connect()` opens one and makes it the default; `default()` finds it again, or opens the one that
-AGENTRUN_DATABASE_URL names, or the embedded server.
+`connect()` opens a database and makes it the default. `default()` returns it. If there is none, it
+opens the database in AGENTRUN_DATABASE_URL, or the embedded server.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from functools import cache
 from urllib.parse import unquote
+from weakref import WeakSet
 
 import psycopg
 
 from agentrun.core.errors import ConfigError
-from agentrun.core.secrets import redact
-from agentrun.store import embedded, migrate
+from agentrun.core.naming import is_sensitive, is_worth_knowing
+from agentrun.core.secrets import mask
+from agentrun.store import migrate, roles
 from agentrun.store.blobs import Blobs
 from agentrun.store.connection import DeadlineConnection, describe, explain_refusal
 from agentrun.store.connection import connect as open_connection
 from agentrun.store.database import Database
 from agentrun.store.liveness import LEASE
+from agentrun.store.patience import PROCESS, at_exit
+from agentrun.store.revival import use
 from agentrun.store.sql import QUERIES
 
 _default: Database | None = None
+_open: WeakSet[Database] = WeakSet()
 _choosing = threading.RLock()
 
-_SECRET_NAMES = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD", "_PASSWD", "_PASS")
 _URL_PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
 
 
@@ -39,47 +44,78 @@ def connect(
     blobs: str | None = None,
     lease: float = LEASE,
     allow_unsafe: bool = False,
+    tools_dsn: str | None = None,
 ) -> Database:
     """Open a database and make it the default of this process.
 
-    Without ``dsn``: AGENTRUN_DATABASE_URL, else an embedded Postgres under AGENTRUN_HOME. A
-    database without the schema `agentrun` gets it; the embedded one is always brought up to date.
-    ``blobs``, else AGENTRUN_BLOBS, is where values over 64 KiB are put: ``file:///FOLDER`` or
-    ``s3://BUCKET/PREFIX``; without it they lie in the database, too.
-    ``lease`` is how many seconds without a heartbeat make a worker dead. ``allow_unsafe`` accepts
-    a server with synchronous_commit=off, which may lose acknowledged steps in a crash.
+    Args:
+        dsn: the database; by default AGENTRUN_DATABASE_URL, or else an embedded Postgres under
+            AGENTRUN_HOME. If the schema `agentrun` is missing, it is created. The schema of the
+            embedded database is always migrated.
+        blobs: where values over 64 KiB are stored: ``file:///FOLDER`` or ``s3://BUCKET/PREFIX``; by
+            default AGENTRUN_BLOBS, or else the database.
+        lease: seconds without a heartbeat after which a worker counts as dead.
+        allow_unsafe: accept a server with synchronous_commit=off, which may lose acknowledged steps
+            in a crash.
+        tools_dsn: another login to the same database, for the bodies of `transaction` tools; by
+            default AGENTRUN_TOOLS_URL, or else ``dsn``. A login with the role ``tools`` cannot send
+            letters or change a journal, whatever SQL a model makes the tool execute.
 
     Raises:
-        ConfigError: the DSN or the place of blobs is malformed, the login is refused, a package is
-            missing, or the server's settings would lose acknowledged steps.
+        ConfigError: the DSN or the URL of blobs is malformed, the login is refused or lacks a
+            privilege, a package is missing, or the server's settings would lose acknowledged steps.
         StoreUnavailable: the server cannot be reached.
         SchemaMismatch: the schema is older or newer than this version.
+
+    Example:
+        >>> database = agentrun.connect("postgresql://localhost/agents", lease=30)
     """
     global _default
     dsn = dsn or os.environ.get("AGENTRUN_DATABASE_URL") or None
-    redact.know([*_environment_secrets(), *_passwords(dsn or "")])
-    target = dsn or embedded.start()
-    describe(target)  # refuses what is no DSN
+    know_environment()
+    mask.know(_passwords(dsn or ""))
+    target = dsn or use()
+    describe(target)  # raises if it is not a DSN
     try:
         with open_connection(target) as conn:
             _check_settings(conn, target, allow_unsafe)
+            roles.require_entry(conn)
             if dsn is None or migrate.state(conn) is None:
                 migrate.migrate(conn)
             else:
                 migrate.check(conn)
+            if dsn is None:
+                roles.use_reader(conn)
             outside = _blobs(conn, blobs or os.environ.get("AGENTRUN_BLOBS"))
     except psycopg.OperationalError as error:
         raise explain_refusal(error, target) from error
-    database = Database(target, lease=lease, blobs=outside)
+    tools = tools_dsn or os.environ.get("AGENTRUN_TOOLS_URL") or None
+    if tools is not None:
+        _check_tools(tools)
+    database = Database(target, lease=lease, blobs=outside, tools_dsn=tools)
+    # Without the key, values are masked with a key of this process, which is enough to show them.
+    with contextlib.suppress(ConfigError):
+        mask.use_key(database.mask_key)
     with _choosing:
         _default = database
+        _open.add(database)
+        _watch_the_end()
     return database
 
 
 def default() -> Database:
-    """The process's database: the last one connected, else the one the environment names."""
-    with _choosing:  # so that two threads at once open one
+    """The process's database: the last one connected, or else the one in the environment."""
+    with _choosing:  # so that two threads do not open two databases
         return connect() if _default is None or _default.closed else _default
+
+
+def _check_tools(dsn: str) -> None:
+    describe(dsn)
+    try:
+        with open_connection(dsn) as conn:
+            roles.require(conn, "tools", "commit a `transaction` tool's checkpoint")
+    except psycopg.OperationalError as error:
+        raise explain_refusal(error, dsn) from error
 
 
 def _blobs(conn: DeadlineConnection, url: str | None) -> Blobs | None:
@@ -88,18 +124,28 @@ def _blobs(conn: DeadlineConnection, url: str | None) -> Blobs | None:
     return Blobs(url, folder["id"]) if url else None
 
 
-def _environment_secrets() -> Iterator[str]:
-    """Values of the environment that are secret by their name, and passwords in its URLs."""
+_LONG = 12  # characters from which on a password does not occur in a text by chance
+
+
+def know_environment() -> None:
+    """Mask the secrets in this process's environment: variables with the name of a secret, and
+    passwords in URLs.
+
+    An ordinary word is not masked, even under such a name, since it would vanish from all texts.
+    """
     for name, value in os.environ.items():
-        if name.upper().endswith(_SECRET_NAMES):
-            yield value
-        yield from _passwords(value)
+        named = is_sensitive(name) is not None
+        if (named or name.upper().endswith("_KEY")) and is_worth_knowing(value, named=named):
+            mask.know([value])
+        mask.know(_passwords(value))
 
 
 def _passwords(text: str) -> Iterator[str]:
     for password in _URL_PASSWORD.findall(text):
-        yield password
-        yield unquote(password)
+        # A short password such as `postgres` is an ordinary word, and is not masked.
+        if len(password) >= _LONG or is_worth_knowing(unquote(password)):
+            yield password
+            yield unquote(password)
 
 
 def _check_settings(conn: DeadlineConnection, dsn: str, allow_unsafe: bool) -> None:
@@ -119,16 +165,24 @@ def _check_settings(conn: DeadlineConnection, dsn: str, allow_unsafe: bool) -> N
 
 
 def _after_fork() -> None:
-    # The child shares sockets with its parent: it must use none of them and open its own.
+    # The child has copies of its parent's sockets. It must not use them, and opens its own.
     global _default, _choosing
     _default, _choosing = None, threading.RLock()
+    _open.clear()
+    _watch_the_end.cache_clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
+@cache
+def _watch_the_end() -> None:
+    at_exit(lambda: not any(database.active for database in list(_open)))
+
+
 @atexit.register
 def _stop_at_exit() -> None:
+    PROCESS.hurry()
     if _default is not None:
         with contextlib.suppress(Exception):
             _default.close(timeout=0)

@@ -1,7 +1,8 @@
-"""Streamed replies while they come: kept for whoever reads along, and for after a crash.
+"""Store the received part of streamed replies, for readers that follow a run and for a resume.
 
-One statement a moment for all streams of a process, and nobody waits for it: what is not written in
-time is superseded by what comes next. A reply that is there within a moment is never written here.
+One statement, every half second, writes the state of all streams of the process. No caller waits
+for it: a state that was not written yet is replaced by the next one. A reply that is complete
+within half a second is never written here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from agentrun.core import points
 from agentrun.core.codec import Codec, Encoded, Unserialisable, decode, encode
 from agentrun.core.events import Json
 from agentrun.core.log import logger
+from agentrun.core.secrets import Masker
 from agentrun.store.arrays import INT2S, INT4S, INT8S, TEXTS, UUIDS
+from agentrun.store.patience import PROCESS
 from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:
@@ -27,13 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["EVERY", "Partial", "Partials", "partials_of"]
 
-EVERY = 0.5  # seconds between two statements, and until a stream is worth one
-LARGEST = 1 << 20  # characters; what is longer is kept as it was
+EVERY = 0.5  # seconds between two statements, and before the first one of a stream
+LARGEST = 1 << 20  # characters; a longer state is not written, and the last one stays
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What has come of the streamed reply of one attempt."""
+    """The received part of the streamed reply of one attempt."""
 
     step: int
     attempt: int
@@ -41,7 +44,7 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _StreamState:
     run_id: UUID
     step: int
     attempt: int
@@ -51,82 +54,87 @@ class _Told:
 
 
 class Partials:
-    """The streams of this process that are under way."""
+    """The streams in flight of this process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._news = threading.Condition()
-        self._told: dict[tuple[UUID, int], _Told] = {}  # by step, what is to be written
-        self._over: set[tuple[UUID, int]] = set()  # steps that have their outcome
-        self._written: set[tuple[UUID, int]] = set()
+        self._changed = threading.Condition()
+        self._pending: dict[tuple[UUID, int], _StreamState] = {}  # by step, to be written
+        self._obsolete: set[tuple[UUID, int]] = set()  # steps whose rows are to be deleted
+        self._stored: set[tuple[UUID, int]] = set()  # steps that have a row
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def tell(
+    def publish(
         self, run_id: UUID, step: int, attempt: int, worker: str, epoch: int, body: Json
     ) -> None:
-        """This is what has come so far. Never blocks; of two, the later one is written."""
-        with self._news:
-            self._told[run_id, step] = _Told(run_id, step, attempt, worker, epoch, body)
+        """Have the received part of a reply written soon. Never blocks; replaces the last state."""
+        with self._changed:
+            self._pending[run_id, step] = _StreamState(run_id, step, attempt, worker, epoch, body)
             self._start()
-            self._news.notify()
+            self._changed.notify()
 
-    def found(self, run_id: UUID, step: int) -> None:
-        """There is something of an earlier attempt, by whichever process."""
-        with self._news:
-            self._written.add((run_id, step))
+    def mark_stored(self, run_id: UUID, step: int) -> None:
+        """Record that an earlier attempt, in any process, left a row for this step."""
+        with self._changed:
+            self._stored.add((run_id, step))
             self._start()
 
-    def over(self, run_id: UUID, step: int) -> None:
-        """The step has its outcome: what was kept of it is of no more use."""
-        with self._news:
-            self._told.pop((run_id, step), None)
-            if (run_id, step) in self._written:
-                self._over.add((run_id, step))
-                self._news.notify()
+    def discard(self, run_id: UUID, step: int) -> None:
+        """Delete the step's row soon, because the step now has its outcome."""
+        with self._changed:
+            self._pending.pop((run_id, step), None)
+            if (run_id, step) in self._stored:
+                self._obsolete.add((run_id, step))
+                self._changed.notify()
 
     def _start(self) -> None:
         if self._thread is None and not self._closed:
             thread = threading.Thread(target=self._run, name="agentrun-partials", daemon=True)
-            Context().run(thread.start)  # it belongs to no run
+            Context().run(thread.start)  # the thread belongs to no run
             self._thread = thread
 
     def close(self) -> None:
-        """Write no more."""
-        with self._news:
+        """Write no more states; delete the rows of finished steps, and end the thread."""
+        with self._changed:
             self._closed = True
-            self._news.notify()
+            self._changed.notify()
         if self._thread is not None:
-            self._thread.join()
+            PROCESS.join(self._thread)
 
     def _run(self) -> None:
         while True:
-            with self._news:
-                self._news.wait_for(lambda: self._told or self._over or self._closed)
-                told, self._told = [] if self._closed else list(self._told.values()), {}
-                over, self._over = self._over, set()
-                self._written = (self._written - over) | {(one.run_id, one.step) for one in told}
-                if self._closed and not over:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._obsolete or self._closed)
+                states = [] if self._closed else list(self._pending.values())
+                self._pending = {}
+                obsolete, self._obsolete = self._obsolete, set()
+                written = {(state.run_id, state.step) for state in states}
+                self._stored = (self._stored - obsolete) | written
+                if self._closed and not obsolete:
                     return
             try:
-                self._send(told, over)
-            except psycopg.Error as error:  # the next statement holds all of it, and more
-                logger.warning("partial replies were not kept: %s", str(error).strip())
-            with self._news:
-                self._news.wait_for(lambda: self._closed, EVERY)
+                self._send(states, obsolete)
+            except psycopg.Error as error:  # the next state of each stream contains this one
+                logger.warning("partial replies were not stored: %s", str(error).strip())
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, EVERY)
 
-    def _send(self, told: list[_Told], over: set[tuple[UUID, int]]) -> None:
-        encoded = [(one, kept) for one in told if (kept := _kept(one.body)) is not None]
+    def _send(self, states: list[_StreamState], obsolete: set[tuple[UUID, int]]) -> None:
+        masker = self._database.mask
+        encoded = [
+            (state, body) for state in states if (body := _encode(state.body, masker)) is not None
+        ]
         columns = {
-            "run_id": UUIDS([one.run_id for one, _ in encoded]),
-            "step": INT4S([one.step for one, _ in encoded]),
-            "attempt": INT4S([one.attempt for one, _ in encoded]),
-            "worker": TEXTS([one.worker for one, _ in encoded]),
-            "epoch": INT8S([one.epoch for one, _ in encoded]),
-            "codec": INT2S([int(kept.as_output()) for _, kept in encoded]),
-            "body": TEXTS([kept.text for _, kept in encoded]),
-            "over_run": UUIDS([run_id for run_id, _ in over]),
-            "over_step": INT4S([step for _, step in over]),
+            "run_id": UUIDS([state.run_id for state, _ in encoded]),
+            "step": INT4S([state.step for state, _ in encoded]),
+            "attempt": INT4S([state.attempt for state, _ in encoded]),
+            "worker": TEXTS([state.worker for state, _ in encoded]),
+            "epoch": INT8S([state.epoch for state, _ in encoded]),
+            "codec": INT2S([int(body.as_output() & ~Codec.OUTPUT_MASKED) for _, body in encoded]),
+            "body": TEXTS([body.text for _, body in encoded]),
+            "over_run": UUIDS([run_id for run_id, _ in obsolete]),
+            "over_step": INT4S([step for _, step in obsolete]),
         }
         with self._database.connection() as conn:
             points.reach("tell_partials", "before")
@@ -134,17 +142,21 @@ class Partials:
             points.reach("tell_partials", "after")
 
 
-def _kept(body: Json) -> Encoded | None:
-    """The value as it is stored, without secrets; None for one that cannot be, or is too long."""
+def _encode(body: Json, mask: Masker) -> Encoded | None:
+    """Encode the masked value; None if it is not storable or too long.
+
+    The exact value is not stored, because only people read partial replies. Code never does: either
+    the call is made again, or its outcome holds the exact value.
+    """
     try:
-        kept = encode(body, limit=LARGEST)
+        encoded = encode(body, limit=LARGEST, mask=mask)
     except Unserialisable:
         return None
-    return None if kept.payload is not None else kept
+    return None if encoded.payload is not None else encoded
 
 
 def partials_of(database: Database, run_id: UUID, step: int | None = None) -> list[Partial]:
-    """What is kept of the replies of a run, or of one step; of attempts without an outcome."""
+    """The received parts of a run's replies, or of one step's, for attempts without an outcome."""
     rows = database.query("partials", run_id=run_id, step=step)
     return [
         Partial(row["step"], row["attempt"], decode(row["body"], _escaped(row))) for row in rows

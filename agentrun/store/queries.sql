@@ -1,16 +1,28 @@
--- Every statement that agentrun sends while it runs. One name, one statement; `store/sql.py`
--- splits the file. Parameters in arrays travel in binary (%b). No statement is built at run time.
+-- Every statement that agentrun sends while it runs. Each name has one statement; `store/sql.py`
+-- splits the file. Array parameters are sent in binary (%b). No statement is built at run time.
+
+-- The statement `append`. (This stands above its name, so that it is not sent with the statement:
+-- pg_stat_activity shows the first 1,024 bytes only.)
+--
+-- The only write path of the journal: group commit, fencing and the update of `runs`, in one
+-- statement. It returns the runs whose rows were inserted; of any other run, no row was.
+--
+-- Fencing. A run's first row in the batch (its head, at seq n + 1) is inserted only if row n exists
+-- with the same epoch (one less for a claim). Row n is committed and never changes, and
+-- (run_id, seq) is unique. So of two workers that append at n + 1, one is refused, and a former
+-- owner, whose epoch is older, is always refused.
+--
+-- The worker of row n is compared as well. A server that lost a claim in a failover may give the
+-- same epoch to another worker.
+--
+-- Heads are sorted, so that all writers lock rows in one order. Otherwise the batches of two
+-- processes deadlock.
+--
+-- The row of `runs` is locked against deletion (FOR KEY SHARE). Otherwise a run could be pruned at
+-- the same time: the insert of a former owner would wait for the deletion of row n + 1, and then
+-- find its place free.
 
 -- name: append
--- The one write path of the journal: group commit, fencing and the projection, in one statement.
---
--- A run's first row in the batch (head) is inserted only if the row before it is there and has
--- its epoch (one less for a claim). That predecessor is committed and never changes, and
--- (run_id, seq) is unique, so nobody can hold n + 1 who has not seen n. Its worker is compared
--- for a server that lost a claim in a failover and gave the epoch away again. Heads are sorted:
--- one lock order for all writers, or batches of two processes deadlock. Whoever appends holds on to
--- the run, or finds that it was pruned: the row at n + 1 that refuses a former owner may be on its
--- way out, and the insert, which waits for that, would then find room.
 WITH b AS MATERIALIZED (
     SELECT * FROM unnest(
         %(run_id)b::uuid[], %(seq)b::bigint[], %(head)b::boolean[], %(epoch)b::bigint[],
@@ -19,25 +31,30 @@ WITH b AS MATERIALIZED (
         %(effect)b::text[], %(key)b::text[], %(status)b::text[], %(started_at)b::timestamptz[],
         %(fingerprint)b::text[], %(overlapping)b::boolean[], %(model)b::text[],
         %(input_tokens)b::integer[], %(output_tokens)b::integer[], %(cached_tokens)b::integer[],
-        %(reasoning_tokens)b::integer[], %(audio_tokens)b::integer[], %(cost)b::text[], %(priced_by)b::text[],
+        %(cache_write_tokens)b::integer[], %(cache_lost_tokens)b::integer[],
+        %(reasoning_tokens)b::integer[], %(audio_tokens)b::integer[], %(cost)b::text[],
+        %(cache_lost)b::text[], %(priced_by)b::text[],
         %(by)b::text[], %(reason)b::text[], %(wake_at)b::timestamptz[], %(codec)b::smallint[],
-        %(input)b::text[], %(output)b::text[], %(run_status)b::text[]
+        %(masked)b::text[], %(input)b::text[], %(output)b::text[], %(run_status)b::text[]
     ) AS b(run_id, seq, head, epoch, worker, event, step, turn, kind, name, ident, attempt,
            effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-           output_tokens, cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by,
-           reason, wake_at, codec, input, output, run_status)
+           output_tokens, cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens,
+           audio_tokens, cost, cache_lost, priced_by, by,
+           reason, wake_at, codec, masked, input, output, run_status)
 ),
 heads AS (
     INSERT INTO agentrun.journal (
         run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by, reason, wake_at,
-        codec, input, output)
+        cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
+        cache_lost, priced_by, by, reason, wake_at,
+        codec, masked, input, output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, audio_tokens, cost::numeric, priced_by,
-        by, reason, wake_at, codec, input::json, output::json
+        output_tokens, cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens,
+        audio_tokens, cost::numeric, cache_lost::numeric, priced_by,
+        by, reason, wake_at, codec, masked::json, input::json, output::json
     FROM b
     WHERE head AND EXISTS (
         SELECT FROM agentrun.journal p
@@ -53,13 +70,15 @@ rest AS (
     INSERT INTO agentrun.journal (
         run_id, seq, epoch, worker, batch, event, step, turn, kind, name, ident, attempt, effect,
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by, reason, wake_at,
-        codec, input, output)
+        cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
+        cache_lost, priced_by, by, reason, wake_at,
+        codec, masked, input, output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens, audio_tokens, cost::numeric, priced_by,
-        by, reason, wake_at, codec, input::json, output::json
+        output_tokens, cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens,
+        audio_tokens, cost::numeric, cache_lost::numeric, priced_by,
+        by, reason, wake_at, codec, masked::json, input::json, output::json
     FROM b JOIN heads USING (run_id)
     WHERE NOT b.head
 ),
@@ -72,6 +91,15 @@ stored AS (
     JOIN heads USING (run_id)
     ORDER BY p.run_id, p.digest
     ON CONFLICT (run_id, digest) DO NOTHING
+),
+kept AS (
+    INSERT INTO agentrun.exact_values (run_id, part, name, escaped, size, zstd)
+    SELECT x.run_id, x.part, x.name, x.escaped, x.size, x.zstd
+    FROM unnest(%(exact_run)b::uuid[], %(exact_part)b::text[], %(exact_name)b::text[],
+                %(exact_escaped)b::boolean[], %(exact_size)b::bigint[], %(exact_zstd)b::bytea[])
+         AS x(run_id, part, name, escaped, size, zstd)
+    JOIN heads USING (run_id)
+    ON CONFLICT (run_id, part, name) DO NOTHING
 ),
 moved AS (
     UPDATE agentrun.runs r
@@ -88,20 +116,22 @@ moved AS (
 SELECT run_id FROM heads
 
 -- name: append_plain
--- `append` for one or two rows of one run that move nothing in `runs` and bring no payloads, as
--- the steps of a lone run do: the same look at the row before, once for both rows, at a quarter
--- of the price. A seq that is taken is a unique_violation, which refuses both: nothing is torn.
--- Every parameter travels as text, so that the statement is prepared once, whatever is NULL.
+-- `append` for one or two rows of one run that change nothing in `runs` and have no payloads. The
+-- steps of a run that executes alone are such rows; this statement costs a quarter of `append`.
+-- It checks the row before once for both. If a seq is taken, unique_violation rejects both rows.
+-- Every parameter is sent as text, so that one prepared statement serves whatever is NULL.
 INSERT INTO agentrun.journal (
     run_id, seq, epoch, worker, batch,
     event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
     overlapping, model, by, reason, wake_at, input_tokens, output_tokens, cached_tokens,
-    reasoning_tokens, audio_tokens, cost, priced_by, codec, input, output)
+    cache_write_tokens, cache_lost_tokens,
+    reasoning_tokens, audio_tokens, cost, cache_lost, priced_by, codec, input, output)
 SELECT
     %(run)s::uuid, %(first)s::bigint + b.n, %(epoch)s::bigint, %(worker)s::text, %(batch)s::uuid,
     event, step, turn, kind, name, ident, attempt, effect, key, status, started_at, fingerprint,
     overlapping, model, by, reason, wake_at, input_tokens, output_tokens, cached_tokens,
-    reasoning_tokens, audio_tokens, cost, priced_by, codec, input, output
+    cache_write_tokens, cache_lost_tokens,
+    reasoning_tokens, audio_tokens, cost, cache_lost, priced_by, codec, input, output
 FROM (VALUES
     (0, %(event_1)s::text, %(step_1)s::integer, %(turn_1)s::integer, %(kind_1)s::text,
          %(name_1)s::text, %(ident_1)s::text, %(attempt_1)s::integer, %(effect_1)s::text,
@@ -109,7 +139,9 @@ FROM (VALUES
          %(fingerprint_1)s::text, %(overlapping_1)s::boolean, %(model_1)s::text, %(by_1)s::text,
          %(reason_1)s::text, %(wake_at_1)s::timestamptz, %(input_tokens_1)s::integer,
          %(output_tokens_1)s::integer, %(cached_tokens_1)s::integer,
+         %(cache_write_tokens_1)s::integer, %(cache_lost_tokens_1)s::integer,
          %(reasoning_tokens_1)s::integer, %(audio_tokens_1)s::integer, %(cost_1)s::numeric,
+         %(cache_lost_1)s::numeric,
          %(priced_by_1)s::text, %(codec_1)s::smallint, %(input_1)s::json, %(output_1)s::json),
     (1, %(event_2)s::text, %(step_2)s::integer, %(turn_2)s::integer, %(kind_2)s::text,
          %(name_2)s::text, %(ident_2)s::text, %(attempt_2)s::integer, %(effect_2)s::text,
@@ -117,12 +149,15 @@ FROM (VALUES
          %(fingerprint_2)s::text, %(overlapping_2)s::boolean, %(model_2)s::text, %(by_2)s::text,
          %(reason_2)s::text, %(wake_at_2)s::timestamptz, %(input_tokens_2)s::integer,
          %(output_tokens_2)s::integer, %(cached_tokens_2)s::integer,
+         %(cache_write_tokens_2)s::integer, %(cache_lost_tokens_2)s::integer,
          %(reasoning_tokens_2)s::integer, %(audio_tokens_2)s::integer, %(cost_2)s::numeric,
+         %(cache_lost_2)s::numeric,
          %(priced_by_2)s::text, %(codec_2)s::smallint, %(input_2)s::json, %(output_2)s::json)
     ) AS b(
         n, event, step, turn, kind, name, ident, attempt, effect, key, status, started_at,
         fingerprint, overlapping, model, by, reason, wake_at, input_tokens, output_tokens,
-        cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, codec, input, output)
+        cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
+        cache_lost, priced_by, codec, input, output)
 WHERE b.n < %(rows)s::integer AND EXISTS (
     SELECT FROM agentrun.journal p
     WHERE p.run_id = %(run)s::uuid AND p.seq = %(first)s::bigint - 1
@@ -130,14 +165,14 @@ WHERE b.n < %(rows)s::integer AND EXISTS (
   AND EXISTS (SELECT FROM agentrun.runs r WHERE r.run_id = %(run)s::uuid FOR KEY SHARE)
 
 -- name: settled
--- After a lost answer and a resend: which heads carry my nonce?
+-- After a lost answer: the runs whose head in the journal carries this batch's nonce.
 SELECT j.run_id FROM agentrun.journal j
 JOIN unnest(%(run_id)b::uuid[], %(seq)b::bigint[]) AS h(run_id, seq) USING (run_id, seq)
 WHERE j.batch = %(batch)s
 
 -- name: cut_short
--- Of refused runs: those without the row that they were to follow, though it was acknowledged. One
--- that was pruned lost nothing: another worker saw it to its end.
+-- Of refused runs, those whose previous row is missing although it was acknowledged: the server
+-- lost it. A pruned run is not among them, since another worker has finished it.
 SELECT h.run_id
 FROM unnest(%(run_id)b::uuid[], %(seq)b::bigint[], %(epoch)b::bigint[], %(worker)b::text[])
     AS h(run_id, seq, epoch, worker)
@@ -147,13 +182,13 @@ WHERE NOT EXISTS (
   AND NOT EXISTS (SELECT FROM agentrun.tombstones t WHERE t.run_id = h.run_id)
 
 -- name: settle_soon
--- Before a tool's COMMIT: should that never arrive, the server ends the transaction all the same,
--- or the row at its seq would stay locked until the server notices that the client is gone.
+-- Executed before a tool's COMMIT. If the COMMIT never arrives, the server ends the transaction.
+-- Otherwise the row at its seq would stay locked until the server notices that the client is gone.
 SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true)
 
 -- name: create
--- A run and its first event, together; an existing run of that key, or its tombstone, is left alone.
--- A child run holds on to its parent, which is not pruned without it.
+-- Create a run and its first event. If a run or a tombstone has the key, nothing is created.
+-- A child run locks its parent, so that the parent is not pruned at the same time.
 WITH created AS (
     INSERT INTO agentrun.runs (run_id, key, agent, status, queue, priority, parent, wake_at)
     SELECT %(run_id)s, %(key)s, %(agent)s, 'queued', %(queue)s, %(priority)s, %(parent)s,
@@ -165,9 +200,9 @@ WITH created AS (
     RETURNING run_id
 ), first AS (
     INSERT INTO agentrun.journal (run_id, seq, epoch, worker, batch, event, name, fingerprint,
-                                  key, codec, input)
+                                  key, codec, masked, input)
     SELECT run_id, 1, 0, %(worker)s, %(batch)s, 'created', %(agent)s, %(fingerprint)s,
-           %(key)s, %(codec)s, %(input)s::text::json
+           %(key)s, %(codec)s, %(masked)s::text::json, %(input)s::text::json
     FROM created
 ), stored AS (
     INSERT INTO agentrun.payloads (run_id, digest, size, zstd, blob)
@@ -175,54 +210,99 @@ WITH created AS (
     FROM created, unnest(%(payload_digest)b::text[], %(payload_size)b::bigint[],
                          %(payload_zstd)b::bytea[], %(payload_blob)b::text[])
                   AS p(digest, size, zstd, blob)
+), kept AS (
+    INSERT INTO agentrun.exact_values (run_id, part, name, escaped, size, zstd)
+    SELECT created.run_id, x.part, x.name, x.escaped, x.size, x.zstd
+    FROM created, unnest(%(exact_part)b::text[], %(exact_name)b::text[],
+                         %(exact_escaped)b::boolean[], %(exact_size)b::bigint[],
+                         %(exact_zstd)b::bytea[])
+                  AS x(part, name, escaped, size, zstd)
 ), budgeted AS (
     INSERT INTO agentrun.budgets (
-        run_id, usd, tokens, turns, model_calls, wall, on_exhausted)
-    SELECT created.run_id, l.usd, l.tokens, l.turns, l.model_calls, l.wall, l.on_exhausted
+        run_id, usd, tokens, turns, model_calls, tool_calls, wall, on_exhausted)
+    SELECT created.run_id, l.usd, l.tokens, l.turns, l.model_calls, l.tool_calls, l.wall,
+           l.on_exhausted
     FROM created, json_populate_record(NULL::agentrun.budgets, %(budget)s::text::json) l
     WHERE %(budget)s::text IS NOT NULL
 )
 SELECT run_id FROM created
 
 -- name: run
--- One run by key; `due`: it is parked no longer, since its time or a letter came.
+-- One run by key. `due`: its wake time has come, or a letter has set the wake time.
 SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason,
        r.created_at, r.changed_at, coalesce(r.wake_at <= clock_timestamp(), false) AS due,
        (SELECT c.fingerprint FROM agentrun.journal c WHERE c.run_id = r.run_id AND c.seq = 1)
            AS fingerprint
 FROM agentrun.runs r WHERE r.key = %(key)s
 
+-- name: open_children
+-- The child runs of a run that have not ended.
+SELECT key FROM agentrun.runs
+WHERE parent = %(run_id)s AND status IN ('queued', 'running', 'waiting', 'held') ORDER BY key
+
 -- name: keys
 -- Keys that begin with a prefix (for commands that accept a unique prefix), newest first.
 SELECT key FROM agentrun.runs WHERE starts_with(key, %(prefix)s)
 ORDER BY created_at DESC LIMIT %(limit)s
 
+-- name: now
+SELECT clock_timestamp() AS now
+
 -- name: runs
 -- Newest runs first, for `agentrun ls`.
+-- `decided_at`: every question of the run to a person is decided, and no worker has read that yet.
 SELECT r.key, r.agent, r.status, r.owner, r.reason, r.created_at, r.changed_at,
-       w.dead_at IS NOT NULL OR w.beat_at + w.lease < clock_timestamp() AS owner_dead
-FROM agentrun.runs r LEFT JOIN agentrun.workers w ON w.worker = r.owner
-WHERE %(status)s::text IS NULL OR r.status = %(status)s
-ORDER BY r.created_at DESC LIMIT %(limit)s
+       w.dead_at IS NOT NULL OR w.beat_at + w.lease < clock_timestamp() AS owner_dead,
+       CASE WHEN r.status IN ('queued', 'waiting', 'held')
+            AND NOT EXISTS (SELECT FROM agentrun.inbox i WHERE i.run_id = r.run_id)
+            THEN (SELECT max(d.decided_at) FROM agentrun.decided d WHERE d.run_id = r.run_id)
+       END AS decided_at
+FROM (
+    SELECT * FROM agentrun.runs
+    WHERE %(status)s::text IS NULL OR status = %(status)s
+    ORDER BY created_at DESC LIMIT %(limit)s
+) r LEFT JOIN agentrun.workers w ON w.worker = r.owner
+ORDER BY r.created_at DESC
+
+-- name: is_decided
+-- Whether every question of a run to a person is decided, and no worker has read the decision yet.
+SELECT EXISTS (SELECT FROM agentrun.decided d WHERE d.run_id = %(run_id)s)
+   AND NOT EXISTS (SELECT FROM agentrun.inbox i WHERE i.run_id = %(run_id)s) AS yes
+
+-- name: owner_lost
+-- Whether a run's owner is dead, so that its effects in flight have no outcome.
+SELECT r.status = 'running' AND NOT EXISTS (
+    SELECT FROM agentrun.workers w WHERE w.worker = r.owner AND w.dead_at IS NULL
+    AND w.beat_at + w.lease >= clock_timestamp()) AS lost
+FROM agentrun.runs r WHERE r.run_id = %(run_id)s
 
 -- name: events
--- The journal of one run from a place on, in order: the one read path.
+-- The journal of one run after a seq, in order. This is the only read path.
 SELECT run_id, seq, epoch, worker, event, at, step, turn, kind, name, ident, attempt, effect, key,
        status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
-       cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by, by, reason, wake_at, codec,
-       input::text AS input, output::text AS output
+       cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
+       cache_lost, priced_by, by, reason, wake_at, codec,
+       masked, input::text AS input, output::text AS output
 FROM agentrun.journal WHERE run_id = %(run_id)s AND seq > %(after)s ORDER BY seq
+
+-- name: exact_values
+-- Exact values of masked ones: of some parts of a run, or of one name in them.
+SELECT part, name, escaped, size, zstd FROM agentrun.exact_values
+WHERE run_id = %(run_id)s AND part = ANY(%(parts)s) AND (%(place)s::text IS NULL OR name = %(place)s)
+
+-- name: mask_key
+SELECT key FROM agentrun.mask_key
 
 -- name: payload
 SELECT size, zstd, blob FROM agentrun.payloads WHERE run_id = %(run_id)s AND digest = %(digest)s
 
 -- name: tail
--- The last event of a run: what a claim must follow.
+-- The last event of a run, which a claim must follow.
 SELECT seq, epoch FROM agentrun.journal WHERE run_id = %(run_id)s ORDER BY seq DESC LIMIT 1
 
 -- name: register
--- A worker announces itself. `direct` is false behind a pooler, where the session is not ours, and
--- may be older than our first contact with the server.
+-- Register a worker. `direct` is false behind a pooler: the session is then the pooler's, and may
+-- be older than the worker's first contact with the server.
 INSERT INTO agentrun.workers
     (worker, host, pid, process, lease, session_pid, session_start, server_start)
 SELECT %(worker)s, %(host)s, %(pid)s, %(process)s, make_interval(secs => %(lease)s),
@@ -238,16 +318,16 @@ WHERE workers.dead_at IS NULL
 RETURNING clock_timestamp() AS now
 
 -- name: beat
--- No row back: this worker was declared dead, and stays so.
+-- If no row is returned, this worker was declared dead, which is final.
 UPDATE agentrun.workers
 SET beat_at = clock_timestamp(), pending = %(pending)s, slowest_commit = %(slowest)s
 WHERE worker = %(worker)s AND dead_at IS NULL RETURNING clock_timestamp() AS now
 
 -- name: owner
--- What is known about the life of a worker, by the database's clock. Nobody can beat while the
--- server is down, so the lease counts from its start where that is later. A server that came out of
--- recovery may be a promoted standby, up for long: there, of a worker that has not come back yet, it
--- counts from the first contact that any worker had.
+-- The state of a worker, by the database's clock. No worker can beat while the server is down, so
+-- the lease counts from the server's start if that is later than the beat. A server that came out
+-- of recovery may be a promoted standby, which started long ago. For a worker that has not
+-- registered there yet, the lease counts from the first registration of any worker.
 SELECT w.worker, w.host, w.pid, w.process, w.beat_at, w.dead_at, w.cause,
        extract(epoch FROM w.lease)::float8 AS lease,
        heard.at + w.lease < clock_timestamp() AS expired,
@@ -269,7 +349,8 @@ CROSS JOIN LATERAL (SELECT greatest(w.beat_at, pg_postmaster_start_time(), CASE
 WHERE w.worker = %(worker)s
 
 -- name: declare_dead
--- Death is declared first, once, and only on the beat that was seen; its runs are taken after.
+-- Declare a worker dead, if it has not beaten since its row was read. Its runs are claimed after
+-- that, never before.
 UPDATE agentrun.workers SET dead_at = clock_timestamp(), cause = %(cause)s
 WHERE worker = %(worker)s AND beat_at = %(beat_at)s AND dead_at IS NULL RETURNING worker
 
@@ -278,7 +359,7 @@ UPDATE agentrun.workers SET dead_at = clock_timestamp(), cause = 'stopped'
 WHERE worker = %(worker)s AND dead_at IS NULL
 
 -- name: keep_late
--- An answer that arrived after its worker lost the run; the owner may adopt it.
+-- Store an answer that arrived after its worker lost the run. The run's owner may adopt it.
 WITH run AS (
     SELECT run_id FROM agentrun.runs WHERE run_id = %(run_id)s FOR KEY SHARE
 ), stored AS (
@@ -288,38 +369,70 @@ WITH run AS (
                      %(payload_zstd)b::bytea[], %(payload_blob)b::text[])
               AS p(digest, size, zstd, blob)
     ON CONFLICT DO NOTHING
+), kept AS (
+    INSERT INTO agentrun.exact_values (run_id, part, name, escaped, size, zstd)
+    SELECT run.run_id, x.part, x.name, x.escaped, x.size, x.zstd
+    FROM run, unnest(%(exact_part)b::text[], %(exact_name)b::text[], %(exact_escaped)b::boolean[],
+                     %(exact_size)b::bigint[], %(exact_zstd)b::bytea[])
+              AS x(part, name, escaped, size, zstd)
+    ON CONFLICT DO NOTHING
 )
 INSERT INTO agentrun.late_results (
     run_id, step, attempt, worker, status, codec, output, model, input_tokens, output_tokens,
-    cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by)
+    cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
+    cache_lost, priced_by)
 SELECT run_id, %(step)s, %(attempt)s, %(worker)s, %(status)s, %(codec)s, %(output)s::text::json,
-       %(model)s, %(input_tokens)s, %(output_tokens)s, %(cached_tokens)s, %(reasoning_tokens)s,
-       %(audio_tokens)s, %(cost)s, %(priced_by)s
+       %(model)s, %(input_tokens)s, %(output_tokens)s, %(cached_tokens)s, %(cache_write_tokens)s,
+       %(cache_lost_tokens)s, %(reasoning_tokens)s,
+       %(audio_tokens)s, %(cost)s, %(cache_lost)s, %(priced_by)s
 FROM run
 ON CONFLICT DO NOTHING
 
 -- name: late
 SELECT attempt, worker, status, codec, output::text AS output, model, input_tokens, output_tokens,
-       cached_tokens, reasoning_tokens, audio_tokens, cost, priced_by
+       cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
+       cache_lost, priced_by
 FROM agentrun.late_results
 WHERE run_id = %(run_id)s AND step = %(step)s AND attempt <= %(attempt)s
 ORDER BY attempt LIMIT 1
 
 -- name: send_mail
-SELECT agentrun.send(%(key)s, %(kind)s, %(step)s, %(payload)s::text::json, %(by)s, %(reason)s,
-                     %(codec)s::smallint, %(id)s) AS id
+SELECT agentrun.send(%(key)s, %(kind)s, %(step)s, %(payload)s::text::json, %(claimed_by)s,
+                     %(reason)s, %(codec)s::smallint, %(id)s, %(fingerprint)s, %(signed_by)s) AS id
+
+-- name: send_masked_mail
+-- `send_mail` with a masked payload for people, and the exact payload for the run.
+WITH letter AS MATERIALIZED (
+    SELECT agentrun.send(%(key)s, %(kind)s, %(step)s, %(payload)s::text::json, %(claimed_by)s,
+                         %(reason)s, %(codec)s::smallint, %(id)s, %(fingerprint)s,
+                         %(signed_by)s) AS id
+), kept AS (
+    INSERT INTO agentrun.exact_values (run_id, part, name, escaped, size, zstd)
+    SELECT r.run_id, 'mail', letter.id::text, %(escaped)s, %(size)s, %(zstd)s
+    FROM letter, agentrun.runs r WHERE r.key = %(key)s
+    ON CONFLICT DO NOTHING
+)
+SELECT id FROM letter
 
 -- name: mail
-SELECT id, kind, step, by, reason, codec, payload::text AS payload, sent_at
+SELECT id, kind, step, answers, fingerprint, by, claimed_by, signed_by, reason, codec,
+       payload::text AS payload, sent_at
 FROM agentrun.mail WHERE run_id = %(run_id)s ORDER BY sent_at, id
 
 -- name: backend
--- The session that answers; a pooler's clients are told another one when they connect.
-SELECT pg_backend_pid() AS pid
+-- The pid of the session that answers; behind a pooler, it differs from the pid of the connection.
+-- The settings undo defaults of the role or the database that would change our statements: how
+-- values are returned (psycopg can only parse these formats), and how literals are parsed.
+SELECT pg_backend_pid() AS pid,
+       set_config('DateStyle', 'ISO, MDY', false), set_config('IntervalStyle', 'postgres', false),
+       set_config('TimeZone', 'UTC', false), set_config('bytea_output', 'hex', false),
+       set_config('extra_float_digits', '1', false), set_config('array_nulls', 'on', false),
+       set_config('standard_conforming_strings', 'on', false),
+       set_config('row_security', 'on', false)
 
 -- name: plan_once
--- Our statements find their rows by indexes. Planned for tables that are still empty, they would not,
--- and planned anew for each batch they take longer to plan than to execute.
+-- Plan each statement once, and use indexes. A plan made while the tables are empty would scan them
+-- sequentially for ever. A new plan for each batch would take longer than its execution.
 SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('enable_seqscan', 'off', false)
 
@@ -328,42 +441,67 @@ SELECT current_setting('synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby
 
 -- name: news
--- Letters about a step that its run has not journaled, and late answers to it.
-SELECT m.id::text AS id FROM agentrun.mail m
-WHERE m.run_id = %(run_id)s AND (m.step = %(step)s OR m.kind = 'cancel')
+-- What a held run has not read yet: letters since about the time it parked (it has read older
+-- ones), and late answers to attempts in doubt.
+SELECT m.id::text AS id FROM agentrun.mail m JOIN agentrun.runs r USING (run_id)
+WHERE m.run_id = %(run_id)s AND m.sent_at > r.changed_at - interval '10 seconds'
   AND NOT EXISTS (SELECT FROM agentrun.journal j
                   WHERE j.run_id = m.run_id AND j.event IN ('resolved', 'received')
                     AND j.key = m.id::text)
 UNION ALL
-SELECT l.worker FROM agentrun.late_results l
-WHERE l.run_id = %(run_id)s AND l.step = %(step)s
+SELECT l.worker FROM agentrun.late_results l JOIN agentrun.in_doubt d USING (run_id, step)
+WHERE l.run_id = %(run_id)s
 
--- name: doubts
--- Steps of a run that nobody has decided about.
-SELECT step FROM agentrun.in_doubt WHERE run_id = %(run_id)s ORDER BY step
+-- name: asked
+-- The question of a run to a person at this step.
+SELECT waits_for, name, args, fingerprint FROM agentrun.asked
+WHERE run_id = %(run_id)s AND step = %(step)s
+
+-- name: taken
+-- The last decision about a step that the run's journal has.
+SELECT format('%%s %%s it %%s s ago', coalesce(m.signed_by, m.claimed_by, m.by, j.by),
+              replace(j.status, '_', ' '), round(extract(epoch FROM clock_timestamp() - j.at)))
+           AS decision
+FROM agentrun.journal j LEFT JOIN agentrun.mail m ON m.run_id = j.run_id AND m.id::text = j.key
+WHERE j.run_id = %(run_id)s AND j.step = %(step)s AND j.event = 'resolved'
+  AND (j.status IN ('approved', 'rejected', 'expired')) <> %(doubt)s
+ORDER BY j.seq DESC LIMIT 1
+
+-- name: asking
+-- The steps of a run that wait for a person's decision of this kind.
+SELECT step FROM agentrun.asked
+WHERE run_id = %(run_id)s AND waits_for = %(waits_for)s ORDER BY step
+
+-- name: decided
+-- Decisions that no worker has read yet, in one run or in all, the oldest first.
+SELECT key, agent, step, name, args, decision, by, claimed_by, signed_by, reason, since, decided_at
+FROM agentrun.decided
+WHERE %(key)s::text IS NULL OR key = %(key)s
+ORDER BY decided_at
 
 -- name: inbox
--- What waits for a person, in one run or in all, longest first.
-SELECT key, agent, step, waits_for, name, effect, attempt, args, idempotency_key, reason, since
+-- Questions that wait for a person, in one run or in all, the oldest first.
+SELECT key, agent, step, waits_for, name, effect, attempt, args, idempotency_key, reason, since,
+       fingerprint, masked
 FROM agentrun.inbox
 WHERE %(key)s::text IS NULL OR key = %(key)s
 ORDER BY since
 
 -- name: audit
--- Before a query of an auditor: names as in the documentation, tables of the user's own beside
--- them, and an end to it.
+-- Settings for a query of an auditor: names resolve as in the documentation, then in the user's own
+-- schema; and the query has a time limit.
 SELECT set_config('search_path', 'agentrun, public', true),
        set_config('statement_timeout', %(timeout)s, true)
 
 -- name: server
--- What `agentrun doctor` says about the server.
+-- The server, for `agentrun doctor`.
 SELECT current_setting('server_version') AS version,
        current_setting('synchronous_commit') AS synchronous_commit,
        pg_is_in_recovery() AS standby,
        clock_timestamp() AS now
 
 -- name: census
--- What `agentrun doctor` says about workers and runs. A worker that stopped by itself is not dead.
+-- Workers and runs, for `agentrun doctor`. A worker that stopped by itself does not count as dead.
 WITH w AS (
     SELECT worker, coalesce(cause = 'stopped', false) AS stopped, pending, slowest_commit,
            dead_at IS NOT NULL OR beat_at + lease < clock_timestamp() AS dead
@@ -382,7 +520,7 @@ FROM agentrun.runs r LEFT JOIN w ON w.worker = r.owner
 WHERE r.status IN ('queued', 'running', 'waiting', 'held')
 
 -- name: vacuum
--- What `agentrun doctor` says about dead rows, and whether anybody removes them.
+-- Dead rows, and whether autovacuum removes them, for `agentrun doctor`.
 SELECT t.relname AS "table", t.n_live_tup AS live, t.n_dead_tup AS dead,
        coalesce(current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean
            AND o.enabled IS NOT false, false) AS autovacuum
@@ -393,7 +531,8 @@ LEFT JOIN LATERAL (
 WHERE t.schemaname = 'agentrun' ORDER BY t.relname
 
 -- name: oldest
--- The transaction that began first: it may still see every row that was changed or removed since.
+-- The oldest transaction. Vacuum keeps the rows that were changed or deleted since, as the
+-- transaction may still see them.
 SELECT extract(epoch FROM clock_timestamp() - since)::float8 AS age, who
 FROM (
     SELECT xact_start, concat_ws(' ', 'session', pid, quote_literal(application_name), state)
@@ -407,13 +546,13 @@ FROM (
 WHERE since IS NOT NULL ORDER BY since LIMIT 1
 
 -- name: stuck
--- Runs that will not go on by themselves, and why: for `agentrun doctor`, and, of one key, for
--- `agentrun watch`. A run just queued is not stuck: `.run()` may be about to take it.
+-- Runs that will not go on by themselves, and why: all of them for `agentrun doctor`, one key for
+-- `agentrun watch`. A run that was queued just now is not stuck: `.run()` may be about to claim it.
 WITH alive AS (
-    SELECT worker, agents FROM agentrun.workers
+    SELECT worker, agents, queues FROM agentrun.workers
     WHERE dead_at IS NULL AND beat_at + lease >= clock_timestamp()
 )
-SELECT r.key, r.agent, r.owner, r.reason, r.open_doubt AS step, r.changed_at AS since,
+SELECT r.key, r.agent, r.queue, r.owner, r.reason, r.open_doubt AS step, r.changed_at AS since,
        CASE r.status WHEN 'held' THEN 'held' WHEN 'running' THEN 'owner dead'
                      ELSE 'no worker' END AS why
 FROM agentrun.runs r
@@ -422,15 +561,16 @@ WHERE r.status IN ('queued', 'running', 'waiting', 'held')
   AND CASE r.status
       WHEN 'held' THEN true
       WHEN 'running' THEN NOT EXISTS (SELECT FROM alive a WHERE a.worker = r.owner)
-      ELSE NOT EXISTS (SELECT FROM alive a WHERE r.agent = ANY(a.agents))
+      ELSE NOT EXISTS (
+               SELECT FROM alive a WHERE r.agent = ANY(a.agents) AND r.queue = ANY(a.queues))
            AND coalesce(r.wake_at <= clock_timestamp(), r.status = 'queued')
            AND r.changed_at < clock_timestamp() - interval '2 s'
       END
 ORDER BY r.changed_at LIMIT %(limit)s
 
 -- name: wake
--- A run that parked while mail was on its way is due at once. Not for mail that its steps have
--- seen and not wanted, or would not look at: it would park and wake for ever.
+-- Make a run due that parked while a letter was on its way. Letters that its steps have read and
+-- did not use, or would not read, do not count: the run would wake and park for ever.
 UPDATE agentrun.runs r SET wake_at = clock_timestamp()
 WHERE r.run_id = %(run_id)s AND r.status IN ('waiting', 'held')
   AND EXISTS (
@@ -441,7 +581,7 @@ WHERE r.run_id = %(run_id)s AND r.status IN ('waiting', 'held')
                         AND j.key = m.id::text))
 
 -- name: response_ended
--- A run that waits for this response is due, and workers are told.
+-- Make a run due that waits for this response of a provider, and notify the workers.
 WITH due AS (
     UPDATE agentrun.runs SET wake_at = clock_timestamp()
     WHERE status = 'waiting' AND reason = %(reason)s AND starts_with(reason, 'waits for response ')
@@ -450,10 +590,11 @@ WITH due AS (
 SELECT key, pg_notify('agentrun', '')::text AS told FROM due
 
 -- name: claim_ready
--- Take up to so many runs that are queued or due, for agents this worker knows. Nobody owns such a
--- run and nobody appends to it, so locking the rows of `runs` first deadlocks with no writer.
--- Both looks end where what is ready ends: an index is not searched by clock_timestamp(), which may
--- differ from row to row, and has no order across several queues.
+-- Claim some runs that are queued or due, for agents that this worker knows. Such a run has no
+-- owner and no writer, so locking its row in `runs` first cannot deadlock with an append. Two
+-- scans, `queued` and `due`, each use an index and end after the limit. Hence one scan for each
+-- queue, as an index has no order across queues; and statement_timestamp(), as clock_timestamp()
+-- may differ from row to row and cannot be searched in an index.
 WITH queued AS (
     SELECT r.* FROM unnest(%(queues)s::text[]) AS q(queue) CROSS JOIN LATERAL (
         SELECT run_id, status, priority, created_at FROM agentrun.runs
@@ -487,20 +628,46 @@ FROM claimed c WHERE r.run_id = c.run_id
 RETURNING r.run_id, r.key, r.agent, c.epoch, c.seq
 
 -- name: abandoned
--- Runs of agents this worker knows whose owner has not been heard of lately; and its own that it
--- does not execute: the answer to their claim was lost, or their last event could not be stored.
+-- Runs of agents that this worker knows whose owner has not beaten lately. Also runs that this
+-- worker owns but does not execute: the answer to the claim was lost, or the last event was not
+-- stored.
 SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason
 FROM agentrun.runs r JOIN agentrun.workers w ON w.worker = r.owner
 WHERE r.status = 'running' AND r.agent = ANY(%(agents)s) AND r.queue = ANY(%(queues)s)
   AND r.run_id <> ALL (%(here)b::uuid[])
   AND CASE WHEN r.owner = %(worker)s
-      THEN r.changed_at < clock_timestamp() - interval '5 s'  -- else it is about to begin
+      THEN r.changed_at < clock_timestamp() - interval '5 s'  -- otherwise it is about to begin
       ELSE w.dead_at IS NOT NULL OR w.beat_at < clock_timestamp() - w.lease * 0.2 END
 ORDER BY r.changed_at LIMIT %(limit)s
 
+-- name: diverged
+-- Parked runs whose code diverged, and which this worker's code may fit: its version differs from
+-- all versions that have tried since the run's last progress, or the worker was started after the
+-- last try. `known`: agents that this process can execute as child runs.
+SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason
+FROM agentrun.runs r
+CROSS JOIN LATERAL (
+    SELECT j.at, j.output -> 'divergence' -> 'versions' AS versions
+    FROM agentrun.journal j WHERE j.run_id = r.run_id AND j.event = 'parked'
+    ORDER BY j.seq DESC LIMIT 1
+) p
+WHERE r.status = 'held' AND starts_with(r.reason, 'diverged')
+  AND (r.agent = ANY(%(agents)s) OR r.parent IS NOT NULL AND r.agent = ANY(%(known)s))
+  AND r.queue = ANY(%(queues)s) AND r.run_id <> ALL (%(here)b::uuid[])
+  AND (p.at < %(started)s OR NOT coalesce(jsonb_exists(p.versions::jsonb, %(version)s), false))
+ORDER BY r.changed_at LIMIT %(limit)s
+
+-- name: diverged_runs
+-- Parked runs whose code diverged, of one agent or of all, longest first.
+SELECT r.key, r.agent, r.changed_at FROM agentrun.runs r
+WHERE r.status = 'held' AND starts_with(r.reason, 'diverged')
+  AND (%(agent)s::text IS NULL OR r.agent = %(agent)s)
+ORDER BY r.changed_at
+
 -- name: fruitless
--- How many claims at the end of its journal brought a run no step forward. A child run's steps are
--- its parent's, too, whose own step ends with the child; that the child parks once more is not.
+-- The number of claims at the end of a run's journal that made no progress. Steps of a child run
+-- are progress of its parent too, whose own step only ends with the child. That a child parks once
+-- more is no progress.
 SELECT count(*)::int AS claims FROM agentrun.journal c
 WHERE c.run_id = %(run_id)s AND c.event = 'claimed' AND c.at > coalesce((
     SELECT max(j.at) FROM agentrun.tree(%(run_id)s) t JOIN agentrun.journal j USING (run_id)
@@ -509,9 +676,9 @@ WHERE c.run_id = %(run_id)s AND c.event = 'claimed' AND c.at > coalesce((
 ), '-infinity')
 
 -- name: overlooked
--- Letters that arrived in the instant in which their run parked: the parker died then, or neither
--- saw the other, as the letter was committed after the parker's second look. Any other letter that
--- came after the park has made the run due by itself. `since`: older ones somebody has looked at.
+-- Make runs due whose letter arrived at the moment they parked, and was missed: the worker that
+-- parked the run died, or the letter was committed after the worker's second look. Any later letter
+-- makes its run due by itself. `since`: letters before this time have been checked.
 UPDATE agentrun.runs r SET wake_at = clock_timestamp()
 FROM agentrun.mail m
 WHERE m.sent_at > %(since)s
@@ -522,52 +689,66 @@ WHERE m.sent_at > %(since)s
                     AND j.key = m.id::text)
 
 -- name: cancellations
--- Which of these runs were told to stop.
-SELECT m.run_id, m.by, m.reason FROM agentrun.mail m
+-- The cancellations of these runs.
+SELECT m.run_id, coalesce(m.claimed_by, m.by) AS by, m.reason FROM agentrun.mail m
 WHERE m.run_id = ANY(%(runs)s) AND m.kind = 'cancel'
 
 -- name: serving
--- Which agents this worker executes, for `ls`, `doctor` and a result that does not come.
-UPDATE agentrun.workers SET agents = %(agents)s WHERE worker = %(worker)s
+-- Record which agents and queues this worker executes, for processes that wait for a run.
+UPDATE agentrun.workers SET agents = %(agents)s, queues = %(queues)s WHERE worker = %(worker)s
 
 -- name: servers
--- How many live workers execute this agent.
-SELECT count(*)::int AS alive FROM agentrun.workers
-WHERE %(agent)s = ANY(agents) AND dead_at IS NULL AND beat_at + lease > clock_timestamp()
+-- How many live workers know the agent of a run, how many of them take runs of its queue, and
+-- whether one of them, or another process, has the run.
+SELECT r.agent, r.queue, count(w.worker) FILTER (WHERE r.agent = ANY(w.agents))::int AS knowing,
+       count(w.worker) FILTER (WHERE r.agent = ANY(w.agents) AND r.queue = ANY(w.queues))::int
+           AS serving,
+       coalesce(bool_or(w.worker = r.owner), false) AS owned
+FROM agentrun.runs r
+LEFT JOIN agentrun.workers w ON w.dead_at IS NULL AND w.beat_at + w.lease > clock_timestamp()
+WHERE r.key = %(key)s
+GROUP BY r.agent, r.queue
 
 -- name: notify
 SELECT pg_notify('agentrun', '')
 
 -- name: lock_tree
--- One reservation at a time in a tree of runs; until the end of the transaction, which the server
--- ends should its process stop in the middle: nobody else of the tree could make a call. Nor is it
--- pruned meanwhile; of a run that was, there is nothing to lock.
+-- Lock a tree of runs for one reservation, until the end of the transaction. If the process stops
+-- in the middle, the server ends the transaction; otherwise no other run of the tree could make a
+-- call. The run is also protected from being pruned. If it was pruned before, nothing is locked.
 SELECT set_config('idle_in_transaction_session_timeout', %(milliseconds)s, true),
        pg_advisory_xact_lock(hashtextextended('agentrun budget ' || agentrun.top(%(run_id)s), 0))
 FROM agentrun.runs WHERE run_id = %(run_id)s FOR KEY SHARE
 
 -- name: settle_tree
--- What the journal knows by now of the calls that were reserved in this tree.
+-- Settle the reservations of this tree whose calls have an outcome in the journal. A response that
+-- goes on at its provider stays reserved until the run fetches it, with its usage.
 UPDATE agentrun.reservations v
 SET billing = o.billing,
     usd = CASE o.billing WHEN 'confirmed' THEN o.cost WHEN 'not billed' THEN 0 ELSE v.usd END,
     tokens = CASE WHEN o.billing = 'not billed' THEN 0
                   ELSE coalesce(o.input_tokens + coalesce(o.output_tokens, 0), v.tokens) END
 FROM agentrun.tree(agentrun.top(%(run_id)s)) t
-JOIN agentrun.reservations u ON u.run_id = t.run_id AND u.billing = 'reserved'
+JOIN agentrun.reservations u ON u.run_id = t.run_id AND u.billing IN ('reserved', 'goes on')
 CROSS JOIN LATERAL (
-    -- its own answer may come late; or that of an earlier attempt, and be adopted: then this one
-    -- was not sent
+    -- The answer of this attempt may have arrived late. Or a late answer of an earlier attempt was
+    -- adopted; then this attempt was not sent.
     SELECT agentrun.billing('step_finished', l.status, l.codec, l.output, l.cost, l.input_tokens)
                AS billing,
            l.cost, l.input_tokens, l.output_tokens
     FROM agentrun.late_results l
     WHERE l.run_id = u.run_id AND l.step = u.step AND l.attempt = u.attempt
     UNION ALL
-    (SELECT CASE WHEN j.attempt < u.attempt THEN 'not billed' ELSE agentrun.billing(
-               j.event, j.status, j.codec, j.output, j.cost, j.input_tokens) END,
-           j.cost, j.input_tokens, j.output_tokens
+    (SELECT CASE WHEN j.attempt < u.attempt THEN 'not billed'
+                 WHEN k.billing IS NOT NULL THEN k.billing
+                 WHEN agentrun.goes_on(j.event, j.codec, j.output) THEN 'goes on'
+                 ELSE agentrun.billing(
+                     j.event, j.status, j.codec, j.output, j.cost, j.input_tokens) END,
+           coalesce(k.cost, j.cost), coalesce(k.input_tokens, j.input_tokens),
+           coalesce(k.output_tokens, j.output_tokens)
     FROM agentrun.journal j
+    LEFT JOIN LATERAL agentrun.look(j.run_id, j.output) k
+        ON agentrun.goes_on(j.event, j.codec, j.output)
     WHERE j.run_id = u.run_id AND j.step = u.step AND j.kind = 'model'
       AND j.event IN ('attempt_failed', 'step_finished')
       AND (j.attempt = u.attempt
@@ -579,17 +760,22 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) o
 WHERE v.run_id = u.run_id AND v.step = u.step AND v.attempt = u.attempt
+  AND v.billing <> o.billing
 
 -- name: budgets
--- The budgets that hold a run, the outermost first, and what is used of each: all of its tree but
--- the attempt that asks. Of calls that are counted, and not added up, it is no part at all.
+-- The budgets of a run and its ancestors, the outermost first, and how much of each its tree has
+-- used. The attempt that needs the reservation is left out of the sums, its whole step out of the
+-- number of model calls, and its turn out of the number of turns.
 WITH RECURSIVE above AS (
     SELECT r.run_id, r.parent, 0 AS height FROM agentrun.runs r WHERE r.run_id = %(run_id)s
     UNION ALL
     SELECT r.run_id, r.parent, a.height + 1
     FROM above a JOIN agentrun.runs r ON r.run_id = a.parent
 )
-SELECT a.run_id, r.key, b.usd, b.tokens, b.turns, b.model_calls, b.wall, b.on_exhausted, s.*,
+SELECT a.run_id, r.key, b.usd, b.tokens, b.turns, b.model_calls, b.tool_calls, b.wall,
+       b.on_exhausted, s.*,
+       (SELECT count(*) FROM agentrun.tree(a.run_id) t JOIN agentrun.counted_calls c USING (run_id))
+           AS used_tool_calls,
        extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS used_wall
 FROM above a JOIN agentrun.budgets b USING (run_id) JOIN agentrun.runs r USING (run_id)
 CROSS JOIN LATERAL (
@@ -597,7 +783,8 @@ CROSS JOIN LATERAL (
            coalesce(sum(v.tokens) FILTER (WHERE v.other), 0)::bigint AS used_tokens,
            coalesce(sum(v.usd) FILTER (WHERE v.other AND v.billing <> 'confirmed'), 0) AS open_usd,
            count(DISTINCT (v.run_id, v.turn)) FILTER (
-               WHERE (v.run_id, v.turn) IS DISTINCT FROM (%(run_id)s::uuid, %(turn)s::int)) AS used_turns,
+               WHERE (v.run_id, v.turn) IS DISTINCT FROM (%(run_id)s::uuid,
+               %(turn)s::int)) AS used_turns,
            count(DISTINCT (v.run_id, v.step)) FILTER (
                WHERE (v.run_id, v.step) <> (%(run_id)s::uuid, %(step)s::int)) AS used_model_calls,
            coalesce(bool_or(
@@ -614,7 +801,8 @@ CROSS JOIN LATERAL (
 ORDER BY a.height DESC
 
 -- name: reserve
--- Again after a lost answer, and by the next owner of a run that was lost before its intent.
+-- Store a reservation. Executed again after a lost answer, and by the next owner of a run that was
+-- lost before its intent.
 INSERT INTO agentrun.reservations (run_id, step, attempt, turn, epoch, usd, tokens)
 SELECT run_id, %(step)s, %(attempt)s, %(turn)s, %(epoch)s, %(usd)s, %(used)s
 FROM agentrun.runs WHERE run_id = %(run_id)s
@@ -622,40 +810,55 @@ ON CONFLICT (run_id, step, attempt) DO UPDATE
 SET epoch = excluded.epoch, usd = excluded.usd, tokens = excluded.tokens
 WHERE reservations.epoch <= excluded.epoch AND reservations.billing = 'reserved'
 
+-- name: counted
+-- Which of these tool calls are counted already.
+SELECT key FROM agentrun.counted_calls
+WHERE run_id = %(run_id)s AND key = ANY(%(keys)s)
+
+-- name: count_calls
+-- Count tool calls, if the epoch is the run's: a former owner will make none of them.
+INSERT INTO agentrun.counted_calls (run_id, key, epoch)
+SELECT r.run_id, k.key, r.epoch FROM agentrun.runs r, unnest(%(keys)s::text[]) k (key)
+WHERE r.run_id = %(run_id)s AND r.epoch = %(epoch)s
+ON CONFLICT (run_id, key) DO NOTHING
+
 -- name: raise_budget
--- Raise a budget, if the run has one, to these limits; tell the other runs of its tree that ask.
+-- Raise a budget, if the run has one, to these limits, and send a letter to the other runs of its
+-- tree that wait for that.
 WITH raised AS (
     UPDATE agentrun.budgets b
     SET usd = greatest(b.usd, l.usd), tokens = greatest(b.tokens, l.tokens),
         turns = greatest(b.turns, l.turns), wall = greatest(b.wall, l.wall),
-        model_calls = greatest(b.model_calls, l.model_calls)
+        model_calls = greatest(b.model_calls, l.model_calls),
+        tool_calls = greatest(b.tool_calls, l.tool_calls)
     FROM json_populate_record(NULL::agentrun.budgets, %(budget)s::text::json) l
     WHERE b.run_id = %(holder)s
     RETURNING b.run_id
 )
 SELECT EXISTS (SELECT FROM raised) AS raised,
-       count(agentrun.send(r.key, 'approve', q.step, '{}', %(by)s, %(reason)s)) AS told
+       count(agentrun.send(r.key, 'budget', q.step, '{}', %(by)s, %(reason)s)) AS told
 FROM raised, agentrun.tree(%(holder)s) t JOIN agentrun.runs r USING (run_id)
 CROSS JOIN LATERAL (
     SELECT j.step, (array_agg(j.event ORDER BY j.seq DESC))[1] AS last
-    FROM agentrun.journal j WHERE j.run_id = r.run_id AND j.kind = 'model' GROUP BY j.step
+    FROM agentrun.journal j WHERE j.run_id = r.run_id AND j.kind IN ('model', 'tool')
+    GROUP BY j.step
 ) q
 WHERE r.status IN ('running', 'held') AND r.run_id <> %(run_id)s AND q.last = 'approval_requested'
 
 -- name: tombstone
--- That a run was pruned: by its key, or by its id.
+-- The tombstone of a pruned run, by its key or by its id.
 SELECT key, status, ended_at, pruned_at FROM agentrun.tombstones
 WHERE key = %(key)s::text OR run_id = %(run_id)s::uuid
 
 -- name: prune
--- One batch of finished runs, in one transaction; a dry run only looks.
+-- Remove one batch of finished runs, in one transaction. A dry run only counts them.
 SELECT * FROM agentrun.prune(
     %(before)s::timestamptz, %(statuses)s::text[], %(agent)s::text, %(dry_run)s::boolean,
     %(batch)s::uuid, coalesce(%(after_at)s::timestamptz, '-infinity'),
     coalesce(%(after_id)s::uuid, '00000000-0000-0000-0000-000000000000'))
 
 -- name: pruned
--- What all batches together removed, those included whose answers were lost.
+-- The totals of all batches, including those whose answers were lost.
 SELECT count(*) AS runs, coalesce(sum(events), 0)::bigint AS events,
        coalesce(sum(bytes), 0)::bigint AS bytes
 FROM agentrun.tombstones WHERE batch = %(batch)s AND pruned_at >= %(since)s
@@ -664,8 +867,8 @@ FROM agentrun.tombstones WHERE batch = %(batch)s AND pruned_at >= %(since)s
 SELECT id FROM agentrun.blob_folder
 
 -- name: orphans
--- Blobs that no row names, and none will: of a claim that is over, or of a run that was pruned. Of
--- a run that is not there, the key may be free again, and the run about to be created.
+-- Blobs that no row names or ever will: their claim is over, or their run was pruned. If a run does
+-- not exist, it may be about to be created, so only the blob's age decides.
 SELECT b.name
 FROM unnest(%(blob)b::text[], %(run_id)b::uuid[], %(epoch)b::bigint[], %(digest)b::text[],
             %(modified)b::timestamptz[]) AS b(name, run_id, epoch, digest, modified)
@@ -682,8 +885,8 @@ WHERE NOT EXISTS (SELECT FROM agentrun.payloads p
       END
 
 -- name: prune_workers
--- Workers that ended so long ago for certain, and have no run. Of any other the row stays, which
--- tells it, should it only have been stopped, that it was declared dead.
+-- Remove workers that certainly ended before a time, and own no run. Other rows stay: a process
+-- that was only suspended must find in its row that it was declared dead.
 WITH old AS (
     SELECT worker FROM agentrun.workers w
     WHERE dead_at < %(before)s AND cause IN ('stopped', 'process gone')
@@ -695,7 +898,7 @@ WITH old AS (
 SELECT count(*) AS workers FROM old
 
 -- name: forget_keys
--- Tombstones set so long ago, the oldest of them: their keys name no run any more.
+-- Remove the oldest tombstones set before a time, which frees their keys.
 WITH old AS (
     SELECT run_id FROM agentrun.tombstones
     WHERE pruned_at < %(before)s
@@ -706,59 +909,75 @@ WITH old AS (
 )
 SELECT count(*) AS keys FROM old
 
+-- name: gateway_secret
+SELECT key FROM agentrun.gateway_secret
+
 -- name: gateway_calls
 -- The upstream calls under a key, oldest first.
 SELECT call, fingerprint, status, gateway FROM agentrun.gateway_calls
 WHERE key = %(key)s ORDER BY call
 
 -- name: gateway_begin
--- The intent of an upstream call. No row back: somebody else began this one. Sent again after a
--- lost answer, it finds its own row.
+-- The intent of an upstream call. If no row is returned, another process has begun this call. When
+-- the statement is sent again after a lost answer, it finds its own row by the nonce.
 INSERT INTO agentrun.gateway_calls AS c (key, call, fingerprint, upstream, path, gateway, nonce)
 VALUES (%(key)s, %(call)s, %(fingerprint)s, %(upstream)s, %(path)s, %(gateway)s, %(nonce)s)
 ON CONFLICT (key, call) DO UPDATE SET nonce = c.nonce WHERE c.nonce = EXCLUDED.nonce
 RETURNING call
 
 -- name: gateway_end
--- What became of it, by the process that made it: also after another one took that for dead.
-UPDATE agentrun.gateway_calls
-SET status = %(status)s, reason = %(reason)s, http_status = %(http_status)s,
-    headers = %(headers)s::text::json, digest = %(digest)s, size = %(size)s, zstd = %(zstd)s,
-    ended_at = clock_timestamp()
-WHERE key = %(key)s AND call = %(call)s AND nonce = %(nonce)s
+-- The outcome of a call, recorded by the process that made it, even if another process has declared
+-- it dead.
+WITH ended AS (
+    UPDATE agentrun.gateway_calls
+    SET status = %(status)s, reason = %(reason)s, http_status = %(http_status)s,
+        size = %(size)s, ended_at = clock_timestamp()
+    WHERE key = %(key)s AND call = %(call)s AND nonce = %(nonce)s
+    RETURNING key, call
+)
+INSERT INTO agentrun.gateway_answers (key, call, headers, digest, zstd)
+SELECT key, call, %(headers)s::text::json, %(digest)s, %(zstd)s FROM ended
+WHERE %(zstd)s::bytea IS NOT NULL
+ON CONFLICT DO NOTHING
 
 -- name: gateway_answer
-SELECT http_status, headers, digest, zstd FROM agentrun.gateway_calls
-WHERE key = %(key)s AND call = %(call)s AND status = 'answered'
+SELECT c.http_status, a.headers, a.digest, a.zstd
+FROM agentrun.gateway_calls c JOIN agentrun.gateway_answers a USING (key, call)
+WHERE c.key = %(key)s AND c.call = %(call)s AND c.status = 'answered'
 
 -- name: gateway_holders
--- The gateways that have calls under way, or had when they died.
+-- The gateways that have open calls: in flight, or left by a death.
 SELECT DISTINCT gateway FROM agentrun.gateway_calls WHERE status = 'open'
 
 -- name: gateway_lost
--- The calls that died with a gateway.
+-- Mark the open calls of a dead gateway as lost.
 UPDATE agentrun.gateway_calls
 SET status = 'lost', reason = 'its gateway died with it', ended_at = clock_timestamp()
 WHERE gateway = %(gateway)s AND status = 'open'
 RETURNING key, upstream, path
 
 -- name: gateway_forget
--- In batches, so that none holds a lock for long.
-DELETE FROM agentrun.gateway_calls WHERE (key, call) IN (
-    SELECT key, call FROM agentrun.gateway_calls
-    WHERE ended_at < clock_timestamp() - %(keep)s::interval
-    ORDER BY ended_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
-RETURNING key
+-- Remove old calls, in batches, so that no statement holds locks for long.
+WITH forgotten AS (
+    DELETE FROM agentrun.gateway_calls WHERE (key, call) IN (
+        SELECT key, call FROM agentrun.gateway_calls
+        WHERE ended_at < clock_timestamp() - %(keep)s::interval
+        ORDER BY ended_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
+    RETURNING key, call
+), answers AS (
+    DELETE FROM agentrun.gateway_answers a USING forgotten f WHERE a.key = f.key AND a.call = f.call
+)
+SELECT key FROM forgotten
 
 -- name: shared_limits
--- The limits that are set, and the models that are held back.
+-- The limits and the holds.
 SELECT model, NULL::timestamptz AS until, false AS circuit, NULL AS reason FROM agentrun.limits
 UNION ALL
 SELECT model, until, circuit, reason FROM agentrun.holds
 WHERE circuit OR until > clock_timestamp()
 
 -- name: permit
--- Whether a call may be made now: 0, or in how many seconds to ask again.
+-- Request a permit for a call: 0 grants it, otherwise the seconds after which to request again.
 SELECT agentrun.permit(%(run_id)s, %(key)s, %(model)s, %(worker)s, r.priority, %(tokens)s) AS wait
 FROM agentrun.runs r WHERE r.run_id = %(run_id)s
 
@@ -766,7 +985,7 @@ FROM agentrun.runs r WHERE r.run_id = %(run_id)s
 SELECT agentrun.release(%(run_id)s, %(key)s, %(worker)s, %(used)s)
 
 -- name: hold
--- Nobody asks this model for a while; and what is set now, for who said so.
+-- Hold a model for some seconds, and return all limits and holds.
 WITH held AS (
     INSERT INTO agentrun.holds AS h (model, until, circuit, worker, reason)
     VALUES (%(model)s, clock_timestamp() + make_interval(secs => %(seconds)s), %(circuit)s,
@@ -784,7 +1003,8 @@ SELECT model, until, circuit, reason FROM agentrun.holds
 WHERE model <> %(model)s AND (circuit OR until > clock_timestamp())
 
 -- name: try_alone
--- A hold that is over: whoever comes first tries, and keeps the others waiting a little longer.
+-- After a hold has ended, the first caller gets NULL and may try a call; the hold is extended for
+-- the others.
 WITH tried AS (
     UPDATE agentrun.holds SET until = clock_timestamp() + interval '10 s', worker = %(worker)s
     WHERE model = %(model)s AND until <= clock_timestamp()
@@ -803,7 +1023,7 @@ ON CONFLICT (model) DO UPDATE
 SET rpm = excluded.rpm, tpm = excluded.tpm, concurrency = excluded.concurrency
 
 -- name: limits
--- What is set, how much of it is used, and what is held back.
+-- The limits, their use, and the holds.
 SELECT coalesce(l.model, h.model) AS model, l.rpm, l.tpm, l.concurrency,
        count(p.*) FILTER (WHERE p.granted_at IS NOT NULL) AS under_way,
        count(p.*) FILTER (WHERE p.granted_at IS NULL) AS waiting,
@@ -819,7 +1039,8 @@ WITH removed AS (DELETE FROM agentrun.limits WHERE model = %(model)s RETURNING m
 SELECT count(*)::int AS removed FROM removed
 
 -- name: tell_partials
--- Of runs that are still their owner's, what has come of their streams; and what is of no more use.
+-- Store the received parts of streamed replies, if their worker still owns the run; and delete
+-- those of steps that have an outcome.
 WITH over AS (
     DELETE FROM agentrun.partials p
     USING unnest(%(over_run)b::uuid[], %(over_step)b::int[]) AS o(run_id, step)
@@ -841,3 +1062,70 @@ WHERE p.epoch <= excluded.epoch
 SELECT step, attempt, codec, body::text AS body FROM agentrun.partials p
 WHERE run_id = %(run_id)s AND (%(step)s::int IS NULL OR step = %(step)s)
 ORDER BY step, attempt
+
+-- name: role
+-- Whether the server has a role of this name.
+SELECT 1 AS there FROM pg_roles WHERE rolname = %(name)s
+
+-- name: lock_roles
+-- Lock, so that one process at a time creates roles, as one at a time migrates.
+SELECT pg_advisory_xact_lock(%(lock)s)
+
+-- name: known_roles
+-- The group roles of this database.
+SELECT role, name FROM agentrun.roles
+
+-- name: members
+-- The members of this database's group roles.
+SELECT r.role, r.name,
+       coalesce(array_agg(m.rolname::text ORDER BY m.rolname) FILTER (WHERE m.rolcanlogin), '{}')
+           AS logins
+FROM agentrun.roles r
+JOIN pg_roles g ON g.rolname = r.name
+LEFT JOIN pg_auth_members am ON am.roleid = g.oid
+LEFT JOIN pg_roles m ON m.oid = am.member
+GROUP BY r.role, r.name ORDER BY r.role
+
+-- name: present
+-- Which of these relations the schema has.
+SELECT p.relation FROM unnest(%(relations)s::text[]) AS p(relation)
+WHERE to_regclass('agentrun.' || quote_ident(p.relation)) IS NOT NULL
+
+-- name: lacking
+-- The privileges of a role that the session's user lacks, by relation or by its columns.
+SELECT CASE WHEN n.columns = '' THEN n.verb ELSE n.verb || ' (' || n.columns || ')' END
+           || ' on ' || n.relation AS lacks
+FROM (
+    SELECT relation, verb, columns, to_regclass('agentrun.' || quote_ident(relation)) AS oid
+    FROM unnest(%(relations)s::text[], %(verbs)s::text[], %(columns)s::text[])
+         AS n(relation, verb, columns)
+    UNION ALL
+    SELECT c.relname, 'SELECT', '', c.oid FROM pg_class c
+    WHERE %(reads)s AND c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'v', 'p')
+      AND c.relname <> ALL (%(hidden)s::text[])
+) n
+WHERE n.oid IS NOT NULL AND NOT has_table_privilege(n.oid, n.verb) AND NOT (
+    n.columns <> '' AND (
+        SELECT bool_and(has_column_privilege(n.oid, trim(c), n.verb))
+        FROM regexp_split_to_table(n.columns, ',') AS c))
+UNION ALL
+SELECT 'EXECUTE on ' || p.proname FROM pg_proc p
+WHERE p.pronamespace = 'agentrun'::regnamespace AND p.proname = ANY (%(functions)s::text[])
+  AND NOT has_function_privilege(p.oid, 'EXECUTE')
+ORDER BY 1
+
+-- name: enters
+-- Whether the session's user may use the schema.
+SELECT has_schema_privilege('agentrun', 'USAGE') AS enters
+FROM pg_namespace WHERE nspname = 'agentrun'
+
+-- name: login
+-- The login of this session, and whether it is a superuser.
+SELECT session_user::text AS name, r.rolsuper AS superuser, r.rolcreaterole AS makes_roles
+FROM pg_roles r WHERE r.rolname = session_user
+
+-- name: be_reader
+-- Take on the role of readers, if this database has one and the login may.
+SELECT set_config('role', r.name, true)
+FROM agentrun.roles r JOIN pg_roles p ON p.rolname = r.name
+WHERE r.role = 'reader' AND pg_has_role(session_user, p.oid, 'MEMBER')

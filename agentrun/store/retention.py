@@ -1,7 +1,7 @@
-"""Retention: finished runs are removed in batches, and each leaves a tombstone of its key.
+"""Remove finished runs in batches; each run leaves a tombstone with its key.
 
-What may go, and in which order, the SQL function `agentrun.prune` decides: a batch is one call of
-it and one transaction, so that a death loses at most a batch, and whoever prunes again goes on.
+The SQL function `agentrun.prune` decides which runs are removed, and in which order. A batch is one
+call of it and one transaction. So a crash undoes at most one batch, and the next `prune` goes on.
 """
 
 from __future__ import annotations
@@ -22,23 +22,28 @@ from agentrun.store.blobs import ABANDONED, Blobs
 if TYPE_CHECKING:
     from agentrun.store.database import Database
 
-__all__ = ["Pruned", "not_found", "prune", "refuse_pruned"]
+__all__ = ["Pruned", "prune", "refuse_pruned", "run_not_found"]
 
 _Query = Callable[..., list[dict[str, Any]]]
 
 _OLDEST = timedelta(days=365_000)
-_REST = 9.0  # times as long as a batch took, so that nobody who works beside it notices
-_KEYS = 5_000  # that are forgotten in a batch
-_LONGEST = 5.0  # seconds of rest, after a batch that had to wait
+_REST = 9.0  # pause after a batch, in times of its duration, so that workers are not slowed down
+_KEYS = 5_000  # tombstones that are removed in a batch
+_LONGEST = 5.0  # the longest pause in seconds, after a batch that had to wait for locks
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """How much `prune` removed, or with ``dry_run`` would have removed.
 
-    ``bytes`` are those of recorded values in the database, compressed as they were stored; ``keys``
-    are those that were forgotten. ``blobs`` are values outside the database that belong to no run
-    any more; a dry run does not count those of the runs that it would have removed.
+    ``bytes`` is the size of the recorded values in the database, compressed as they were stored.
+    ``keys`` is the number of removed tombstones. ``blobs`` is the number of values outside the
+    database that belong to no run any more; a dry run does not count those of the runs that it
+    would have removed.
+
+    Example:
+        >>> agentrun.prune(timedelta(days=90), dry_run=True).runs
+        412
     """
 
     runs: int = 0
@@ -68,7 +73,7 @@ def prune(
         raise ConfigError(f"only runs that ended are pruned: {', '.join(sorted(ENDED))}")
     asked = {"statuses": list(status), "agent": agent, "dry_run": dry_run}
     removed: dict[str, int] = {}
-    # Once for all batches: there would be no end of them where runs end all the time.
+    # Read once for all batches. Otherwise `prune` would never end while runs end all the time.
     now: datetime = database.query("server")[0]["now"]
     if older_than is not None:
         before = now - older_than
@@ -84,7 +89,7 @@ def prune(
 def _prune_runs(
     database: Database, before: datetime, now: datetime, asked: dict[str, Any]
 ) -> dict[str, int]:
-    """Batch after batch, until one finds nothing to look at."""
+    """Remove batch after batch, until one finds no run."""
     call = uuid4()
     seen = {"runs": 0, "events": 0, "bytes": 0}
     after: dict[str, Any] = {"after_at": None, "after_id": None}
@@ -95,8 +100,8 @@ def _prune_runs(
         if found["until_at"] is None:
             break
         seen = {name: seen[name] + found[name] for name in seen}
-        _rest(began)
-    # The answer to a batch may have been lost, so that what is told is what is there.
+        _pause(began)
+    # Counted from the tombstones, since the answer to a batch may have been lost.
     return seen if asked["dry_run"] else database.query("pruned", batch=call, since=now)[0]
 
 
@@ -109,15 +114,15 @@ def _forget_keys(database: Database, before: datetime, asked: dict[str, Any]) ->
         total += keys
         if limit is None or keys < limit:
             return total
-        _rest(began)
+        _pause(began)
 
 
-def _rest(began: float) -> None:
+def _pause(began: float) -> None:
     time.sleep(min(_REST * (time.monotonic() - began), _LONGEST))
 
 
-def not_found(query: _Query, key: str) -> RunNotFound:
-    """What to raise where no run has the key, naming what is near. Raises RunPruned if one had."""
+def run_not_found(query: _Query, key: str) -> RunNotFound:
+    """The error for a key that no run has, with similar keys. Raises RunPruned if a run had it."""
     refuse_pruned(query, key=key)
     near = [row["key"] for row in query("keys", prefix=key[:3], limit=3)]
     hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
@@ -125,9 +130,12 @@ def not_found(query: _Query, key: str) -> RunNotFound:
 
 
 def _sweep(database: Database, blobs: Blobs, now: datetime, *, dry_run: bool) -> int:
-    """Remove blobs that no row names and none will, as those of pruned runs; returns how many."""
+    """Remove blobs that no row names or ever will, such as those of pruned runs; return the number.
+
+    A page is listed before its rows are read. So a blob that is uploaded in between is not in it.
+    """
     swept = 0
-    for page in blobs.pages():  # seen before the rows are: what is put later is not in it
+    for page in blobs.pages():
         orphans = database.query(
             "orphans",
             blob=TEXTS([blob.name for blob in page]),

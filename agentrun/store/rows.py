@@ -1,18 +1,34 @@
-"""Between events and rows: the one place where values are encoded and decoded.
+"""Encode events as journal rows and decode rows as events. No other module does either.
 
-Columns are listed once; the append statement's arrays carry their names.
+The columns are listed here once; the array parameters of the append statement have their names.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from agentrun.core.codec import Codec, Encoded, Payload, attach, decode, encode, plain
+from agentrun.core.codec import (
+    LIMIT,
+    Codec,
+    Encoded,
+    Payload,
+    SealedValue,
+    Undecodable,
+    attach,
+    decode,
+    decode_exact,
+    encode,
+    plain,
+    seal,
+    unseal,
+)
 from agentrun.core.events import Event, Json, Usage
+from agentrun.core.secrets import Masker, mask
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
 from agentrun.store.arrays import (
@@ -27,6 +43,7 @@ from agentrun.store.arrays import (
     UUIDS,
     Array,
 )
+from agentrun.store.exact_values import ExactValue
 
 # Columns that are an Event's own fields, under the same name.
 _PLAIN: dict[str, type[Array]] = {
@@ -52,9 +69,12 @@ _USAGE: dict[str, type[Array]] = {
     "input_tokens": INT4S,
     "output_tokens": INT4S,
     "cached_tokens": INT4S,
+    "cache_write_tokens": INT4S,
+    "cache_lost_tokens": INT4S,
     "reasoning_tokens": INT4S,
     "audio_tokens": INT4S,
     "cost": DECIMALS,
+    "cache_lost": DECIMALS,
     "priced_by": TEXTS,
 }
 _STORED: dict[str, type[Array]] = {
@@ -62,34 +82,38 @@ _STORED: dict[str, type[Array]] = {
     "seq": INT8S,
     "epoch": INT8S,
     "worker": TEXTS,
+    "masked": TEXTS,
     **_PLAIN,
     **_USAGE,
     "codec": INT2S,
     "input": TEXTS,
     "output": TEXTS,
 }
-_ITS_OWN = list(_STORED).index("event")
+_FIRST_OF_EVENT = list(_STORED).index("event")
 _COLUMNS: dict[str, type[Array]] = {**_STORED, "run_status": TEXTS}
 
 
-# What a row holds of an event itself, in the order of the columns.
+# These read the columns' values of an event and of its usage, in the order of the columns.
 _of_event = attrgetter(*_PLAIN)
 _of_usage = attrgetter(*_USAGE)
 _NO_USAGE = (None,) * len(_USAGE)
-# What is read back of a row; flags as plain integers, since those of an enum are slow.
-_READ = ("run_id", "seq", "epoch", "worker", "at", *_PLAIN)
+# The columns that are read back unchanged. The flags are plain integers, as enum flags are slow.
+_READ = ("run_id", "seq", "epoch", "worker", "at", "masked", *_PLAIN)
 _usage_of = itemgetter(*_USAGE)
 _INPUT_ESCAPED, _OUTPUT_ESCAPED = int(Codec.INPUT_ESCAPED), int(Codec.OUTPUT_ESCAPED)
 _INPUT_PAYLOAD, _OUTPUT_PAYLOAD = int(Codec.INPUT_PAYLOAD), int(Codec.OUTPUT_PAYLOAD)
 _INPUT_SHARED = int(Codec.INPUT_SHARED)
-# Columns that a person, a model or an exception may have filled.
-_SAID = [list(_PLAIN).index(name) for name in ("name", "ident", "key", "status", "by", "reason")]
-_SAID_OF_MODEL = list(_PLAIN).index("model")
+_INPUT_MASKED, _OUTPUT_MASKED = int(Codec.INPUT_MASKED), int(Codec.OUTPUT_MASKED)
+# Columns with text of a person, a model or an exception, which Postgres may not be able to store.
+_FREE_TEXT = [
+    list(_PLAIN).index(name) for name in ("name", "ident", "key", "status", "by", "reason")
+]
+_MODEL = list(_PLAIN).index("model")
 
 
 @dataclass(slots=True)
 class Row:
-    """One encoded event, ready to be sent any number of times; never changed."""
+    """One encoded event. It never changes, so it can be sent any number of times."""
 
     event: Event
     run_id: UUID
@@ -100,22 +124,26 @@ class Row:
     input: str | None
     output: str | None
     payloads: tuple[Payload, ...]
+    masked: str | None = None
+    exact: tuple[ExactValue, ...] = ()
 
     @property
     def size(self) -> int:
-        """About how many bytes travel."""
+        """The approximate number of bytes that are sent."""
         values = len(self.input or "") + len(self.output or "")
         payloads = [len(payload.zstd) for payload in self.payloads if payload.blob is None]
-        return 200 + values + sum(payloads)
+        exact = [len(value.exact.zstd) for value in self.exact]
+        return 200 + values + sum(payloads) + sum(exact)
 
     def values(self) -> tuple[Any, ...]:
-        """The row as the append statement takes it, but for `head` and `run_status`."""
+        """The row as the append statement takes it, without `head` and `run_status`."""
         usage = self.event.usage
         return (
             self.run_id,
             self.seq,
             self.epoch,
             self.worker,
+            self.masked,
             *_plain(_of_event(self.event)),
             *(_of_usage(usage) if usage is not None else _NO_USAGE),
             self.codec,
@@ -124,8 +152,9 @@ class Row:
         )
 
 
-# Arguments of steps under way, by number, and how they are stored: their outcomes repeat them.
-Asked: TypeAlias = dict[int | None, tuple[Json, Encoded]]
+# The inputs of steps in flight, by step number, and their encoding. The outcome of a step repeats
+# the input of its intent, which is then not encoded again.
+OpenInputs: TypeAlias = dict[int | None, tuple[Json, Encoded]]
 
 
 def to_row(
@@ -135,22 +164,28 @@ def to_row(
     epoch: int,
     worker: str,
     shared: Shared,
-    asked: Asked | None = None,
+    open_inputs: OpenInputs | None = None,
+    mask: Masker = mask,
 ) -> Row:
-    """Encode ``event``. Called in journal order, because model requests refer to earlier text.
+    """Encode an event. Call it in journal order, because model requests refer to earlier texts.
 
     Raises:
-        Unserialisable: a value that JSON cannot hold; the message gives its path.
+        Unserialisable: a value cannot be stored as JSON; the message gives its path.
     """
-    # The output first: should it not be storable, `shared` has learned nothing of this row.
-    came = encode(event.output, at="output") if event.has_output else None
-    given = _given(event, shared, {} if asked is None else asked) if event.has_input else None
-    if came is not None:
-        _learn_encoded(event, came, shared)
-    payloads = [encoded.payload for encoded in (given, came) if encoded and encoded.payload]
-    if event.raw is not None:
+    # The output comes first: if it cannot be stored, `shared` has learned nothing of this row.
+    output = encode(event.output, at="output", mask=mask) if event.has_output else None
+    opened = {} if open_inputs is None else open_inputs
+    input_ = _encode_input(event, shared, opened, mask) if event.has_input else None
+    if output is not None:
+        _learn_encoded(event, output, shared)
+    payloads = [encoded.payload for encoded in (input_, output) if encoded and encoded.payload]
+    exact = _exact_values(seq, input_, output)
+    if event.raw is not None and event.raw_name is None:
         payloads.append(attach(event.raw))
-    flags = int(given.as_input() if given else 0) | int(came.as_output() if came else 0)
+    elif event.raw is not None and event.raw_name is not None:
+        exact.append(ExactValue("raw", event.raw_name, seal(event.raw)))
+    payloads += map(attach, event.attached)
+    flags = int(input_.as_input() if input_ else 0) | int(output.as_output() if output else 0)
     return Row(
         event,
         run_id,
@@ -158,92 +193,172 @@ def to_row(
         epoch,
         worker,
         flags,
-        given.text if given else None,
-        came.text if came else None,
+        input_.text if input_ else None,
+        output.text if output else None,
         tuple(payloads),
+        _masked_counts(input_, output),
+        tuple(exact),
     )
 
 
-def _given(event: Event, shared: Shared, asked: Asked) -> Encoded:
-    """The encoded input; an outcome that repeats that of its intent is not encoded again."""
-    value, known = asked.pop(event.step, (None, None))
+def _exact_values(seq: int, input_: Encoded | None, output: Encoded | None) -> list[ExactValue]:
+    """The exact values of the row at ``seq``."""
+    exact = []
+    if input_ is not None and input_.exact is not None:
+        exact.append(ExactValue("input", str(seq), input_.exact))
+    if output is not None and output.exact is not None:
+        exact.append(ExactValue("output", str(seq), output.exact))
+    return exact
+
+
+def _masked_counts(input_: Encoded | None, output: Encoded | None) -> str | None:
+    """How many secrets of a row are masked, as JSON; None if there are none."""
+    counts = {}
+    if input_ is not None and input_.masked:
+        counts["input"] = input_.masked
+    if output is not None and output.masked:
+        counts["output"] = output.masked
+    return json.dumps(counts) if counts else None
+
+
+def _encode_input(event: Event, shared: Shared, open_inputs: OpenInputs, mask: Masker) -> Encoded:
+    """Encode the input, unless it is the very value that the intent of this step has encoded."""
+    value, known = open_inputs.pop(event.step, (None, None))
     if known is not None and value is event.input:
         return known
-    pack = shared.pack if _is_shared(event) else None
-    given = encode(event.input, at="input", pack=pack)
+    pack = shared.pack_both if _is_shared(event) else None
+    encoded = encode(event.input, at="input", pack=pack, mask=mask)
     if pack is None:
-        _learn_encoded(event, given, shared)
+        _learn_encoded(event, encoded, shared)
         if event.event == "attempt_started":
-            asked[event.step] = event.input, given
-    return given
+            open_inputs[event.step] = event.input, encoded
+    return encoded
 
 
 def _learn_encoded(event: Event, encoded: Encoded, shared: Shared) -> None:
+    if event.effect == "transaction":
+        return
     large = encoded.payload is not None
-    _learn(event.effect, encoded.value, encoded.text, encoded.escaped, large, shared)
+    if encoded.exact is None:
+        _learn(event.effect, encoded.value, encoded.text, encoded.escaped, large, shared)
+        return
+    shared.split()
+    _learn_exact(encoded.exact, encoded.value, shared)
+    _learn_one(encoded.shown, encoded.text, encoded.escaped, large, shared.shown)
 
 
 class Reader:
-    """Decodes the rows of one run, in journal order; ``fetch`` gives a payload's bytes by digest.
+    """Decodes the rows of one run, in journal order.
 
-    ``shared`` is the table of texts that later requests may refer to.
+    ``fetch`` returns a payload's bytes by digest. With ``exact``, the run's exact values by part
+    and name, the events are as the agent's code saw them. Without it, they are as people see them.
+    ``shared`` is the table of texts that later model requests may refer to.
     """
 
-    def __init__(self, fetch: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[str], bytes],
+        exact: Mapping[tuple[str, str], SealedValue] | None = None,
+    ) -> None:
         self.shared = Shared()
         self._fetch = fetch
-        # Arguments of steps under way, as they are stored and decoded: outcomes repeat them.
-        self._asked: dict[int, tuple[str, Json]] = {}
+        self._exact = exact
+        # The inputs of steps in flight, stored and decoded. A step's outcome repeats its input.
+        self._open_inputs: dict[int, tuple[str, Json]] = {}
 
     def event(self, record: Mapping[str, Any]) -> Event:
         """Decode the next row."""
         flags, text = record["codec"], record["output"]
-        given = None if record["input"] is None else self._given(record)
-        came = None
+        input_ = None if record["input"] is None else self._decode_input(record)
+        output = None
         if text is not None:
             escaped, large = bool(flags & _OUTPUT_ESCAPED), bool(flags & _OUTPUT_PAYLOAD)
-            came = decode(text, escaped, self._fetch if large else None)
-            _learn(record["effect"], came, text, escaped, large, self.shared)
+            output = decode(text, escaped, self._fetch if large else None)
+            if flags & _OUTPUT_MASKED and self._exact is not None:
+                exact = self._exact_value(record, "output")
+                output = self._unmask(record["effect"], exact, output, text, escaped, large)
+            else:
+                _learn(record["effect"], output, text, escaped, large, self.shared)
         return Event(
             **{name: record[name] for name in _READ},
             usage=usage_in(record),
-            input=given,
-            output=came,
+            input=input_,
+            output=output,
             has_input=record["input"] is not None,
             has_output=text is not None,
         )
 
-    def _given(self, record: Mapping[str, Any]) -> Json:
+    def _decode_input(self, record: Mapping[str, Any]) -> Json:
         text, flags, step = record["input"], record["codec"], record["step"]
-        known_text, known = self._asked.pop(step, (None, None))
-        if known_text == text:
+        known_text, known = self._open_inputs.pop(step, (None, None))
+        masked = bool(flags & _INPUT_MASKED) and self._exact is not None
+        if known_text == text and not masked:
             return known
         escaped, large = bool(flags & _INPUT_ESCAPED), bool(flags & _INPUT_PAYLOAD)
         fetch = self._fetch if large else None
         if flags & _INPUT_SHARED:
-            return decode(text, escaped, fetch, self.shared.unpack)
-        given = decode(text, escaped, fetch)
-        _learn(record["effect"], given, text, escaped, large, self.shared)
+            return self._unpack(record, decode(text, escaped, fetch), masked)
+        value = decode(text, escaped, fetch)
+        if masked:
+            exact = self._exact_value(record, "input")
+            return self._unmask(record["effect"], exact, value, text, escaped, large)
+        _learn(record["effect"], value, text, escaped, large, self.shared)
         if record["event"] == "attempt_started" and not (escaped or large):
-            self._asked[step] = text, given
-        return given
+            self._open_inputs[step] = text, value
+        return value
+
+    def _exact_value(self, record: Mapping[str, Any], part: str) -> SealedValue:
+        exact = (self._exact or {}).get((part, str(record["seq"])))
+        if exact is None:
+            raise Undecodable(
+                f"the exact {part} of row {record['seq']} is not in agentrun.exact_values"
+            )
+        return exact
+
+    def _unmask(
+        self,
+        effect: str | None,
+        exact: SealedValue,
+        shown: Json,
+        text: str,
+        escaped: bool,
+        large: bool,
+    ) -> Json:
+        """Decode the exact value of a masked one. Later requests may refer to texts of either."""
+        value = decode_exact(exact)
+        if effect != "transaction":
+            self.shared.split()
+            _learn_exact(exact, value, self.shared)
+            _learn_one(shown, text, escaped, large, self.shared.shown)
+        return value
+
+    def _unpack(self, record: Mapping[str, Any], packed: Json, masked: bool) -> Json:
+        """Resolve the references of a model request to earlier texts."""
+        if masked:
+            self.shared.split()
+        if self.shared.shown is not self.shared:
+            self.shared.shown.unpack(packed)
+        if masked:
+            return decode_exact(self._exact_value(record, "input"), self.shared.unpack)
+        return self.shared.unpack(packed)
 
 
 def usage_in(record: Mapping[str, Any]) -> Usage | None:
-    """What a row that was read says of tokens and price."""
+    """The tokens and the price in a row that was read; None if it has none."""
     usage = _usage_of(record)
     return None if usage == _NO_USAGE else Usage(**dict(zip(_USAGE, usage, strict=True)))
 
 
 def usage_columns(usage: Usage | None) -> dict[str, Any]:
-    """The same, by column, to be written."""
+    """The tokens and the price by column, to be written."""
     return dict(zip(_USAGE, _NO_USAGE if usage is None else _of_usage(usage), strict=True))
 
 
 def columns(rows: Sequence[Row]) -> dict[str, Array]:
-    """The append statement's arrays. Only the last status of a run in a batch moves `runs`.
+    """The array parameters of the append statement.
 
-    A column that is NULL in every row is an empty array: `unnest` fills up what is shorter.
+    Only the last status of a run in a batch changes the table `runs`. A column that is NULL in
+    every row is sent as an empty array, since `unnest` fills shorter arrays with NULL.
     """
     values = zip(*[row.values() for row in rows], strict=True)
     arrays = {name: _array(name, column) for name, column in zip(_STORED, values, strict=True)}
@@ -253,8 +368,8 @@ def columns(rows: Sequence[Row]) -> dict[str, Array]:
 
 
 def as_text(row: Row) -> list[str | None]:
-    """What `append_plain` takes of a row, in its order: the columns of the event itself."""
-    return [None if value is None else str(value) for value in row.values()[_ITS_OWN:]]
+    """The event's columns of a row, as the text parameters of `append_plain` in their order."""
+    return [None if value is None else str(value) for value in row.values()[_FIRST_OF_EVENT:]]
 
 
 def _array(name: str, values: Sequence[Any]) -> Array:
@@ -272,7 +387,7 @@ def _heads(rows: Sequence[Row]) -> list[bool]:
 
 
 def _statuses(rows: Sequence[Row]) -> list[str | None]:
-    """The status of a run at the last row that changes it, None elsewhere."""
+    """For each row, the run's new status if this is the last row that changes it, else None."""
     statuses: list[str | None] = [status_after(row.event) for row in rows]
     moved: set[UUID] = set()
     for index in range(len(rows) - 1, -1, -1):
@@ -284,7 +399,7 @@ def _statuses(rows: Sequence[Row]) -> list[str | None]:
 
 
 def payload_columns(payloads: Sequence[Payload]) -> dict[str, Array]:
-    """The arrays of payloads that travel with rows."""
+    """The array parameters for payloads."""
     return {
         "payload_digest": TEXTS([payload.digest for payload in payloads]),
         "payload_size": INT8S([payload.size for payload in payloads]),
@@ -294,32 +409,48 @@ def payload_columns(payloads: Sequence[Payload]) -> dict[str, Array]:
 
 
 def _plain(values: tuple[Any, ...]) -> Sequence[Any]:
-    """Names and reasons may be anything that a model or an exception said.
+    """Make names and reasons storable: a model or an exception may have put anything in them.
 
-    One look at them all together: hardly ever is there anything to change.
+    All are checked at once, because hardly ever is there anything to change.
     """
-    said = "\n".join([value for n in _SAID if (value := values[n])])
-    if values[_SAID_OF_MODEL] is None and plain(said) == said:
+    text = "\n".join([value for n in _FREE_TEXT if (value := values[n])])
+    if values[_MODEL] is None and plain(text) == text:
         return values
     return [plain(value) if isinstance(value, str) else value for value in values]
 
 
 def _is_shared(event: Event) -> bool:
-    """Model requests repeat the conversation; they alone are stored as references to it."""
+    """Whether the input is stored as references to earlier texts.
+
+    Only model requests are, since each repeats the conversation so far.
+    """
     return event.kind == "model"
 
 
 def _learn(
     effect: str | None, value: Json, text: str, escaped: bool, large: bool, shared: Shared
 ) -> None:
-    """Make a stored value available to later requests; a ``large`` one is not in its row's text.
+    """Let later model requests refer to a stored value. A ``large`` one is not in the row's text.
 
-    Not those of `transaction` steps: their row may be rolled back with the tool's own work, and
-    a reference to it would point nowhere.
+    Values of `transaction` steps are left out: their row may be rolled back with the tool's work,
+    and a reference to it would have no target.
     """
     if effect == "transaction":
         return
+    _learn_one(value, text, escaped, large, shared)
+    if shared.shown is not shared:
+        _learn_one(value, text, escaped, large, shared.shown)
+
+
+def _learn_one(value: Json, text: str, escaped: bool, large: bool, shared: Shared) -> None:
     if large:
         shared.learn(value)
     else:
         shared.learn_later(text, escaped)
+
+
+def _learn_exact(exact: SealedValue, value: Json, shared: Shared) -> None:
+    if exact.size > LIMIT:
+        shared.learn(value)
+    else:
+        shared.learn_later(unseal(exact).decode("ascii"), exact.escaped)

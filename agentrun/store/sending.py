@@ -1,4 +1,4 @@
-"""Batches of rows, and a connection that sends them until it is known what became of each."""
+"""Batches of journal rows, and a connection that sends a batch until its outcome is known."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ from psycopg.rows import scalar_row
 
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
-from agentrun.core.log import logger, now_and_then
+from agentrun.core.log import logger, should_log_again
 from agentrun.core.state import status_after
 from agentrun.store.arrays import UUIDS
-from agentrun.store.connection import (
-    RETRY_AT_ONCE,
-    DeadlineConnection,
-    connect,
-    is_transient,
-)
-from agentrun.store.outcome import refusals, settled
+from agentrun.store.batch_outcomes import explain_refusals, stored_runs
+from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, connect, is_transient
+from agentrun.store.exact_values import exact_columns
+from agentrun.store.patience import current
 from agentrun.store.rows import Row, as_text, columns, payload_columns
 from agentrun.store.sql import QUERIES, numbered
 
-__all__ = ["Batch", "Sender", "append", "append_async", "append_plain", "patiently", "wait_for"]
+__all__ = [
+    "Batch",
+    "Sender",
+    "append",
+    "append_async",
+    "append_plain",
+    "log_waiting",
+    "retry_attempts",
+]
 
 T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class Batch:
-    """Rows of several runs, in order, under one nonce; never changed once sent."""
+    """Rows of several runs, in order, under one nonce. A batch never changes once it was sent."""
 
     rows: list[Row]
     nonce: UUID = field(default_factory=uuid4)
@@ -56,69 +61,76 @@ class Batch:
         return heads
 
     def is_plain(self) -> bool:
-        """Whether `append_plain` can send it."""
+        """Whether `append_plain` can send the batch: one or two simple rows of one run."""
         if not 0 < len(self.rows) <= 2:
             return False
         first = self.rows[0]
         for seq, row in enumerate(self.rows, first.seq):
-            same = row.run_id is first.run_id and row.epoch == first.epoch and row.seq == seq
-            if not same or row.payloads or status_after(row.event) is not None:
+            follows = row.run_id is first.run_id and row.epoch == first.epoch and row.seq == seq
+            extra = row.payloads or row.exact or row.masked or status_after(row.event) is not None
+            if not follows or extra:
                 return False
         return True
 
     def parameters(self) -> dict[str, object]:
         payloads = [(row.run_id, payload) for row in self.rows for payload in row.payloads]
+        exact = [(row.run_id, value) for row in self.rows for value in row.exact]
         return {
             **columns(self.rows),
             **payload_columns([payload for _, payload in payloads]),
             "payload_run": UUIDS([run_id for run_id, _ in payloads]),
+            **exact_columns([value for _, value in exact], [run_id for run_id, _ in exact]),
             "batch": self.nonce,
         }
 
-    def in_order(self) -> list[object]:
-        """The append statement's parameters, as `sql.numbered` counts them."""
+    def positional_parameters(self) -> list[object]:
+        """The parameters of the statement `append`, in the order of `sql.numbered`."""
         parameters = self.parameters()
-        return [parameters[name] for name in _APPENDED]
+        return [parameters[name] for name in _APPEND_NAMES]
 
-    def plainly(self) -> list[str | None]:
-        """The parameters of `append_plain`, of a plain batch."""
+    def plain_parameters(self) -> list[str | None]:
+        """The parameters of the statement `append_plain`; the batch `is_plain`."""
         first, rows = self.rows[0], [as_text(row) for row in self.rows]
-        given = [str(first.run_id), str(first.seq), str(first.epoch), first.worker, str(self.nonce)]
-        return [*given, *rows[0], *rows[-1], str(len(rows))]
+        place = [str(first.run_id), str(first.seq), str(first.epoch), first.worker, str(self.nonce)]
+        return [*place, *rows[0], *rows[-1], str(len(rows))]
 
 
-_APPEND, _APPENDED = numbered(QUERIES["append"])
+_APPEND, _APPEND_NAMES = numbered(QUERIES["append"])
 _APPEND_PLAIN, _ = numbered(QUERIES["append_plain"])
 
 
 def append_plain(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
-    """`append` for a plain batch, on a connection in autocommit: a refusal is an error there."""
+    """Send a plain batch once; return its run if the rows are stored.
+
+    The connection must be in autocommit, because a taken seq raises an error in the server, which
+    would end an open transaction.
+    """
     try:
-        inserted = psycopg.RawCursor(conn).execute(_APPEND_PLAIN, batch.plainly()).rowcount
+        inserted = psycopg.RawCursor(conn).execute(_APPEND_PLAIN, batch.plain_parameters()).rowcount
     except errors.UniqueViolation:
         return set()
     return batch.runs if inserted else set()
 
 
 def append(conn: psycopg.Connection[Any], batch: Batch) -> set[UUID]:
-    """Send a batch once; return the runs whose rows are in. The others' were refused whole."""
+    """Send a batch once; return the runs whose rows are stored. Of the other runs, no row is."""
     cursor = psycopg.RawCursor(conn, row_factory=scalar_row)
-    return set(cursor.execute(_APPEND, batch.in_order()))
+    return set(cursor.execute(_APPEND, batch.positional_parameters()))
 
 
 async def append_async(conn: psycopg.AsyncConnection[Any], batch: Batch) -> set[UUID]:
     """`append` on an async connection, for async `transaction` tools."""
     cursor = psycopg.AsyncRawCursor(conn, row_factory=scalar_row)
-    return set(await (await cursor.execute(_APPEND, batch.in_order())).fetchall())
+    return set(await (await cursor.execute(_APPEND, batch.positional_parameters())).fetchall())
 
 
 class Sender:
-    """A connection that sends batches until their outcome is known, however often it breaks."""
+    """Sends batches until their outcome is known; opens a new connection whenever one breaks."""
 
     def __init__(
         self,
         dsn: str,
-        what: str = "append",  # the name of its commits in `core.points`
+        what: str = "append",  # the name of this sender's commits in `core.points`
         *,
         connection: Callable[[str], DeadlineConnection] = connect,
     ) -> None:
@@ -128,51 +140,53 @@ class Sender:
         self._conn: DeadlineConnection | None = None
 
     def send(self, batch: Batch) -> set[UUID]:
-        """Return the runs whose rows are in.
+        """Send the batch and return the runs whose rows are stored.
 
-        Waits as long as the database is away, and says so; raises what is wrong with the rows
-        when they can never be sent (struct.error) or the database refuses them (psycopg.Error).
+        While the database is away this waits, and logs that it waits.
+
+        Raises:
+            struct.error: a value does not fit its column.
+            psycopg.Error: the database rejects a row.
+            Parking: the wait has to give up (see `patience`).
         """
         plain = batch.is_plain()
-        return self._until_answered(lambda conn: self._send(conn, batch, plain))
+        return self._retry(lambda conn: self._send(conn, batch, plain))
 
     def _send(self, conn: DeadlineConnection, batch: Batch, plain: bool) -> set[UUID]:
         points.reach(self._what, "before")
         accepted = (append_plain if plain else append)(conn, batch)
         points.reach(self._what, "after")
-        # A run may be refused because an earlier sending of this very batch is in: one whose
-        # answer was lost, or that Ctrl-C interrupted in another waiter's hands.
-        return accepted if accepted == batch.runs else accepted | settled(conn, batch)
+        # A run is also refused if an earlier sending of this batch was committed: one whose answer
+        # was lost, or one that Ctrl-C interrupted in another thread.
+        return accepted if accepted == batch.runs else accepted | stored_runs(conn, batch)
 
-    def refusals(self, batch: Batch, runs: set[UUID]) -> dict[UUID, LeaseLost]:
-        """Why these runs of a batch that was sent are not in. Waits as `send` does."""
-        return self._until_answered(lambda conn: refusals(conn, batch, runs)) if runs else {}
+    def explain_refusals(self, batch: Batch, runs: set[UUID]) -> dict[UUID, LeaseLost]:
+        """Why the rows of these runs were refused, for a batch that was sent. Waits as `send`."""
+        return self._retry(lambda conn: explain_refusals(conn, batch, runs)) if runs else {}
 
-    def _until_answered(self, ask: Callable[[DeadlineConnection], T]) -> T:
-        for attempt in patiently():
+    def _retry(self, call: Callable[[DeadlineConnection], T]) -> T:
+        """Repeat the call until it returns, or fails for a reason that does not pass."""
+        for attempt in retry_attempts():
             try:
-                return ask(self.connection())
+                return call(self.connection())
             except RETRY_AT_ONCE:
-                continue  # the whole statement was rolled back; it decides anew
+                continue  # the statement was rolled back as a whole
             except Exception as error:
                 if not is_transient(error):
                     raise
-                self._gone(error, attempt)
-        raise AssertionError("unreachable: patience has no end")
+                log_waiting("database", error, attempt)
+                self.close()
+        raise AssertionError("unreachable: retry_attempts never ends")
 
-    def settled(self, batch: Batch) -> set[UUID]:
-        """The runs of which this very batch is in the journal."""
-        return settled(self.connection(), batch)
+    def stored_runs(self, batch: Batch) -> set[UUID]:
+        """The runs whose rows of this batch are in the journal. Does not wait for the database."""
+        return stored_runs(self.connection(), batch)
 
     def connection(self) -> DeadlineConnection:
-        """The open connection, or a new one."""
+        """Return the open connection, or open a new one."""
         if self._conn is None or self._conn.closed:
             self._conn = self._connect(self._dsn)
         return self._conn
-
-    def _gone(self, error: Exception, attempt: int) -> None:
-        wait_for("database", error, attempt)
-        self.close()
 
     def close(self) -> None:
         conn, self._conn = self._conn, None
@@ -181,14 +195,21 @@ class Sender:
                 conn.close()
 
 
-def wait_for(what: str, error: Exception, attempt: int) -> None:
-    """Say now and then what is waited for."""
-    if now_and_then(attempt):
+def log_waiting(what: str, error: Exception, attempt: int) -> None:
+    """Log that a call waits for the database or the blob store; not at every attempt."""
+    if should_log_again(attempt):
         logger.warning("waiting for the %s: %s", what, str(error).strip() or type(error))
 
 
-def patiently() -> Iterable[int]:
-    """Count attempts, sleeping longer between them, with jitter, up to about a second."""
+def retry_attempts() -> Iterable[int]:
+    """Yield the numbers of attempts, and sleep between them: longer each time, up to a second.
+
+    The sleep has jitter, so that processes do not return to a restarted server in step. Raises
+    Parking instead of a further attempt when the wait has to give up (see `patience`).
+    """
+    began = time.monotonic()
     for attempt in count():
+        if attempt:
+            current.get().check(began)
         yield attempt
         time.sleep(min(1.0, 0.01 * 2 ** min(attempt, 7)) * random.uniform(0.5, 1.0))

@@ -6,13 +6,16 @@ import re
 from importlib.resources import files
 from typing import LiteralString, cast
 
+# The advisory lock under which the schema and the roles change: "agentrun" in hexadecimal digits.
+SCHEMA_LOCK = 0x6167656E7472756E
+
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
 def _split(text: str) -> dict[str, LiteralString]:
     parts = _NAME.split(text)
-    # The file ships with the package and holds no input of anybody: its text is as literal as
-    # if it stood here, which is what psycopg's LiteralString asks for.
+    # psycopg's type LiteralString forbids text built from input. The file is part of the package
+    # and contains no input, so the cast is safe.
     return {
         name: cast(LiteralString, body.strip())
         for name, body in zip(parts[1::2], parts[2::2], strict=True)
@@ -25,9 +28,9 @@ _PARAMETER = re.compile(r"%\((\w+)\)[bs]")
 
 
 def numbered(query: LiteralString) -> tuple[LiteralString, list[str]]:
-    """A statement with $1, $2, … for its parameters, and their names in that order.
+    """Replace named parameters by $1, $2, …; return the statement and the names in that order.
 
-    psycopg rewrites named parameters at every execution, and caches that only for short texts.
+    psycopg would do so at every execution, since it caches the result only for short statements.
     """
     names = list(dict.fromkeys(_PARAMETER.findall(query)))
     return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", query), names

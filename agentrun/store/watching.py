@@ -1,8 +1,8 @@
-"""Follow a run that another process executes: its journal, piece by piece.
+"""Follow the journal of a run that another process executes.
 
-Polling by seq, so it works through any pooler and on any connection; and since a run's journal
-is append-only and without holes, nothing is missed and nothing comes twice. While the database
-is away it waits and says so, like every read.
+This polls for rows after the last seq, so it works through every pooler. A run's journal is
+append-only and has no gaps, so no event is missed and none comes twice. While the database is away
+it waits, and logs that it waits, like every read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ __all__ = ["watch"]
 
 
 def watch(database: Database, key: str, *, every: float = 0.25) -> Iterator[list[Event]]:
-    """What the run's journal holds, then what it gains, until the run has ended.
+    """Yield the events of the run's journal, then the new ones, until the run has ended.
 
-    Looks every ``every`` seconds; a piece is empty where nothing was new. Raises RunNotFound.
+    This polls every ``every`` seconds and yields an empty list if there was no new event. Raises
+    RunNotFound.
     """
     run_id = database.find(key)["run_id"]
     reader = Reader(partial(database.payload, run_id))
@@ -30,7 +31,7 @@ def watch(database: Database, key: str, *, every: float = 0.25) -> Iterator[list
     while True:
         rows = database.query("events", run_id=run_id, after=after)
         if not rows:
-            database.find(key)  # it may have been pruned since the last look
+            database.find(key)  # raises if the run was pruned in the meantime
         events = [reader.event(row) for row in rows]
         for event in events:
             after, status = event.seq, status_after(event) or status

@@ -7,17 +7,17 @@
     script = [Reply(tool_calls=[Call("refund", {"order_id": "7"})]), "Refunded."]
     with Provider(script=script) as provider:
         client = OpenAI(base_url=provider.base_url, api_key="test")
-        provider.arm(Fault.hold(at="effect"))      # billed, and no byte of the answer is out
+        provider.arm(Fault.hold(at="effect"))      # hold the call once it is billed
         worker = subprocess.Popen([...])
-        provider.wait_for("held")                  # exactly there …
-        worker.kill()                              # … no sleep
+        provider.wait_for("held")                  # wait for exactly that moment, without a sleep
+        worker.kill()
         ...
         assert provider.billed() == 3
 
 A `Provider` speaks chat completions, responses, Anthropic's messages and embeddings; a `Carrier`
-books pick-ups, an `SmtpSink` takes mail. Each is a real server in a process of its own, with a
-ledger on disk of what was paid, booked or accepted, and with the same faults. Nothing here needs
-the rest of agentrun.
+books pick-ups; an `SmtpSink` accepts mail. Each is a real server in its own process, with a ledger
+on disk that records each bill, booking or mail. All of them have the same faults. The doubles do
+not import the rest of agentrun.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs one double by name, without loading the rest of agentrun.
+"""Runs one double by name, without importing the rest of agentrun.
 
-Started as a file, this stands a bare package in for `agentrun`: a double then starts in a
-tenth of a second, and starts at all when what it is to test does not.
+Started as a file, this module registers an empty package as `agentrun`. A double then starts in a
+tenth of a second, and also starts when the rest of agentrun is broken.
 """
 
 from __future__ import annotations

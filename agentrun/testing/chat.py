@@ -1,8 +1,7 @@
-"""The dialect of OpenAI's chat completions: reading a conversation, and saying a reply.
+"""The dialect of OpenAI's chat completions: reads a conversation, and writes a reply.
 
-Shapes follow the real API, streamed and plain, including its refusal of a conversation whose
-tool calls are not all answered: a harness that resumes wrongly is caught here as it would be
-there.
+Shapes follow the real API, streamed and plain. Like the real API, it refuses a conversation in
+which a tool call has no result, so a harness that resumes wrongly fails in tests too.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from agentrun.testing.speech import (
     text_of,
     tokens,
 )
-from agentrun.testing.wire import Answer
+from agentrun.testing.wire import HttpAnswer
 
 __all__ = ["LIMITS", "answer", "describe", "problem"]
 
@@ -33,7 +32,7 @@ LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 def describe(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a conversation that rules and faults look at."""
+    """The facts of a conversation against which rules and faults are matched."""
     messages = body.get("messages") or [{}]
     last = messages[-1]
     texts = [text_of(message.get("content")) for message in messages]
@@ -49,7 +48,7 @@ def describe(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problem(body: Mapping[str, Any]) -> str | None:
-    """Why the real API would refuse this request with a 400, if it would."""
+    """The message with which the real API would refuse this request (400); None if it accepts."""
     messages = body.get("messages")
     if not body.get("model"):
         return "you must provide a model parameter"
@@ -79,7 +78,7 @@ def problem(body: Mapping[str, Any]) -> str | None:
     return None
 
 
-def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
+def answer(body: Mapping[str, Any], reply: Reply) -> HttpAnswer:
     """The reply as the API would send it; its effect is the bill."""
     head: dict[str, Any] = {
         "id": mint("chatcmpl-", 29),
@@ -121,7 +120,7 @@ def _events(
     ]
     choices.append({"index": 0, "delta": {}, "logprobs": None, "finish_reason": reason})
     common: dict[str, Any] = {"object": "chat.completion.chunk", **head}
-    # When usage was asked for, every chunk has the field and the last one has the figures.
+    # If the request asks for usage, every chunk has the field, and the last has the figures.
     pending: dict[str, Any] = {} if usage is None else {"usage": None}
     for choice in choices:
         yield {**common, "choices": [choice], **pending}
@@ -159,16 +158,16 @@ def _message(reply: Reply) -> dict[str, Any]:
 
 def _call(call: Call) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call_arguments(call)}
-    given = call_id(call, "call_")
-    known = {} if given is None else {"id": given}
-    return {**known, "type": "function", "function": function}
+    identifier = call_id(call, "call_")
+    own_id = {} if identifier is None else {"id": identifier}
+    return {**own_id, "type": "function", "function": function}
 
 
 def _usage(body: Mapping[str, Any], message: dict[str, Any], written: int | None) -> dict[str, Any]:
-    """Figures that depend on the lengths of the texts alone, four characters a token."""
-    prompt = sum(3 + tokens(_spoken(one)) for one in body["messages"])
+    """The usage, computed from the lengths of the texts: four characters count as one token."""
+    prompt = sum(3 + tokens(_text_with_calls(one)) for one in body["messages"])
     prompt += tokens(json.dumps(body["tools"])) if body.get("tools") else 0
-    completion = tokens(_spoken(message)) if written is None else written
+    completion = tokens(_text_with_calls(message)) if written is None else written
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -183,7 +182,7 @@ def _usage(body: Mapping[str, Any], message: dict[str, Any], written: int | None
     }
 
 
-def _spoken(message: Mapping[str, Any]) -> str:
+def _text_with_calls(message: Mapping[str, Any]) -> str:
     calls = message.get("tool_calls") or ()
     return text_of(message.get("content")) + "".join(
         call["function"]["name"] + call["function"]["arguments"] for call in calls
@@ -191,7 +190,7 @@ def _spoken(message: Mapping[str, Any]) -> str:
 
 
 def _tool_of(last: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """The name of the tool whose result came last; of equal ids the latest call is meant."""
+    """The name of the tool whose result came last. Of equal ids, the latest call counts."""
     if last.get("role") != "tool":
         return None
     for message in reversed(messages):

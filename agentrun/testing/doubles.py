@@ -1,7 +1,7 @@
-"""The doubles as a test holds them: each starts a process of its own and asks it over HTTP.
+"""The objects by which a test controls the doubles: each starts a process, and commands it by HTTP.
 
-A process of its own, because the outside world does not die with the worker that is killed,
-and must be able to say afterwards what was paid, booked and sent.
+A double runs in its own process because the outside world does not end with a killed worker: it
+must still be able to report the bills, bookings and mails afterwards.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class Control:
         self._call("POST", "faults", [fault.to_json() for fault in faults])
 
     def disarm(self) -> None:
-        """Forget every armed fault. What is held stays held."""
+        """Disarm every fault. A request that is held stays held."""
         self._call("DELETE", "faults")
 
     def release(self) -> None:
-        """Let every request that is held now go on."""
+        """Let every request that is held now continue."""
         self._call("POST", "release")
 
     def wait_for(self, what: str, count: int = 1, *, timeout: float = 30.0) -> None:
-        """Block until ``count`` requests in all have come so far; raises TimeoutError.
+        """Block until ``count`` requests have reached a moment; raise TimeoutError if they do not.
 
         ``what`` is ``"received"``, ``"effect"``, ``"delivered"``, ``"aborted"`` or
-        ``"refused"``, counted from the start of the double; ``"chunk"`` counts chunks;
-        ``"held"`` is the number of requests that are held at this moment.
+        ``"refused"``; these count requests from the start of the double. ``"chunk"`` counts
+        chunks. ``"held"`` is the number of requests that are held at present.
         """
         query = urllib.parse.urlencode({"for": what, "count": count, "timeout": timeout})
         state = json.loads(self._call("GET", f"wait?{query}", timeout=timeout + CALL_S))
@@ -83,10 +83,10 @@ class Control:
 
 
 class Double(Control):
-    """A double that this process owns: it ends at the end of the ``with``, or with its owner.
+    """A double that this process owns: it ends with the ``with`` block, or with this process.
 
-    ``ledger`` is a file to append to; without one the ledger lives as long as the double and
-    is remembered by this object.
+    ``ledger`` is a file to append to. Without it, the double keeps a temporary file; this object
+    reads the entries before the double ends.
     """
 
     module: ClassVar[str]
@@ -106,12 +106,12 @@ class Double(Control):
         return self._running().pid
 
     def start(self) -> Self:
-        """Start the process; returns when it is ready to serve."""
-        # As a file, and not with -m: that would load all of agentrun first.
+        """Start the process, and return when it is ready to serve."""
+        # Started as a file: with -m, Python would import the whole of agentrun first.
         command = [sys.executable, "-P", str(Path(__file__).with_name("__main__.py"))]
         command += [self.module, "--owned"]
         command += ["--ledger", str(self.ledger_path)] if self._kept else []
-        # A session of its own: Ctrl-C is for the owner, who then ends the double.
+        # In its own session, Ctrl-C does not reach the double: its owner ends it.
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -139,7 +139,7 @@ class Double(Control):
         return self
 
     def stop(self) -> None:
-        """End the process. The ledger can still be asked."""
+        """End the process. `ledger` still returns its entries."""
         if self._process is not None:
             try:
                 self._last = self.ledger()
@@ -147,10 +147,10 @@ class Double(Control):
                 self._end()
 
     def ledger(self) -> list[Entry]:
-        """Every request so far, in order of arrival; after the end, the whole."""
+        """Every request so far, in order of arrival. Also available after the double has ended."""
         if self._process is None:
             return self._last
-        if self._process.poll() is not None:  # It was killed: its file speaks for it.
+        if self._process.poll() is not None:  # It was killed, so it cannot answer: read its file.
             return fold(self.ledger_path.read_text("utf-8").splitlines())
         return super().ledger()
 
@@ -186,21 +186,25 @@ class Double(Control):
 
 
 class Provider(Double):
-    """OpenAI's and Anthropic's API on loopback; every answer it begins is billed in its ledger.
+    """OpenAI's and Anthropic's API on loopback; its ledger bills every answer that it begins.
 
-    It speaks chat completions, responses, messages and embeddings. An OpenAI client takes
-    ``base_url`` for its base, Anthropic's and Azure's take ``url``.
+    The double speaks chat completions, responses, messages and embeddings, and the dialects of
+    Gemini, Ollama, Bedrock and Vertex. It also makes images and audio, and accepts uploads and
+    jobs. An OpenAI client uses ``base_url`` as its base URL; clients of Anthropic, Azure and the
+    other dialects use ``url``.
 
-    ``script`` is a list of replies by turn of the conversation, ``rules`` come before it. What
-    neither answers is echoed. An effect is a bill: its facts are ``response_id``, ``model``,
-    ``turn``, ``stream`` and ``usage``.
+    ``script`` is a list of replies by turn of the conversation. ``rules`` are tried before it. If
+    neither has a reply, the double echoes the last message. An effect is a bill: its facts are
+    ``response_id``, ``model``, ``turn``, ``stream`` and ``usage``.
 
-    A response that is created in the background can be asked for, streamed on and cancelled, as
-    long as the double lives. It is streamed again for ``restream_s`` seconds, by default five
-    minutes; then only asked for.
+    A response that is created in the background can be retrieved, streamed and cancelled while the
+    double runs. It can be streamed for ``restream_s`` seconds, by default five minutes; after that
+    it can only be retrieved.
 
-    With ``rpm`` it takes so many calls a minute, in bursts of two seconds' worth; further ones are
-    refused with 429 and ``retry-after``.
+    With ``exact``, the ledger also keeps the text of each request body (`Entry.text`).
+
+    With ``rpm``, the double accepts that many calls a minute, in bursts of up to two seconds'
+    worth, and refuses further calls with 429 and ``retry-after``.
     """
 
     module = "provider"
@@ -214,15 +218,16 @@ class Provider(Double):
         ledger: str | Path | None = None,
         restream_s: float | None = None,
         rpm: float | None = None,
+        exact: bool | None = None,
     ) -> None:
         super().__init__(ledger=ledger, faults=faults)
         self._script, self._rules = script, rules
-        settings = {"restream_s": restream_s, "rpm": rpm}
+        settings = {"restream_s": restream_s, "rpm": rpm, "exact": exact}
         self._settings = {name: value for name, value in settings.items() if value is not None}
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as ``base_url``."""
+        """The ``base_url`` of an OpenAI client."""
         return f"{self.url}/v1"
 
     def say(self, script: Sequence[Reply | str] = (), rules: Sequence[Rule] = ()) -> None:
@@ -241,28 +246,28 @@ class Provider(Double):
 
 
 class Carrier(Double):
-    """Books pick-ups over HTTP at ``url``; every ``POST /pickups`` books another one."""
+    """Books pick-ups over HTTP at ``url``; every ``POST /pickups`` books another pick-up."""
 
     module = "carrier"
 
     def pickups(self, reference: str | None = None) -> list[Mapping[str, Any]]:
-        """What is booked, in order; of one reference if given."""
+        """The bookings in order; with ``reference``, only its bookings."""
         booked = [entry.facts for entry in self.effects()]
         return [one for one in booked if reference in (None, one["reference"])]
 
 
 class SmtpSink(Double):
-    """A mail server on ``host`` and ``port`` that keeps what it accepts and delivers nothing."""
+    """A mail server on ``host`` and ``port`` that stores each message and delivers none."""
 
     module = "smtp"
     host = "127.0.0.1"
 
     def messages(self) -> list[Mapping[str, Any]]:
-        """What was accepted: ``message_id, subject, sender, recipients, raw`` of each."""
+        """The accepted messages: ``message_id, subject, sender, recipients, raw`` of each."""
         return [entry.facts for entry in self.effects()]
 
     def distinct(self) -> int:
-        """How many different messages arrived, told apart by Message-ID."""
+        """How many different messages were accepted, by Message-ID."""
         return len(
             {message["message_id"] or f"#{at}" for at, message in enumerate(self.messages())}
         )

@@ -1,4 +1,4 @@
-"""The dialect of OpenAI's embeddings: vectors that depend on nothing but the text."""
+"""The dialect of OpenAI's embeddings: equal texts have equal vectors."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from agentrun.testing.wire import Answer, json_answer
+from agentrun.testing.wire import HttpAnswer, json_answer
 
 __all__ = ["answer"]
 
 SIZE = 8  # numbers in a vector, unless `dimensions` asks for another
 
 
-def answer(body: Mapping[str, Any]) -> Answer:
-    """One vector a text; its effect is the bill."""
-    given = body["input"]
-    texts = [given] if isinstance(given, str) else [str(one) for one in given]
+def answer(body: Mapping[str, Any]) -> HttpAnswer:
+    """Answer with one vector for each text; the effect is the bill."""
+    inputs = body["input"]
+    texts = [inputs] if isinstance(inputs, str) else [str(one) for one in inputs]
     size = body.get("dimensions") or SIZE
-    # The SDK asks for base64 unless told otherwise.
+    # By default the SDK asks for base64.
     encode = _base64 if body.get("encoding_format") == "base64" else list
     data = [
         {"object": "embedding", "index": index, "embedding": encode(_vector(text, size))}

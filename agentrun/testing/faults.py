@@ -1,14 +1,14 @@
-"""Faults as data: what goes wrong, at which moment, for which request.
+"""Faults as data: each says what goes wrong, at which moment, for which requests.
 
-An exchange passes these moments, in this order, and a fault strikes at one of them:
+An exchange passes these moments, in this order. A fault strikes at one of them:
 
-``"received"``   the request is read; nothing has happened
-``"effect"``     it took effect (billed, booked, accepted) and that is on disk; no byte is out
-``0``            the head of the answer is out
-``k``            k chunks of the body are out (a plain JSON body is one chunk, an SSE event is one)
-``-k``           all chunks but k are out
+``"received"``   the request was read; nothing has happened
+``"effect"``     the effect (a bill, booking or mail) is on disk; no byte of the answer was sent
+``0``            the head of the answer was sent
+``k``            k chunks of the body were sent (a plain JSON body, or one SSE event, is one chunk)
+``-k``           all chunks except the last k were sent
 
-Everything here crosses the border of a process as JSON, so any process may arm a double.
+A fault is sent to a double as JSON, so any process can arm one.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypedDict, Unpack
 
-__all__ = ["Armed", "Fault", "Moment", "When", "check_when", "matches"]
+__all__ = ["ArmedFaults", "Fault", "Moment", "When", "check_when", "matches"]
 
 Action = Literal["drop", "end", "hold", "stall", "error", "malformed", "truncate", "slow"]
 Moment = Literal["received", "effect"] | int
 
 
 class When(TypedDict, total=False):
-    """Which requests are meant; every given field must hold.
+    """A condition on requests. A request matches if every field that is present holds.
 
-    ``turn`` counts the assistant messages of the conversation, so it is 0 for the first model
-    call. ``contains`` looks in the last message (or in the whole body of another double's
-    request), ``mentions`` in any message. ``tool`` is the tool whose result came last.
+    ``turn`` is the number of assistant messages in the conversation, so the first model call has
+    turn 0. ``contains`` is searched in the last message (for other doubles, in the whole body),
+    ``mentions`` in every message. ``tool`` is the tool whose result is the last message.
     """
 
     method: str
@@ -43,9 +43,9 @@ class When(TypedDict, total=False):
 
 
 class Aim(TypedDict, total=False):
-    """Which of the matching requests are struck: ``times`` of them, from the ``nth`` on.
+    """Which of the matching requests a fault strikes: ``times`` of them, from the ``nth`` on.
 
-    Counted from 1, from the moment of arming. ``times=0`` strikes every one from there on.
+    Requests are counted from 1, from the moment of arming. ``times=0`` means all from the ``nth``.
     """
 
     nth: int
@@ -55,7 +55,7 @@ class Aim(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong. Make it with the constructors below."""
+    """One fault. Use the constructors below to make one."""
 
     action: Action
     at: Moment = "received"
@@ -75,27 +75,27 @@ class Fault:
 
     @classmethod
     def drop(cls, at: Moment = "received", **aim: Unpack[Aim]) -> Fault:
-        """Close the connection: unbilled at ``"received"``, billed but unseen at ``"effect"``."""
+        """Close the connection: before the bill at ``"received"``, after it at ``"effect"``."""
         return cls("drop", at, **aim)
 
     @classmethod
     def cut(cls, after: int, *, clean: bool = False, **aim: Unpack[Aim]) -> Fault:
-        """Stop after so many chunks; ``clean`` ends the body properly, as if that were all."""
+        """Stop after so many chunks; with ``clean``, the body ends as if it were complete."""
         return cls("end" if clean else "drop", after, **aim)
 
     @classmethod
     def no_done(cls, **aim: Unpack[Aim]) -> Fault:
-        """Send a whole stream except its last event, ``[DONE]``, and end it properly."""
+        """Send a whole stream without its last event, ``[DONE]``, and end the body properly."""
         return cls("end", -1, **aim)
 
     @classmethod
     def hold(cls, at: Moment = "effect", **aim: Unpack[Aim]) -> Fault:
-        """Wait at that moment until released, or until the client is gone."""
+        """Wait at that moment until the double is released or the client disconnects."""
         return cls("hold", at, **aim)
 
     @classmethod
     def stall(cls, seconds: float, at: Moment = "effect", **aim: Unpack[Aim]) -> Fault:
-        """Fall silent for so long at that moment, then go on."""
+        """Send nothing for so long at that moment, then continue."""
         return cls("stall", at, seconds=seconds, **aim)
 
     @classmethod
@@ -129,44 +129,44 @@ class Fault:
         return cls("truncate", **aim)
 
     def to_json(self) -> dict[str, Any]:
-        """As data; ``Fault(**data)`` is the way back."""
+        """The fault as data; ``Fault(**data)`` reads it."""
         return asdict(self)
 
 
 @dataclass(slots=True)
-class _Counted:
+class _CountedFault:
     fault: Fault
     seen: int = 0
 
     def strikes(self) -> bool:
-        """Count one more matching request; whether the fault strikes it."""
+        """Count one more matching request, and return whether the fault strikes it."""
         self.seen += 1
         since = self.seen - self.fault.nth
         return since >= 0 and (self.fault.times == 0 or since < self.fault.times)
 
 
-class Armed:
+class ArmedFaults:
     """The armed faults of a double, each counting the requests that match it."""
 
     def __init__(self) -> None:
-        self._counted: list[_Counted] = []
+        self._counted: list[_CountedFault] = []
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Arm these; each starts counting now."""
-        self._counted.extend(map(_Counted, faults))
+        """Arm these faults; each counts requests from now on."""
+        self._counted.extend(map(_CountedFault, faults))
 
     def clear(self) -> None:
-        """Disarm everything; an exchange under way keeps the faults that struck it."""
+        """Disarm all faults; an exchange that has begun keeps its faults."""
         self._counted.clear()
 
-    def strike(self, facts: Mapping[str, Any]) -> tuple[Fault, ...]:
-        """The faults that this request meets."""
+    def faults_for(self, facts: Mapping[str, Any]) -> tuple[Fault, ...]:
+        """Count the request in each fault that matches it; return the faults that strike it."""
         met = [one for one in self._counted if matches(one.fault.when, facts)]
         return tuple(one.fault for one in met if one.strikes())
 
 
 def check_when(when: When) -> None:
-    """Refuse a condition with a misspelt field, which would silently never match."""
+    """Raise ValueError for a condition with a misspelt field, which would never match."""
     unknown = sorted(set(when) - set(When.__annotations__))
     if unknown:
         known = ", ".join(When.__annotations__)
@@ -174,7 +174,7 @@ def check_when(when: When) -> None:
 
 
 def matches(when: When, facts: Mapping[str, Any]) -> bool:
-    """Whether a request with these facts is meant."""
+    """Whether a request with these facts meets the condition."""
 
     def holds(name: str, wanted: Any) -> bool:
         if name == "contains":

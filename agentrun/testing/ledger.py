@@ -1,16 +1,16 @@
-"""The ledger of a double: what the outside world received, did and answered, as JSON lines.
+"""The ledger of a double: JSON lines that record each request, its effect and its answer.
 
-One file, appended to by the double alone and kept on disk, so that it outlives every client and
-the double itself. Four kinds of line, tied by the request's id:
+Only the double appends to the file. The file is on disk, so it outlives every client and the double
+itself. There are four kinds of lines; the lines of one request share its id:
 
-``received``             what came in (less credentials)
-``effect``               it took effect: an answer was billed, a pick-up booked, a message accepted
-``refused``              it had no effect, and why
-``delivered, aborted``   how the answer to it ended
+``received``             the request, without credentials
+``effect``               its effect: an answer was billed, a pick-up booked, a mail accepted
+``refused``              it had no effect, and the reason
+``delivered, aborted``   how its answer ended
 
-An ``effect`` line is flushed to the disk *before* the first byte of the answer leaves: what a
-client has seen has always been recorded. ``delivered`` means that every byte was handed to the
-operating system while the client was connected; more a server cannot know.
+An ``effect`` line is flushed to disk *before* the first byte of the answer is sent, so the ledger
+holds every effect that a client can have seen. ``delivered`` means that the operating system
+accepted every byte while the client was connected. A server cannot know more than that.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LastEvent = Literal["refused", "delivered", "aborted"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One request, with all that the ledger knows about it.
+    """One request, with everything that the ledger records about it.
 
-    ``facts`` belong to the effect: model, turn and usage of a bill, the reference of a pick-up.
-    ``reason`` says why a request was refused or its answer aborted.
+    ``facts`` describe the effect: model, turn and usage of a bill, or the reference of a pick-up.
+    ``reason`` says why the request was refused or its answer was aborted.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Entry:
     headers: Mapping[str, str]
     body: Any
     digest: str
+    text: str | None = None  # the exact body, if the double keeps texts (`Provider(exact=True)`)
     outcome: Outcome = "open"
     ending: Ending = "open"
     reason: str = ""
@@ -58,7 +59,7 @@ class Entry:
 
 
 class Ledger:
-    """The writing side; one object a file."""
+    """Appends to the file of one double."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,21 +68,21 @@ class Ledger:
         self._received = len(entries)
         self.effects = [dict(e.facts) for e in entries if e.outcome == "effect"]
 
-    def received(self, request: Mapping[str, Any]) -> str:
-        """Note a request and give it an id. Not flushed: its effect, if any, will be."""
+    def record_request(self, request: Mapping[str, Any]) -> str:
+        """Record a request, and return its new id. The line is flushed with that of its effect."""
         self._received += 1
         request_id = f"r{self._received:06d}"
         self._append("received", request_id, **request)
         return request_id
 
-    def effect(self, request_id: str, facts: Mapping[str, Any]) -> None:
-        """Note that the request took effect; on disk when this returns."""
+    def record_effect(self, request_id: str, facts: Mapping[str, Any]) -> None:
+        """Record the effect of a request; it is on disk when this returns."""
         self._append("effect", request_id, facts=facts)
         os.fsync(self._file.fileno())
         self.effects.append(dict(facts))
 
-    def ended(self, event: LastEvent, request_id: str, reason: str = "") -> None:
-        """Note how the request ended; on disk when this returns."""
+    def record_end(self, event: LastEvent, request_id: str, reason: str = "") -> None:
+        """Record how the request ended; it is on disk when this returns."""
         self._append(event, request_id, reason=reason)
         os.fsync(self._file.fileno())
 
@@ -90,7 +91,7 @@ class Ledger:
         return self.path.read_text("utf-8")
 
     def close(self) -> None:
-        """Close the file; nothing can be noted any more."""
+        """Close the file; nothing can be recorded after that."""
         self._file.close()
 
     def _append(self, event: str, request_id: str, **fields: Any) -> None:
@@ -99,7 +100,7 @@ class Ledger:
 
 
 def fold(lines: Iterable[str]) -> list[Entry]:
-    """The entries of a ledger, one a request, in the order in which they arrived."""
+    """Read the entries of a ledger, one for each request, in order of arrival."""
     entries: dict[str, dict[str, Any]] = {}
     for text in lines:
         line = json.loads(text)

@@ -1,6 +1,6 @@
 """The dialect of Anthropic's messages: blocks in, blocks out, named events.
 
-Like the real API it wants `max_tokens`, and the result of every tool use in the very next message.
+Like the real API, it requires `max_tokens`, and the result of every tool use in the next message.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from agentrun.testing.speech import (
     text_of,
     tokens,
 )
-from agentrun.testing.wire import Answer, json_answer
+from agentrun.testing.wire import HttpAnswer, json_answer
 
 __all__ = ["LIMITS", "answer", "describe", "problem", "refusal"]
 
 LIMITS = ("max_tokens",)
 
-# `Reply.finish_reason` is in the words of chat completions.
+# From the terms of chat completions, which `Reply.finish_reason` uses, to Anthropic's.
 STOP_REASONS = {
     "stop": "end_turn",
     "tool_calls": "tool_use",
@@ -46,9 +46,9 @@ ERRORS = {
 
 
 def describe(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a conversation that rules and faults look at.
+    """The facts of a conversation against which rules and faults are matched.
 
-    A user message that holds results of tools has the role ``tool``.
+    A user message that holds tool results counts as role ``tool``.
     """
     messages = body.get("messages") or [{}]
     last = messages[-1]
@@ -66,7 +66,7 @@ def describe(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problem(body: Mapping[str, Any]) -> str | None:
-    """Why the real API would refuse this request with a 400, if it would."""
+    """The message with which the real API would refuse this request (400); None if it accepts."""
     for name in ("model", "max_tokens", "messages"):
         if not body.get(name):
             return f"{name}: Field required"
@@ -88,8 +88,8 @@ def problem(body: Mapping[str, Any]) -> str | None:
     return _unanswered(len(messages) - 1, waiting) if waiting else None
 
 
-def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
-    """The reply as the API would send it; its effect is the bill."""
+def answer(body: Mapping[str, Any], reply: Reply) -> HttpAnswer:
+    """Answer with the reply in the shape of this API; the effect is the bill."""
     content = list(_content(reply))
     reason = reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
     whole = {
@@ -105,14 +105,14 @@ def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
     return say(reply, describe(body), whole, map(event, _events(whole, content, reply.chunks)))
 
 
-def refusal(code: int, message: str, headers: Mapping[str, str] | None = None) -> Answer:
+def refusal(code: int, message: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
     """An error in the shape of this API."""
     error = {"type": ERRORS.get(code, "api_error"), "message": message}
     return json_answer({"type": "error", "error": error}, code, headers)
 
 
 def _content(reply: Reply) -> Iterator[tuple[dict[str, Any], str]]:
-    """The blocks of a reply, each with the text that it is spelt as in a stream."""
+    """The blocks of a reply, each with the text by which a stream sends it."""
     if reply.text is not None:
         yield {"type": "text", "text": reply.text}, reply.text
     for call in reply.tool_calls:
@@ -120,14 +120,14 @@ def _content(reply: Reply) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _tool_use(call: Call) -> dict[str, Any]:
-    """Plain, the API sends an object, so malformed arguments come as the text they are."""
-    given = call_id(call, "toolu_")
+    """A tool use. Its input is an object; malformed arguments stay a string."""
+    identifier = call_id(call, "toolu_")
     try:
         arguments = json.loads(call_arguments(call))
     except ValueError:
         arguments = call_arguments(call)
-    known = {} if given is None else {"id": given}
-    return {"type": "tool_use", **known, "name": call.name, "input": arguments}
+    own_id = {} if identifier is None else {"id": identifier}
+    return {"type": "tool_use", **own_id, "name": call.name, "input": arguments}
 
 
 def _events(
@@ -139,9 +139,9 @@ def _events(
     yield {"type": "ping"}
     for index, (block, text) in enumerate(content):
         yield from _block_events(index, block, text, chunks)
-    said = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+    stop = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
     used = {"output_tokens": whole["usage"]["output_tokens"]}
-    yield {"type": "message_delta", "delta": said, "usage": used}
+    yield {"type": "message_delta", "delta": stop, "usage": used}
     yield {"type": "message_stop"}
 
 
@@ -166,7 +166,7 @@ def _block_events(
 def _usage(
     body: Mapping[str, Any], content: Sequence[tuple[dict[str, Any], str]], written: int | None
 ) -> dict[str, Any]:
-    """Figures that depend on the lengths of the texts alone, four characters a token."""
+    """The usage, computed from the lengths of the texts: four characters count as one token."""
     asked = sum(3 + tokens(_text(message)) for message in body["messages"])
     asked += tokens(text_of(body.get("system")))
     asked += tokens(json.dumps(body["tools"])) if body.get("tools") else 0
@@ -188,7 +188,7 @@ def _blocks(message: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """What a message says: its text, the tools it uses, and their results."""
+    """The text of a message, with its tool uses and their results."""
     used = [
         block["name"] + json.dumps(block.get("input")) for block in _blocks(message, "tool_use")
     ]
@@ -199,7 +199,7 @@ def _text(message: Mapping[str, Any]) -> str:
 def _tool_of(
     results: Sequence[Mapping[str, Any]], messages: Sequence[Mapping[str, Any]]
 ) -> str | None:
-    """The name of the tool whose result came last; of equal ids the latest use is meant."""
+    """The name of the tool whose result is last. Of equal ids, the latest use counts."""
     if not results:
         return None
     uses = [block for message in messages for block in _blocks(message, "tool_use")]

@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture ``crashtest``. Nothing is loaded or done unless a test asks.
+"""The pytest plugin: the fixture ``crashtest``. It imports nothing until a test uses the fixture.
 
 ::
 
@@ -22,7 +22,7 @@ __all__ = ["Crashtest", "crashtest"]
 
 
 class Crashtest:
-    """Crash-tests an agent called with these arguments; see `agentrun.testing.crash.Rig`."""
+    """Crash-tests an agent; takes the arguments of `crash.Rig` and of its `test`."""
 
     def __call__(
         self,
@@ -33,6 +33,7 @@ class Crashtest:
         world: Callable[[], Any] | None = None,
         network: bool = False,
         every_chunk: bool = False,
+        cache: bool = False,
         timeout: float = 60.0,
         **kwargs: Any,
     ) -> Report:
@@ -43,6 +44,7 @@ class Crashtest:
             rules=rules,
             network=network,
             every_chunk=every_chunk,
+            cache=cache,
             timeout=timeout,
         )
         with rig:
@@ -51,5 +53,5 @@ class Crashtest:
 
 @pytest.fixture
 def crashtest() -> Crashtest:
-    """Kill an agent at every point, resume it, and return the report; ``.check()`` it."""
+    """Kill an agent at every point, resume it, and return the report; call its ``.check()``."""
     return Crashtest()

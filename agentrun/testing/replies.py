@@ -1,7 +1,7 @@
-"""What the model double says: replies as data, and the rules that choose one.
+"""Replies of the model double as data, and the rules that choose one.
 
-A rule looks at the conversation in the request and at nothing else, so a request that is sent
-again gets the same reply again (and is billed again), whoever sends it and after any crash.
+A rule sees only the conversation in the request. A request that is sent again, by any process and
+after any crash, therefore gets the same reply again, and is billed again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ AUTO = "auto"
 class Call:
     """One tool call of the model.
 
-    ``arguments`` given as a string are sent as they are, so they may be malformed. ``id`` is
-    made up by default; ``""`` is sent empty, ``None`` leaves the field out, and two calls may
-    be given the same.
+    ``arguments`` that are a string are sent unchanged, so they may be malformed. By default the
+    ``id`` is generated. ``""`` is sent as an empty id, ``None`` leaves the field out, and two calls
+    may have the same id.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Call:
 class Reply:
     """One answer of the model.
 
-    ``finish_reason`` follows from the content unless given; it is in the words of chat
-    completions, and said in those of the API that was asked. Streamed, the text and each call's
-    arguments come in ``chunks`` pieces (by default one a word, and three), ``pace_s`` seconds
-    apart. ``delay_s`` passes before the answer is billed. ``output_tokens`` are billed instead of
-    those of the text, but never more than the request allows. ``raw`` replaces the whole body: a
-    string is sent as it is, anything else as JSON.
+    ``finish_reason`` uses the terms of chat completions, and is translated for other APIs; by
+    default it follows from the content. In a stream, the text and the arguments of each call come
+    in ``chunks`` pieces (by default one for each word of the text, and three for arguments),
+    ``pace_s`` seconds apart. The answer is billed after ``delay_s``. ``output_tokens`` are billed
+    in place of the tokens of the text, but never more than the request allows. ``raw`` replaces the
+    whole body: a string is sent unchanged, anything else as JSON.
     """
 
     text: str | None = None
@@ -55,9 +55,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a request matches, this reply; a list is indexed by the turn of the conversation.
+    """The reply to requests that match ``when``; a list has one reply for each turn.
 
-    A turn beyond the end of the list falls through to the next rule.
+    For a turn beyond the end of the list, the next rule is tried.
     """
 
     when: When
@@ -67,23 +67,23 @@ class Rule:
         check_when(self.when)
 
     def find(self, facts: Mapping[str, Any]) -> Reply | None:
-        """The reply to a request with these facts, if this rule has one."""
+        """The reply to a request with these facts; None if this rule has none."""
         if not matches(self.when, facts):
             return None
         if isinstance(self.reply, Reply | str):
-            return _reply(self.reply)
+            return _as_reply(self.reply)
         turn = facts["turn"]
-        return _reply(self.reply[turn]) if turn < len(self.reply) else None
+        return _as_reply(self.reply[turn]) if turn < len(self.reply) else None
 
     def to_json(self) -> dict[str, Any]:
-        """As data; `rules_from` is the way back."""
+        """The rule as data; `rules_from` reads it."""
         if isinstance(self.reply, Reply | str):
-            return {"when": self.when, "reply": asdict(_reply(self.reply))}
-        return {"when": self.when, "reply": [asdict(_reply(one)) for one in self.reply]}
+            return {"when": self.when, "reply": asdict(_as_reply(self.reply))}
+        return {"when": self.when, "reply": [asdict(_as_reply(one)) for one in self.reply]}
 
 
 def choose(rules: Sequence[Rule], facts: Mapping[str, Any]) -> Reply:
-    """The first reply that a rule has; without one, an echo of the last message."""
+    """The reply of the first rule that has one; without any, an echo of the last message."""
     for rule in rules:
         if (reply := rule.find(facts)) is not None:
             return reply
@@ -91,27 +91,28 @@ def choose(rules: Sequence[Rule], facts: Mapping[str, Any]) -> Reply:
 
 
 def rules_from(settings: Mapping[str, Any]) -> list[Rule]:
-    """Rules from data: ``{"rules": [{"when": …, "reply": …}, …], "script": [reply, …]}``.
+    """Read rules from data: ``{"rules": [{"when": …, "reply": …}, …], "script": [reply, …]}``.
 
-    A script is a last rule without a condition. A reply is a string or the fields of `Reply`.
+    The script becomes the last rule, without a condition. A reply is a string or the fields of
+    `Reply`.
     """
     unknown = sorted(set(settings) - {"rules", "script"})
     if unknown:
         raise ValueError(f"settings have `rules` and `script`, not {', '.join(unknown)}")
-    rules = [Rule(one["when"], _parsed(one["reply"])) for one in settings.get("rules", ())]
-    return [*rules, Rule({}, _parsed(settings.get("script", [])))]
+    rules = [Rule(one["when"], _parse_replies(one["reply"])) for one in settings.get("rules", ())]
+    return [*rules, Rule({}, _parse_replies(settings.get("script", [])))]
 
 
-def _parsed(data: Any) -> Reply | list[Reply]:
-    return [_parse(one) for one in data] if isinstance(data, list) else _parse(data)
+def _parse_replies(data: Any) -> Reply | list[Reply]:
+    return [_parse_reply(one) for one in data] if isinstance(data, list) else _parse_reply(data)
 
 
-def _parse(data: Any) -> Reply:
+def _parse_reply(data: Any) -> Reply:
     if isinstance(data, str):
         return Reply(text=data)
     calls = tuple(Call(**call) for call in data.get("tool_calls", ()))
     return Reply(**{**data, "tool_calls": calls})
 
 
-def _reply(reply: Reply | str) -> Reply:
+def _as_reply(reply: Reply | str) -> Reply:
     return Reply(text=reply) if isinstance(reply, str) else reply

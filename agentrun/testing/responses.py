@@ -1,7 +1,8 @@
 """The dialect of OpenAI's Responses API: items in, items out.
 
-Like the real API it refuses a conversation in which a function call has no output, or an output
-no call. It keeps no conversation: `previous_response_id` and `conversation` are refused as unknown.
+Like the real API, it refuses a conversation in which a function call has no output, or an output
+has no call. It refuses every `conversation`, and a `previous_response_id` of another provider, as
+unknown.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from agentrun.testing.speech import (
     text_of,
     tokens,
 )
-from agentrun.testing.wire import Answer
+from agentrun.testing.wire import HttpAnswer
 
-__all__ = ["LIMITS", "answer", "begun", "describe", "problem", "written"]
+__all__ = ["LIMITS", "answer", "describe", "problem", "unfinished_response", "write_response"]
 
 LIMITS = ("max_output_tokens",)
 
-# What a response repeats of its request, and what it says where the request is silent.
+# The fields that a response repeats from its request, each with the default of an absent field.
 ECHOED: dict[str, Any] = {
     "background": False,
     "instructions": None,
@@ -53,14 +54,14 @@ ECHOED: dict[str, Any] = {
 
 
 def describe(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a conversation that rules and faults look at.
+    """The facts of a conversation against which rules and faults are matched.
 
-    A reply of several items is one turn; the output of a function has the role ``tool``.
+    A reply of several items is one turn; the output of a function counts as role ``tool``.
     """
     items = _items(body)
     last = items[-1] if items else {}
     texts = [text_of(body.get("instructions")), *map(_text, items)]
-    made = [_by_model(item) for item in items]
+    made = [_is_from_model(item) for item in items]
     begun = [here and not before for before, here in pairwise([False, *made])]
     return {
         "model": body.get("model"),
@@ -74,12 +75,14 @@ def describe(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problem(body: Mapping[str, Any]) -> str | None:
-    """Why the real API would refuse this request with a 400, if it would."""
+    """The message with which the real API would refuse this request (400); None if it accepts."""
     if not body.get("model"):
         return "Missing required parameter: 'model'."
     for state in ("previous_response_id", "conversation"):
         if body.get(state):
-            return f"{state} {body[state]!r} not found: the double keeps no conversations."
+            return (
+                f"{state} {body[state]!r} not found: the double keeps no conversations of others."
+            )
     if body.get("background") and body.get("store") is False:
         return "Background mode requires 'store' to be true."
     items = _items(body)
@@ -98,16 +101,16 @@ def problem(body: Mapping[str, Any]) -> str | None:
     return None
 
 
-def answer(body: Mapping[str, Any], reply: Reply) -> Answer:
-    """The reply as the API would send it; its effect is the bill."""
-    whole, events = written(body, reply)
+def answer(body: Mapping[str, Any], reply: Reply) -> HttpAnswer:
+    """Answer with the reply in the shape of this API; the effect is the bill."""
+    whole, events = write_response(body, reply)
     return say(reply, describe(body), whole, map(event, events))
 
 
-def written(
+def write_response(
     body: Mapping[str, Any], reply: Reply
 ) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
-    """The response that the reply is, whole, and the same as events."""
+    """Write the reply as a whole response, and as the events of a stream."""
     output = list(_output(reply))
     whole: dict[str, Any] = {
         "id": mint("resp_", 48),
@@ -124,11 +127,11 @@ def written(
     if reply.finish_reason in ("length", "content_filter"):
         cause = "max_output_tokens" if reply.finish_reason == "length" else "content_filter"
         whole |= {"status": "incomplete", "incomplete_details": {"reason": cause}}
-    return whole, list(_numbered(_events(whole, reply.chunks)))
+    return whole, list(_with_sequence_numbers(_events(whole, reply.chunks)))
 
 
-def begun(whole: Mapping[str, Any], status: str) -> dict[str, Any]:
-    """The response before anything of it is written."""
+def unfinished_response(whole: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """The response before its output is written."""
     nothing: dict[str, Any] = {"incomplete_details": None, "output": [], "usage": None}
     return {**whole, **nothing, "status": status}
 
@@ -147,24 +150,24 @@ def _output(reply: Reply) -> Iterator[dict[str, Any]]:
 
 
 def _call(call: Call) -> dict[str, Any]:
-    given = call_id(call, "call_")
+    identifier = call_id(call, "call_")
     return {
         "type": "function_call",
         "id": mint("fc_", 48),
         "status": "completed",
         "name": call.name,
         "arguments": call_arguments(call),
-        **({} if given is None else {"call_id": given}),
+        **({} if identifier is None else {"call_id": identifier}),
     }
 
 
 def _events(whole: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any]]:
-    empty = begun(whole, "in_progress")
+    empty = unfinished_response(whole, "in_progress")
     yield {"type": "response.created", "response": empty}
     yield {"type": "response.in_progress", "response": empty}
     for index, item in enumerate(whole["output"]):
         speaks = item["type"] == "message"
-        spelt = _spelt_text if speaks else _spelt_call
+        spelt = _text_events if speaks else _call_events
         hollow: dict[str, Any] = {"content": []} if speaks else {"arguments": ""}
         started = {**item, **hollow, "status": "in_progress"}
         yield {"type": "response.output_item.added", "output_index": index, "item": started}
@@ -174,25 +177,25 @@ def _events(whole: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any
     yield {"type": f"response.{whole['status']}", "response": whole}
 
 
-def _spelt_text(item: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any]]:
+def _text_events(item: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any]]:
     (part,) = item["content"]
     begin, end = "response.content_part.added", "response.content_part.done"
     yield {"type": begin, "content_index": 0, "part": {**part, "text": ""}}
-    said: dict[str, Any] = {"content_index": 0, "logprobs": []}
+    common: dict[str, Any] = {"content_index": 0, "logprobs": []}
     for piece in pieces(part["text"], chunks) if part["text"] else ():
-        yield {"type": "response.output_text.delta", **said, "delta": piece}
-    yield {"type": "response.output_text.done", **said, "text": part["text"]}
+        yield {"type": "response.output_text.delta", **common, "delta": piece}
+    yield {"type": "response.output_text.done", **common, "text": part["text"]}
     yield {"type": end, "content_index": 0, "part": part}
 
 
-def _spelt_call(item: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any]]:
+def _call_events(item: dict[str, Any], chunks: int | None) -> Iterator[dict[str, Any]]:
     kind, arguments = "response.function_call_arguments", item["arguments"]
     for piece in pieces(arguments, chunks or ARGUMENT_CHUNKS):
         yield {"type": f"{kind}.delta", "delta": piece}
     yield {"type": f"{kind}.done", "name": item["name"], "arguments": arguments}
 
 
-def _numbered(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _with_sequence_numbers(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for number, one in zip(count(), events):
         yield {**one, "sequence_number": number}
 
@@ -200,7 +203,7 @@ def _numbered(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def _usage(
     body: Mapping[str, Any], output: Sequence[dict[str, Any]], written: int | None
 ) -> dict[str, Any]:
-    """Figures that depend on the lengths of the texts alone, four characters a token."""
+    """The usage, computed from the lengths of the texts: four characters count as one token."""
     asked = sum(3 + tokens(_text(item)) for item in _items(body))
     asked += tokens(text_of(body.get("instructions")))
     asked += tokens(json.dumps(body["tools"])) if body.get("tools") else 0
@@ -216,22 +219,22 @@ def _usage(
 
 
 def _items(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    given = body.get("input") or []
-    return [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
+    content = body.get("input") or []
+    return [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
 
 
-def _by_model(item: Mapping[str, Any]) -> bool:
+def _is_from_model(item: Mapping[str, Any]) -> bool:
     return item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning")
 
 
 def _text(item: Mapping[str, Any]) -> str:
-    """What an item says, whatever its type."""
+    """The text of an item of any type."""
     called = item.get("name", "") + item.get("arguments", "")
     return called or text_of(item.get("content") or item.get("output"))
 
 
 def _tool_of(last: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> str | None:
-    """The name of the function whose output came last; of equal ids the latest call is meant."""
+    """The name of the function whose output is last. Of equal ids, the latest call counts."""
     if last.get("type") != "function_call_output":
         return None
     calls = [item for item in items if item.get("type") == "function_call"]

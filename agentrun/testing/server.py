@@ -1,15 +1,15 @@
-"""A double as a process: an HTTP/1.1 server on loopback, its control paths, and its end.
+"""The process of a double: an HTTP/1.1 server on loopback, its control paths, and its end.
 
-A service says what a request means (`describe`) and how it is answered (`answer`); everything
-that can happen on the way is the same for every double and is here. Control paths, below
-``/_double/``, are outside the ledger and meet no faults:
+A service interprets a request (`describe`) and answers it (`answer`). Everything else, such as
+faults, is the same for every double and implemented here. Requests to the control paths below
+``/_double/`` are not recorded and meet no faults:
 
-``POST faults``     arm (a list of faults)           ``DELETE faults``   disarm all
-``POST script``     the service's own settings       ``POST release``    let what is held go on
-``GET ledger``      the ledger as it is now          ``GET wait``        until a counter is reached
+``POST faults``     arm a list of faults             ``DELETE faults``   disarm all faults
+``POST script``     configure the service            ``POST release``    let held requests continue
+``GET ledger``      read the ledger                  ``GET wait``        wait for a counter
 
-The process ends on SIGTERM, after an idle life, and, when it is owned, with its owner: the end
-of file on stdin tells it so, even if the owner was killed.
+The process ends on SIGTERM, and after a time without requests. An owned process also ends with its
+owner: stdin is a pipe from the owner, and reaches end of file even if the owner is killed.
 """
 
 from __future__ import annotations
@@ -27,44 +27,53 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from agentrun.testing.bench import Bench, Broken, Ended, Exchange, Refused
+from agentrun.testing.double_base import (
+    BrokenExchange,
+    DoubleState,
+    EndedAnswer,
+    Exchange,
+    RefusedRequest,
+)
 from agentrun.testing.faults import Fault
 from agentrun.testing.ledger import Ledger, digest
-from agentrun.testing.wire import Answer, Link, Request, json_answer, read_request
+from agentrun.testing.wire import HttpAnswer, HttpRequest, Link, json_answer, read_request
 
-__all__ = ["Listener", "Service", "listen", "run"]
+__all__ = ["DoubleService", "Listener", "listen", "run"]
 
 SECRET_HEADERS = {"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"}
 TICK_S = 1.0
 
 Handler = Callable[[Link], Awaitable[None]]
-Listener = Callable[[Bench], contextlib.AbstractAsyncContextManager[int]]
+Listener = Callable[[DoubleState], contextlib.AbstractAsyncContextManager[int]]
 
 
-class Service(Protocol):
-    """What one double does; everything else is shared."""
+class DoubleService(Protocol):
+    """The part of a double that differs from other doubles."""
 
-    def describe(self, request: Request) -> dict[str, Any]:
-        """The facts that faults and rules are matched against."""
+    keeps_text: bool  # whether the ledger keeps each body as it was sent
 
-    def answer(self, request: Request, bench: Bench) -> Answer:
-        """How to answer. Does nothing itself: ``Answer.effect`` is what will be recorded, and
-        unless ``delay_s`` is set no other request is answered in between.
+    def describe(self, request: HttpRequest) -> dict[str, Any]:
+        """The facts against which faults and rules are matched."""
+
+    def answer(self, request: HttpRequest, state: DoubleState) -> HttpAnswer:
+        """Return the answer, without acting: the server records ``HttpAnswer.effect`` later.
+
+        Unless ``delay_s`` is set, no other request is answered before the effect is recorded.
         """
 
-    def refuse(self, request: Request, code: int, headers: dict[str, str]) -> Answer:
-        """An error answer in the dialect of this service."""
+    def refuse(self, request: HttpRequest, code: int, headers: dict[str, str]) -> HttpAnswer:
+        """Return an error answer in the dialect of this service."""
 
     def configure(self, settings: dict[str, Any]) -> None:
-        """Take new settings (a script, rules)."""
+        """Replace the settings (a script, rules)."""
 
 
 class Http:
     """Serves one service over HTTP, with faults, and its control paths."""
 
-    def __init__(self, service: Service, bench: Bench) -> None:
+    def __init__(self, service: DoubleService, state: DoubleState) -> None:
         self._service = service
-        self._bench = bench
+        self._state = state
 
     async def serve(self, link: Link) -> None:
         """Answer the requests of one connection until it closes."""
@@ -76,91 +85,94 @@ class Http:
             if request.headers.get("connection", "").lower() == "close":
                 return
 
-    async def _exchange(self, link: Link, request: Request) -> bool:
-        """Answer one request; whether the connection can go on."""
+    async def _exchange(self, link: Link, request: HttpRequest) -> bool:
+        """Answer one request, and return whether the connection can serve another."""
         facts = self._service.describe(request)
-        exchange = self._bench.open(_noted(request), facts, link.gone)
+        noted = _ledger_fields(request)
+        if self._service.keeps_text:
+            noted["text"] = request.body.decode("utf-8", "replace")
+        exchange = self._state.open(noted, facts, link.gone)
         try:
             answer = await self._decide(exchange, request)
-            await self._send(exchange, link, _spoiled(answer, exchange))
-        except Ended as end:
-            exchange.broken(str(end))
-            await _last_words(link.finish())
-            return link.chunked  # Without chunks a short body has no proper end but the close.
-        except (Broken, ConnectionError) as error:
-            exchange.broken(str(error))
+            await self._send(exchange, link, _apply_faults(answer, exchange))
+        except EndedAnswer as end:
+            exchange.mark_broken(str(end))
+            await _send_rest(link.finish())
+            return link.chunked  # A short body without chunks can only end by closing.
+        except (BrokenExchange, ConnectionError) as error:
+            exchange.mark_broken(str(error))
             return False
         except asyncio.CancelledError:
-            exchange.broken("the double was stopped")
+            exchange.mark_broken("the double was stopped")
             raise
         return True
 
-    async def _decide(self, exchange: Exchange, request: Request) -> Answer:
+    async def _decide(self, exchange: Exchange, request: HttpRequest) -> HttpAnswer:
         try:
-            await exchange.received()
-        except Refused as refusal:
+            await exchange.reach_received()
+        except RefusedRequest as refusal:
             fault = refusal.fault
             return self._service.refuse(request, fault.code, dict(fault.headers))
-        answer = self._service.answer(request, self._bench)
+        answer = self._service.answer(request, self._state)
         await exchange.pause(answer.delay_s)
         return answer
 
-    async def _send(self, exchange: Exchange, link: Link, answer: Answer) -> None:
+    async def _send(self, exchange: Exchange, link: Link, answer: HttpAnswer) -> None:
         if answer.status >= 400:
-            exchange.refused(f"answered {answer.status}")
-            await _last_words(link.answer(answer))
+            exchange.mark_refused(f"answered {answer.status}")
+            await _send_rest(link.answer(answer))
             return
         if answer.effect is not None:
-            await exchange.effect(answer.effect)
+            await exchange.reach_effect(answer.effect)
         await link.send_head(answer)
-        await exchange.sent(0, len(answer.chunks))
+        await exchange.reach_sent(0, len(answer.chunks))
         for sent, chunk in enumerate(answer.chunks, start=1):
             await exchange.pause(answer.wait(sent - 1))
             if any(fault.action == "truncate" for fault in exchange.faults):
                 await link.send_half(chunk)
-                raise Broken("fault: truncated")
+                raise BrokenExchange("fault: truncated")
             await link.send_chunk(chunk)
-            await exchange.sent(sent, len(answer.chunks))
-        # No yield since the last byte: who has seen it will find this line in the ledger.
-        exchange.delivered()
-        await _last_words(link.finish())
+            await exchange.reach_sent(sent, len(answer.chunks))
+        # There was no await since the last byte, so a client that has it finds this in the ledger.
+        exchange.mark_delivered()
+        await _send_rest(link.finish())
 
-    async def _control(self, request: Request) -> Answer:
+    async def _control(self, request: HttpRequest) -> HttpAnswer:
         try:
-            return await self._controlled(request)
+            return await self._obey_control(request)
         except (ValueError, TypeError, KeyError) as error:
             return json_answer({"error": f"{type(error).__name__}: {error}"}, 400)
 
-    async def _controlled(self, request: Request) -> Answer:
-        bench = self._bench
+    async def _obey_control(self, request: HttpRequest) -> HttpAnswer:
+        state = self._state
         match request.method, request.path.removeprefix("/_double/"):
             case "POST", "faults":
-                bench.armed.add([Fault(**data) for data in request.json()])
+                state.armed.add([Fault(**data) for data in request.json()])
             case "DELETE", "faults":
-                bench.armed.clear()
+                state.armed.clear()
             case "POST", "script":
                 self._service.configure(request.json())
             case "POST", "release":
-                bench.release()
+                state.release()
             case "GET", "ledger":
-                return Answer((bench.ledger.text().encode(),), {"content-type": "text/plain"})
+                return HttpAnswer((state.ledger.text().encode(),), {"content-type": "text/plain"})
             case "GET", "wait":
                 query = request.query
                 timeout = float(query["timeout"])
-                reached = await bench.until(query["for"], int(query["count"]), timeout)
-                return json_answer({"reached": reached, "counts": dict(bench.counts)})
+                reached = await state.wait_until(query["for"], int(query["count"]), timeout)
+                return json_answer({"reached": reached, "counts": dict(state.counts)})
             case _:
                 return json_answer({"error": f"no control {request.method} {request.path}"}, 404)
         return json_answer({"ok": True})
 
 
-async def _last_words(sending: Awaitable[None]) -> None:
-    """Send what no longer changes the outcome: the SDK itself hangs up at ``[DONE]``."""
+async def _send_rest(sending: Awaitable[None]) -> None:
+    """Send the end of an answer. An error no longer matters: an SDK disconnects at ``[DONE]``."""
     with contextlib.suppress(ConnectionError):
         await sending
 
 
-def _noted(request: Request) -> dict[str, Any]:
+def _ledger_fields(request: HttpRequest) -> dict[str, Any]:
     headers = {k: v for k, v in request.headers.items() if k not in SECRET_HEADERS}
     target = request.target
     body = request.content()
@@ -173,12 +185,12 @@ def _noted(request: Request) -> dict[str, Any]:
     }
 
 
-def _spoiled(answer: Answer, exchange: Exchange) -> Answer:
+def _apply_faults(answer: HttpAnswer, exchange: Exchange) -> HttpAnswer:
     for fault in exchange.faults:
         if fault.action == "malformed":
-            answer = answer.malformed()
+            answer = answer.with_malformed_chunk()
         if fault.action == "slow":
-            answer = answer.paced(fault.seconds)
+            answer = answer.with_pace(fault.seconds)
     return answer
 
 
@@ -191,7 +203,7 @@ async def listen(handler: Handler, port: int = 0) -> AsyncIterator[int]:
         try:
             await handler(link)
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # The client went away between two requests: its right.
+            pass  # A client may disconnect between two requests.
         finally:
             link.close()
 
@@ -212,16 +224,16 @@ async def listen(handler: Handler, port: int = 0) -> AsyncIterator[int]:
 
 
 def run(
-    service: Service,
+    service: DoubleService,
     *,
     config: str = "",
     beside: Listener | None = None,
     description: str | None = None,
 ) -> None:
-    """The ``main`` of a double: read the command line, serve, and end in good order.
+    """The ``main`` of a double: read the command line, and serve until the end.
 
-    ``config`` names an option for a file of settings, ``beside`` a second listener that shares
-    the bench. The first line on stdout says where to reach the double, as JSON.
+    ``config`` names an option for a file of settings. ``beside`` is a second listener that shares
+    the state of the double. The first line on stdout says where to reach the double, as JSON.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--ledger", type=Path, help="default: a temporary file, removed at the end")
@@ -239,7 +251,7 @@ def run(
     with contextlib.ExitStack() as stack:
         path = options.ledger or stack.enter_context(_temporary_ledger())
         ledger = stack.enter_context(contextlib.closing(Ledger(path)))
-        asyncio.run(_life(service, ledger, faults, options, beside))
+        asyncio.run(_serve_until_end(service, ledger, faults, options, beside))
 
 
 @contextlib.contextmanager
@@ -248,25 +260,25 @@ def _temporary_ledger() -> Iterator[Path]:
         yield Path(folder) / "ledger.jsonl"
 
 
-async def _life(
-    service: Service,
+async def _serve_until_end(
+    service: DoubleService,
     ledger: Ledger,
     faults: list[Fault],
     options: argparse.Namespace,
     beside: Listener | None,
 ) -> None:
-    bench = Bench(ledger)
-    bench.armed.add(faults)
+    state = DoubleState(ledger)
+    state.armed.add(faults)
     async with contextlib.AsyncExitStack() as stack:
-        port = await stack.enter_async_context(listen(Http(service, bench).serve, options.port))
-        extra = await stack.enter_async_context(beside(bench)) if beside else None
+        port = await stack.enter_async_context(listen(Http(service, state).serve, options.port))
+        extra = await stack.enter_async_context(beside(state)) if beside else None
         where = {"url": f"http://127.0.0.1:{port}", "port": extra, "ledger": str(ledger.path)}
         sys.stdout.write(json.dumps(where) + "\n")
         sys.stdout.flush()
-        await _until_the_end(bench, options)
+        await _wait_for_end(state, options)
 
 
-async def _until_the_end(bench: Bench, options: argparse.Namespace) -> None:
+async def _wait_for_end(state: DoubleState, options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -274,8 +286,8 @@ async def _until_the_end(bench: Bench, options: argparse.Namespace) -> None:
     if options.owned:
         await loop.connect_read_pipe(lambda: _Owner(stop), sys.stdin)
     parent = os.getppid()
-    while not stop.is_set() and time.monotonic() - bench.touched < options.idle:
-        # A forked child of the owner may hold stdin open after the owner's death.
+    while not stop.is_set() and time.monotonic() - state.touched < options.idle:
+        # A forked child of the owner may keep stdin open after the owner has ended.
         if options.owned and os.getppid() != parent:
             return
         with contextlib.suppress(TimeoutError):

@@ -1,7 +1,7 @@
-"""The process of the mail double: an SMTP server that keeps every message it accepts.
+"""The process of the mail double: an SMTP server that stores every message it accepts.
 
-A message is on disk before the ``250`` that accepts it leaves, so a client killed in between
-has sent a mail and does not know it: the case that makes sending mail an effect to care about.
+A message is on disk before the double sends the ``250`` that accepts it. A client that is killed in
+between has sent a mail without knowing it, which is the case that a test of an agent needs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator
 from email.message import EmailMessage
 from typing import Any
 
-from agentrun.testing.bench import Bench, Broken, Refused
+from agentrun.testing.double_base import BrokenExchange, DoubleState, RefusedRequest
 from agentrun.testing.ledger import digest
 from agentrun.testing.server import listen, run
-from agentrun.testing.wire import Answer, Link, Request, json_answer
+from agentrun.testing.wire import HttpAnswer, HttpRequest, Link, json_answer
 
 __all__ = ["SmtpService", "SmtpSession"]
 
@@ -30,38 +30,40 @@ SIMPLE = {
 
 
 class SmtpService:
-    """The HTTP side has only the control paths."""
+    """The HTTP side of the mail double: it has control paths only."""
+
+    keeps_text = False
 
     def configure(self, settings: dict[str, Any]) -> None:
-        """There is nothing to configure."""
+        """Refuse settings: a mail sink has none."""
         raise ValueError("a mail sink has no settings")
 
-    def describe(self, request: Request) -> dict[str, Any]:
+    def describe(self, request: HttpRequest) -> dict[str, Any]:
         """Method and path."""
         return {"method": request.method, "path": request.path}
 
-    def answer(self, request: Request, bench: Bench) -> Answer:
-        """There is nothing else here."""
+    def answer(self, request: HttpRequest, state: DoubleState) -> HttpAnswer:
+        """Refuse the request: mail comes by SMTP."""
         return json_answer({"error": "mail is sent to the SMTP port"}, 404)
 
-    def refuse(self, request: Request, code: int, headers: dict[str, str]) -> Answer:
+    def refuse(self, request: HttpRequest, code: int, headers: dict[str, str]) -> HttpAnswer:
         """An error answer."""
         return json_answer({"error": f"armed to answer {code}"}, code, headers)
 
 
 class SmtpSession:
-    """One connection: any number of messages, one after the other."""
+    """One SMTP connection, for any number of messages."""
 
-    def __init__(self, link: Link, bench: Bench) -> None:
+    def __init__(self, link: Link, state: DoubleState) -> None:
         self._link = link
-        self._bench = bench
+        self._state = state
         self._sender = ""
         self._recipients: list[str] = []
 
     async def serve(self) -> None:
-        """Talk until the client quits, breaks off, or a fault closes the connection."""
+        """Serve until the client quits or disconnects, or a fault closes the connection."""
         await self._say("220 double ESMTP")
-        with contextlib.suppress(Broken):
+        with contextlib.suppress(BrokenExchange):
             while line := await self._link.reader.readline():
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 verb = text[:4].upper()
@@ -93,7 +95,7 @@ class SmtpSession:
         lines = []
         while (line := await self._link.reader.readline()) != b".\r\n":
             if not line:
-                raise Broken("the client is gone")  # An unfinished message does not count.
+                raise BrokenExchange("the client is gone")  # An unfinished message is not accepted.
             lines.append(line.removeprefix(b".") if line.startswith(b"..") else line)
         return b"".join(lines)
 
@@ -102,20 +104,20 @@ class SmtpSession:
         where = {"method": "DATA", "path": "/"}
         noted: dict[str, Any] = {**where, "headers": {}, "body": None, "digest": digest(facts)}
         text = {"content": facts["raw"], "conversation": facts["raw"]}
-        exchange = self._bench.open(noted, where | text, self._link.gone)
+        exchange = self._state.open(noted, where | text, self._link.gone)
         try:
-            await exchange.received()
-            await exchange.effect(facts)
+            await exchange.reach_received()
+            await exchange.reach_effect(facts)
             await self._say("250 OK: accepted")
-            exchange.delivered()
-        except Refused as refusal:
-            exchange.refused(str(refusal))
+            exchange.mark_delivered()
+        except RefusedRequest as refusal:
+            exchange.mark_refused(str(refusal))
             await self._say(f"{refusal.fault.code} the mail double was armed to refuse")
-        except (Broken, ConnectionError) as error:
-            exchange.broken(str(error))
-            raise Broken(str(error)) from error
+        except (BrokenExchange, ConnectionError) as error:
+            exchange.mark_broken(str(error))
+            raise BrokenExchange(str(error)) from error
         except asyncio.CancelledError:
-            exchange.broken("the double was stopped")
+            exchange.mark_broken("the double was stopped")
             raise
 
     async def _say(self, text: str) -> None:
@@ -139,8 +141,8 @@ def _facts(raw: bytes, sender: str, recipients: list[str]) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def _beside(bench: Bench) -> AsyncIterator[int]:
-    async with listen(lambda link: SmtpSession(link, bench).serve()) as port:
+async def _beside(state: DoubleState) -> AsyncIterator[int]:
+    async with listen(lambda link: SmtpSession(link, state).serve()) as port:
         yield port
 
 

@@ -1,8 +1,8 @@
-"""What the dialects of the model double share: ids, pieces of text, token counts, one way to send.
+"""Functions that the dialects of the model double share: ids, pieces of text, tokens, answers.
 
-A dialect is a module with three functions: ``describe`` the conversation in a request, name the
-``problem`` for which the real API would refuse it, and ``answer`` it with a `Reply`. Its ``LIMITS``
-are the fields of a request that say how many tokens the reply may have.
+A dialect is a module with three functions. ``describe`` returns the facts of a request. ``problem``
+returns the reason for which the real API would refuse the request. ``answer`` answers it with a
+`Reply`. The ``LIMITS`` of a dialect are the request fields that limit the tokens of the reply.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentrun.testing.replies import AUTO, Call, Reply
-from agentrun.testing.wire import Answer
+from agentrun.testing.wire import HttpAnswer
 
 __all__ = [
     "ARGUMENT_CHUNKS",
@@ -36,24 +36,23 @@ ARGUMENT_CHUNKS = 3
 
 
 def mint(prefix: str, length: int) -> str:
-    """A fresh id that looks like the provider's."""
+    """Make a new id in the provider's format."""
     alphabet = string.ascii_letters + string.digits
     return prefix + "".join(secrets.choice(alphabet) for _ in range(length))
 
 
 def call_id(call: Call, prefix: str) -> str | None:
-    """The id that a tool call is sent with; None leaves the field out."""
+    """The id with which a tool call is sent; None leaves the field out."""
     return mint(prefix, 24) if call.id == AUTO else call.id
 
 
 def call_arguments(call: Call) -> str:
-    """The arguments of a tool call as text, malformed if they were given so."""
-    given = call.arguments
-    return given if isinstance(given, str) else json.dumps(given)
+    """The arguments of a tool call as text; a string, malformed or not, stays unchanged."""
+    return call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
 
 
 def pieces(text: str, count: int | None) -> list[str]:
-    """The text in ``count`` parts of about one length, or with None by words."""
+    """Split a text into ``count`` parts of about equal length; with None, into words."""
     if count is None:
         return re.findall(r"\s*\S+|\s+$", text)
     size = max(1, math.ceil(len(text) / count))
@@ -61,12 +60,12 @@ def pieces(text: str, count: int | None) -> list[str]:
 
 
 def tokens(text: str) -> int:
-    """How many tokens a text counts for: four characters each."""
+    """The token count of a text: one for every four characters."""
     return math.ceil(len(text) / 4)
 
 
 def cut(reply: Reply, limit: int | None) -> Reply:
-    """The reply, broken off where it is longer than the ``limit`` of the request, in tokens."""
+    """Cut the reply to the ``limit`` of the request, in tokens."""
     size = tokens(reply.text or "") if reply.output_tokens is None else reply.output_tokens
     if limit is None or size <= limit:
         return reply
@@ -92,10 +91,10 @@ def say(
     facts: Mapping[str, Any],
     plain: Mapping[str, Any],
     events: Iterable[bytes],
-) -> Answer:
-    """A reply on its way, streamed if that was asked for; its effect is the bill.
+) -> HttpAnswer:
+    """Make the answer of a reply, as a stream if the request asks for one; its effect is the bill.
 
-    ``plain`` is the whole body, ``events`` the same as a stream.
+    ``plain`` is the whole body, ``events`` are the same reply as a stream.
     """
     streamed = facts["stream"]
     if reply.raw is not None:
@@ -111,7 +110,7 @@ def say(
         "stream": streamed,
         "usage": plain["usage"],
     }
-    return Answer(
+    return HttpAnswer(
         chunks,
         {"content-type": kind},
         streamed=streamed,

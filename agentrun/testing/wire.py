@@ -1,8 +1,8 @@
-"""HTTP/1.1 as a server speaks it, with the two habits that fault injection needs.
+"""The server side of HTTP/1.1, with two abilities that fault injection needs.
 
-A `Link` knows at once when its client is gone, and it can stop anywhere: after the head, in
-the middle of a chunk, with or without a proper end. `http.server` and the usual frameworks
-hide exactly this, which is why the few lines are written out here.
+A `Link` notices at once when its client disconnects, and it can stop anywhere: after the head, in
+the middle of a chunk, with or without a proper end. `http.server` and the usual frameworks offer
+neither.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["Answer", "Link", "Request", "json_answer", "read_request"]
+__all__ = ["HttpAnswer", "HttpRequest", "Link", "json_answer", "read_request"]
 
 HEAD_LIMIT = 1 << 20  # bytes
 PHRASES = {int(status): status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One request; ``target`` is path and query as sent, header names are in lower case."""
+class HttpRequest:
+    """One request. ``target`` is the path and query as sent; header names are in lower case."""
 
     method: str
     target: str
@@ -34,11 +34,11 @@ class Request:
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON; raises ValueError."""
+        """Parse the body as JSON. Raises ValueError."""
         return json.loads(self.body)
 
     def content(self) -> Any:
-        """The body as JSON if it is that, else as text; None without a body."""
+        """The body as JSON, or as text if it is not JSON; None without a body."""
         if not self.body:
             return None
         try:
@@ -48,10 +48,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer as it will be sent: ``streamed`` in HTTP chunks, else with its length.
+class HttpAnswer:
+    """An answer to be sent: in HTTP chunks if ``streamed``, else with its length.
 
-    ``effect`` is what the ledger records before the first byte; None has no effect.
+    The ledger records ``effect`` before the first byte is sent; None means no effect.
     """
 
     chunks: tuple[bytes, ...]
@@ -61,10 +61,10 @@ class Answer:
     effect: Mapping[str, Any] | None = None
     delay_s: float = 0.0  # before anything happens
     pace_s: float = 0.0  # before each chunk
-    due: tuple[float, ...] = ()  # when each chunk can be sent, by the monotonic clock
+    due: tuple[float, ...] = ()  # the earliest time of each chunk, by the monotonic clock
 
     def wait(self, sent: int) -> float:
-        """Seconds before the chunk that follows so many."""
+        """Seconds to wait before the next chunk, if ``sent`` chunks were sent."""
         return max(self.pace_s, self.due[sent] - time.monotonic() if self.due else 0.0)
 
     def head(self) -> bytes:
@@ -74,25 +74,25 @@ class Answer:
             if self.streamed
             else ("content-length", str(sum(map(len, self.chunks))))
         )
-        # Providers have statuses of their own: Anthropic's 529 is in no list.
+        # Providers use statuses that are not registered, such as Anthropic's 529.
         lines = [f"HTTP/1.1 {self.status} {PHRASES.get(self.status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in (*self.headers.items(), framing)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    def malformed(self) -> Answer:
-        """The same with half of its middle chunk missing, in proper framing."""
+    def with_malformed_chunk(self) -> HttpAnswer:
+        """A copy without half of the middle chunk, in proper framing."""
         middle = len(self.chunks) // 2
         chunk = self.chunks[middle]
         text = chunk.rstrip(b"\n")
         broken = text[: len(text) // 2] + chunk[len(text) :]
         return replace(self, chunks=(*self.chunks[:middle], broken, *self.chunks[middle + 1 :]))
 
-    def with_headers(self, headers: Mapping[str, str]) -> Answer:
-        """The same with these headers too."""
+    def with_headers(self, headers: Mapping[str, str]) -> HttpAnswer:
+        """A copy with these headers added."""
         return replace(self, headers={**self.headers, **headers})
 
-    def paced(self, seconds: float) -> Answer:
-        """The same with so long a wait before each chunk."""
+    def with_pace(self, seconds: float) -> HttpAnswer:
+        """A copy that waits so many seconds before each chunk."""
         return replace(self, pace_s=seconds)
 
 
@@ -101,14 +101,14 @@ def json_answer(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     effect: Mapping[str, Any] | None = None,
-) -> Answer:
-    """An answer with a JSON body."""
+) -> HttpAnswer:
+    """Make an answer with a JSON body."""
     every = {"content-type": "application/json", **(headers or {})}
-    return Answer((json.dumps(value).encode(),), every, status, effect=effect)
+    return HttpAnswer((json.dumps(value).encode(),), every, status, effect=effect)
 
 
 class _WatchedReader(asyncio.StreamReader):
-    """Says that the other side is gone when it happens, not when someone next reads."""
+    """Sets ``gone`` as soon as the client disconnects, and not only at the next read."""
 
     def __init__(self, gone: asyncio.Event) -> None:
         super().__init__(limit=HEAD_LIMIT)
@@ -124,7 +124,7 @@ class _WatchedReader(asyncio.StreamReader):
 
 
 class Link:
-    """One connection of a client. ``gone`` is set once the client has closed or was killed."""
+    """One connection of a client. ``gone`` is set once the client has disconnected."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
@@ -133,12 +133,12 @@ class Link:
         self.gone = gone
         self._writer = writer
         self.chunked = False
-        # With no buffer, `drain` returns when the bytes are with the operating system.
+        # Without a buffer, `drain` returns once the operating system has the bytes.
         writer.transport.set_write_buffer_limits(high=0)
 
     @classmethod
     def protocol(cls, accepted: Callable[[Link], None]) -> asyncio.StreamReaderProtocol:
-        """A protocol for `loop.create_server` that hands each connection to ``accepted``."""
+        """A protocol for `loop.create_server` that passes each connection to ``accepted``."""
         gone = asyncio.Event()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,19 +147,19 @@ class Link:
         return asyncio.StreamReaderProtocol(_WatchedReader(gone), connected)
 
     async def write(self, data: bytes) -> None:
-        """Send bytes; raises ConnectionError. Does not yield if the socket takes them at once."""
+        """Send bytes. Does not yield if the socket accepts them at once. Raises ConnectionError."""
         if self._writer.is_closing():
             raise ConnectionResetError("the client is gone")
         self._writer.write(data)
         await self._writer.drain()
 
-    async def send_head(self, answer: Answer) -> None:
-        """Begin an answer."""
+    async def send_head(self, answer: HttpAnswer) -> None:
+        """Send the head of an answer."""
         self.chunked = answer.streamed
         await self.write(answer.head())
 
     async def send_chunk(self, chunk: bytes) -> None:
-        """Go on with the answer that was begun."""
+        """Send the next chunk of the answer."""
         await self.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self.chunked else chunk)
 
     async def send_half(self, chunk: bytes) -> None:
@@ -172,7 +172,7 @@ class Link:
         if self.chunked:
             await self.write(b"0\r\n\r\n")
 
-    async def answer(self, answer: Answer) -> None:
+    async def answer(self, answer: HttpAnswer) -> None:
         """Send a whole answer."""
         await self.send_head(answer)
         for chunk in answer.chunks:
@@ -180,12 +180,12 @@ class Link:
         await self.finish()
 
     def close(self) -> None:
-        """Close the connection; what was written is still sent."""
+        """Close the connection once all written bytes are sent."""
         self._writer.close()
 
 
-async def read_request(link: Link) -> Request | None:
-    """The next request of a connection; None if there is none."""
+async def read_request(link: Link) -> HttpRequest | None:
+    """Read the next request of a connection; None if the client has disconnected."""
     try:
         head = await link.reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -198,7 +198,7 @@ async def read_request(link: Link) -> Request | None:
         headers[name.strip().lower()] = value.strip()
     url = urlsplit(target)
     body = await _read_body(link.reader, headers)
-    return Request(method, target, url.path, dict(parse_qsl(url.query)), headers, body)
+    return HttpRequest(method, target, url.path, dict(parse_qsl(url.query)), headers, body)
 
 
 async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:

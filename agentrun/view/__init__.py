@@ -1,7 +1,8 @@
-"""How runs are shown: a transcript as text, HTML or terminal output, and tables of rows.
+"""Renders runs: a transcript as text, HTML, Markdown or terminal output, and tables of rows.
 
-Importing this room teaches `Transcript` to show itself (``print``, notebooks); it loads no
-rich. `agentrun.view.terminal` does, and is imported by whoever prints.
+Importing this package registers the renderers of `Transcript` for ``print`` and for notebooks. It
+does not load rich. Only `agentrun.view.terminal` does, which is imported where something is
+printed.
 """
 
 from __future__ import annotations

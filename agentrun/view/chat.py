@@ -1,9 +1,9 @@
-"""A run's conversation as the chat completions API takes it: a list of messages.
+"""The conversation of a run as messages for the chat completions API.
 
-Of several conversations in a run (branches, agents in threads) it is the one that began first;
-of that, the last request, the reply to it, and the results of tools that the reply asked for.
-Messages of a chat client are as they were sent. Those of other APIs are translated: their text,
-their tool calls and the results survive, other parts (images, reasoning) do not.
+The result has the last request, the reply to it, and the results of the tools that the reply asked
+for. If the run has several conversations (branches, agents in threads), the first one is taken.
+Messages of a chat client are returned as they were sent. Messages of other APIs are translated:
+text, tool calls and results are kept, other parts (images, reasoning) are dropped.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
+from agentrun.core.conversations import Conversations
 from agentrun.core.events import Event, Json
-from agentrun.core.identity import scope_of
+from agentrun.core.history import scope_of
 from agentrun.core.messages import Message, reply_messages, request_messages
 from agentrun.core.transcript import fold
 
@@ -22,60 +23,72 @@ __all__ = ["as_openai"]
 
 
 def as_openai(journal: Iterable[Event]) -> list[dict[str, Json]]:
-    """The messages of the run's conversation, ready to be sent again; `[]` if there are none."""
+    """The messages of the run's conversation, ready to be sent again. `[]` if there are none."""
     events = list(journal)
-    asked = [event for event in events if event.kind == "model" and _body(event.input)]
-    if not asked:
+    last = _last_of_the_first(events)
+    if last is None:
         return []
-    scope = scope_of(asked[0].ident or "")
-    last = [event for event in asked if scope_of(event.ident or "") == scope][-1]
     answered = [
         event
         for event in events
         if event.event == "step_finished" and event.step == last.step and event.status != "error"
     ]
-    messages = _requested(last.input)
+    messages = _request_as_chat(last.input)
     if answered:
-        replies = _replied(_body(answered[-1].output))
+        replies = _reply_as_chat(_body(answered[-1].output))
         messages += [*replies, *_results(replies, last.ident or "", events)]
     return messages
 
 
-def _requested(asked: Json) -> list[dict[str, Json]]:
+def _last_of_the_first(events: Iterable[Event]) -> Event | None:
+    """The last request of the conversation that began first."""
+    conversations, messages = Conversations(), dict[int | None, list[Message]]()
+    last = None
+    for event in events:
+        if event.kind == "model" and (body := _body(event.input)):
+            request = conversations.add_request(scope_of(event.ident or ""), request_messages(body))
+            messages[event.step] = request.conversation.messages
+            last = event if request.conversation.number == 0 else last
+        elif event.kind == "model" and event.event == "step_finished" and event.step in messages:
+            messages[event.step].extend(reply_messages(_body(event.output)))
+    return last
+
+
+def _request_as_chat(asked: Json) -> list[dict[str, Json]]:
     body = _body(asked)
     anthropic = str(asked.get("api")).endswith("messages")
     if isinstance(body.get("messages"), list) and not anthropic:
         return list(body["messages"])
-    return _translated(request_messages(body))
+    return _translate(request_messages(body))
 
 
-def _replied(body: dict[str, Json]) -> list[dict[str, Json]]:
-    """The reply as a client appends it: without what is null, as the API wants it back."""
+def _reply_as_chat(body: dict[str, Json]) -> list[dict[str, Json]]:
+    """The reply as a client appends it: without null fields, which the API would refuse."""
     match body.get("choices"):
         case [{"message": dict(message)}, *_]:
             return [{name: value for name, value in message.items() if value is not None}]
-    return _translated(reply_messages(body))
+    return _translate(reply_messages(body))
 
 
-def _translated(messages: Iterable[Message]) -> list[dict[str, Json]]:
-    """Chat's messages for another API's, whose text and calls may be items of their own."""
+def _translate(messages: Iterable[Message]) -> list[dict[str, Json]]:
+    """Translate messages of another API, in which text and calls may be separate items."""
     found: list[dict[str, Json]] = []
     spoken = (message for message in messages if message.role != "reasoning")
     for role, group in groupby(spoken, key=lambda message: message.role):
         same = list(group)
-        found += map(_chat, [_joined(same)] if role == "assistant" else same)
+        found += map(_chat, [_join_messages(same)] if role == "assistant" else same)
     return found
 
 
-def _joined(messages: list[Message]) -> Message:
+def _join_messages(messages: list[Message]) -> Message:
     text = "\n".join(message.text for message in messages if message.text)
-    return Message("assistant", text, tuple(call for said in messages for call in said.calls))
+    return Message("assistant", text, tuple(call for message in messages for call in message.calls))
 
 
 def _results(
     replies: list[dict[str, Json]], ident: str, events: list[Event]
 ) -> list[dict[str, Json]]:
-    """What the tools gave that the last reply asked for, where the loop had not sent it yet."""
+    """The results of the tool calls in the last reply, which no request has sent yet."""
     finished = {event.ident: event.step for event in events if event.event == "step_finished"}
     steps = {step.step: step for step in fold(events).steps}
     lists = [reply.get("tool_calls") for reply in replies]
@@ -85,8 +98,8 @@ def _results(
         step = steps.get(finished.get(f"{ident}#{index}") or 0)
         if step is None or not isinstance(call, dict):
             continue
-        told: Any = {"error": step.error.message} if step.error else step.output
-        text = told if isinstance(told, str) else json.dumps(told)
+        result: Any = {"error": step.error.message} if step.error else step.output
+        text = result if isinstance(result, str) else json.dumps(result)
         found.append({"role": "tool", "tool_call_id": call.get("id"), "content": text})
     return found
 

@@ -1,10 +1,10 @@
-"""A transcript as HTML, for a notebook, a file or a page.
+"""Renders a transcript as HTML, for a notebook, a file or a page.
 
-Plain ``details``, ``summary``, ``table`` and ``pre``: a notebook that is not trusted, or a site
-that allows little, strips styles and classes and what is left must still read well. So nothing
-is hidden or shown by style, status is always a word, and the little CSS stays inside the root.
-Colours come from the host (``--jp-*``, ``--vscode-*``) and else from the system, light or dark.
-All markup is built by `safe.element`, which escapes everything that was recorded.
+The markup is plain ``details``, ``summary``, ``table`` and ``pre``. An untrusted notebook or
+a restrictive site removes styles and classes, and the rest must still be readable. So nothing is
+hidden or shown by style alone, a status is always a word, and the CSS applies only inside the root
+element. Colours come from the host (``--jp-*``, ``--vscode-*``), or else from the system, light or
+dark. All markup is built by `safe.element`, which escapes all recorded text.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentrun.core.transcript import Entry, Message, Note, Resume, Said, Step, Transcript
-from agentrun.view import words
-from agentrun.view.safe import Markup, broken, clip, element, join, pretty
+from agentrun.core.transcript import Entry, Message, NewMessage, Note, Resume, Step, Transcript
+from agentrun.view import phrases
+from agentrun.view.safe import Markup, break_lines, clip, element, join, pretty
 
-__all__ = ["CSS", "WHOLE", "Look", "as_html", "rendered"]
+__all__ = ["CSS", "WHOLE", "RenderOptions", "as_html", "render"]
 
 CSS = Markup(
     """
@@ -61,35 +61,46 @@ border-radius:3px;background:rgba(192,138,30,.13)}
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How much is shown, and what a file has beyond a notebook."""
+class RenderOptions:
+    """How much is shown, and whether there is an index."""
 
     shown: int  # characters of one value
-    index: bool = False  # a table of the steps, linked: ids are for a page of one's own
+    # A table of the steps with links. Only for a page of its own, because ids must be unique.
+    index: bool = False
 
 
-_IN_NOTEBOOK, _UNLIMITED, WHOLE = Look(4_000), Look(20_000), Look(20_000, index=True)
+_IN_NOTEBOOK, _UNLIMITED, WHOLE = (
+    RenderOptions(4_000),
+    RenderOptions(20_000),
+    RenderOptions(20_000, index=True),
+)
 _ROWS = 40  # attempts of one step
-_SUMMARY = 160  # characters of a line that can be opened
-_LINE = 100  # characters that a line may have to be shown as it stands
+_SUMMARY = 160  # characters of the summary of a `details` element
+_LINE = 100  # characters; a text with a longer line is wrapped
 
 
 def as_html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
-    """The transcript as one ``div``; of more than ``limit`` bytes the middle is left out.
+    """Render the transcript as one ``div`` element.
 
-    ``limit=None`` leaves no entry out and shows more of each value.
+    Args:
+        transcript: the run to render.
+        limit: bytes of HTML. If there are more, entries in the middle are left out. None leaves
+            no entry out and shows more of each value.
+
+    Example:
+        >>> Path("ticket-42.html").write_text(agentrun.as_html(agentrun.transcript("ticket-42")))
     """
-    return rendered(transcript, _UNLIMITED if limit is None else _IN_NOTEBOOK, limit)
+    return render(transcript, _UNLIMITED if limit is None else _IN_NOTEBOOK, limit)
 
 
-def rendered(transcript: Transcript, look: Look, limit: int | None = None) -> Markup:
+def render(transcript: Transcript, look: RenderOptions, limit: int | None = None) -> Markup:
     """The one renderer behind notebook and page."""
     before = join(
         [
             element("style", CSS),
             element("h3", clip(transcript.key, 200)),
-            element("p", clip(words.headline(transcript), 400)),
-            element("p", words.totals(transcript), class_="ar-dim"),
+            element("p", clip(phrases.headline(transcript), 400)),
+            element("p", phrases.totals(transcript), class_="ar-dim"),
             _value("input", pretty(transcript.input, indent=2), look.shown),
             _index(transcript) if look.index else "",
         ]
@@ -97,62 +108,62 @@ def rendered(transcript: Transcript, look: Look, limit: int | None = None) -> Ma
     after = _ending(transcript, look.shown)
     entries = list(_entries(transcript.entries, look))
     if limit is not None:
-        entries = _fitted(entries, limit - _size(before) - _size(after) - 400)
+        entries = _fit(entries, limit - _size(before) - _size(after) - 400)
     return element("div", before, *entries, after, class_="ar-root")
 
 
 def _index(transcript: Transcript) -> Markup:
-    """Where the time and the money went: a row a step, linked to it."""
-    head = element("tr", *(element("th", name, align="left") for name in words.STEP_COLUMNS))
+    """A table with the time and the cost of each step. Each row links to its step."""
+    head = element("tr", *(element("th", name, align="left") for name in phrases.STEP_COLUMNS))
     rows = [
         element(
             "tr",
             element("td", element("a", str(step.step), href=f"#s{step.step}"), align="left"),
             *(element("td", clip(cell, _SUMMARY), align="left") for cell in cells),
         )
-        for step, cells in words.step_rows(transcript)
+        for step, cells in phrases.step_rows(transcript)
     ]
     summary = element("summary", "steps, with time and cost")
     return element("details", summary, element("table", head, *rows), class_="ar-index")
 
 
-def _entries(entries: tuple[Entry, ...], look: Look) -> Iterator[Markup]:
+def _entries(entries: tuple[Entry, ...], look: RenderOptions) -> Iterator[Markup]:
     turn = None
     for entry in entries:
-        if isinstance(entry, Said | Step) and entry.turn not in (None, turn):
+        if isinstance(entry, NewMessage | Step) and entry.turn not in (None, turn):
             turn = entry.turn
             yield element("h4", f"turn {turn}")
         yield _entry(entry, look)
 
 
-def _entry(entry: Entry, look: Look) -> Markup:
+def _entry(entry: Entry, look: RenderOptions) -> Markup:
     match entry:
-        case Said(echo=True):
+        case NewMessage(echo=True):
             return Markup("")  # the step itself shows it
-        case Said():
-            return _said(entry.message, look.shown)
+        case NewMessage():
+            return _message(entry.message, look.shown)
         case Step():
             return _step(entry, look)
         case Resume():
             return element(
-                "div", element("p", element("strong", words.band(entry))), class_="ar-band"
+                "div", element("p", element("strong", phrases.band(entry))), class_="ar-band"
             )
         case Note():
-            return element("p", element("em", clip(words.note(entry), look.shown)))
+            return element("p", element("em", clip(phrases.note(entry), look.shown)))
 
 
-def _fitted(entries: list[Markup], room: int) -> list[Markup]:
-    """Head and tail of the entries that fit, and a line that says what is missing."""
+def _fit(entries: list[Markup], room: int) -> list[Markup]:
+    """The first and last entries that fit, and between them a line that counts the others."""
     if sum(map(_size, entries)) <= room:
         return entries
-    head, left = _taken(entries, room // 2)
-    tail, _ = _taken(entries[: len(head) - 1 if head else None : -1], room // 2 + left)
+    head, left = _take(entries, room // 2)
+    tail, _ = _take(entries[: len(head) - 1 if head else None : -1], room // 2 + left)
     missing = len(entries) - len(head) - len(tail)
-    told = f"… {missing:,} parts left out here; `agentrun show` prints all of them …"
-    return [*head, element("p", element("strong", told)), *reversed(tail)]
+    notice = f"… {missing:,} parts left out here; `agentrun show` prints all of them …"
+    return [*head, element("p", element("strong", notice)), *reversed(tail)]
 
 
-def _taken(entries: list[Markup], room: int) -> tuple[list[Markup], int]:
+def _take(entries: list[Markup], room: int) -> tuple[list[Markup], int]:
     for number, entry in enumerate(entries):
         if _size(entry) > room:
             return entries[:number], room
@@ -160,48 +171,48 @@ def _taken(entries: list[Markup], room: int) -> tuple[list[Markup], int]:
     return entries, room
 
 
-def _said(message: Message, shown: int) -> Markup:
+def _message(message: Message, shown: int) -> Markup:
     label = f"{message.role} · {message.call_id}" if message.call_id else message.role
-    asked = [
-        element("p", "asks for ", element("code", clip(asked, shown)), class_="ar-dim")
-        for asked in (f"{call.name}({call.arguments})" for call in message.calls[:_ROWS])
+    call = [
+        element("p", "asks for ", element("code", clip(call, shown)), class_="ar-dim")
+        for call in (f"{call.name}({call.arguments})" for call in message.calls[:_ROWS])
     ]
     text = [_prose(clip(message.text, shown))] if message.text else []
     role = message.role if message.role in ("user", "assistant") else "other"
     opened = {} if message.role in ("system", "developer", "tool") else {"open": "open"}
     summary = element("summary", element("strong", clip(label, _SUMMARY)))
-    return element("details", summary, *text, *asked, class_=f"ar-{role}", **opened)
+    return element("details", summary, *text, *call, class_=f"ar-{role}", **opened)
 
 
 def _prose(text: str) -> Markup:
-    """A text as it was written, its long lines wrapped, which a ``pre`` needs a style for."""
+    """A text in its own layout. A ``pre`` cannot wrap long lines without a style, a ``p`` can."""
     if max(map(len, text.split("\n"))) <= _LINE:
         return element("pre", text, class_="ar-text")
-    return element("p", broken(text), class_="ar-text")
+    return element("p", break_lines(text), class_="ar-text")
 
 
-def _step(step: Step, look: Look) -> Markup:
+def _step(step: Step, look: RenderOptions) -> Markup:
     shown = look.shown
-    called = clip(words.call(step), _SUMMARY)
+    called = clip(phrases.call(step), _SUMMARY)
     summary = element("summary", f"{step.step}. ", element("code", called), *_facts(step))
     parts = [_value("request" if step.kind == "model" else "arguments", _json(step.input), shown)]
     if step.error is not None:
-        parts.append(_value("error", words.failure(step.error), shown))
+        parts.append(_value("error", phrases.failure(step.error), shown))
     elif step.finished_at is not None and step.kind != "model":
         parts.append(_value("result", _json(step.output), shown))
-    parts += [element("p", clip(line, 1_000)) for line in words.decision_lines(step)]
+    parts += [element("p", clip(line, 1_000)) for line in phrases.decision_lines(step)]
     if step.idempotency_key:
         parts.append(element("p", "idempotency key ", element("code", step.idempotency_key)))
-    if words.eventful(step):
+    if phrases.is_eventful(step):
         parts.append(_attempts(step))
     kind = "error" if step.error is not None else "doubt" if step.doubts else "step"
-    given = {"class_": f"ar-{kind}"} | ({"id": f"s{step.step}"} if look.index else {})
+    attributes = {"class_": f"ar-{kind}"} | ({"id": f"s{step.step}"} if look.index else {})
     opened = {} if kind == "step" else {"open": "open"}
-    return element("details", summary, *parts, **given, **opened)
+    return element("details", summary, *parts, **attributes, **opened)
 
 
 def _facts(step: Step) -> list[Markup]:
-    facts = words.facts(step)
+    facts = phrases.facts(step)
     return [element("span", f" · {facts}", class_="ar-dim")] if facts else []
 
 
@@ -211,20 +222,20 @@ def _attempts(step: Step) -> Markup:
             "tr",
             *(
                 element("td", clip(cell or "", 500), align="left")
-                for cell in words.attempt_cells(attempt)
+                for cell in phrases.attempt_cells(attempt)
             ),
         )
         for attempt in step.attempts[-_ROWS:]
     ]
     if (earlier := len(step.attempts) - len(rows)) > 0:
         rows.insert(0, element("tr", element("td", f"… {earlier} earlier", align="left")))
-    head = (element("th", name, align="left") for name in words.ATTEMPT_COLUMNS)
+    head = (element("th", name, align="left") for name in phrases.ATTEMPT_COLUMNS)
     return element("table", element("tr", *head), *rows)
 
 
 def _ending(transcript: Transcript, shown: int) -> Markup:
     if transcript.error is not None:
-        return _value("error", words.failure(transcript.error), shown, open_=True)
+        return _value("error", phrases.failure(transcript.error), shown, open_=True)
     if transcript.status == "done":
         result = transcript.result
         if isinstance(result, str):

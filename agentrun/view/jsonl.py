@@ -1,14 +1,15 @@
-"""A run's journal as a file: one event a line, read back without loss.
+"""The journal of a run as a file: one event per line, which can be read without loss.
 
-A line is a JSON object with the names and values of `Event`; what says nothing is left out. Times
-are ISO 8601, money and ids are text, and each is read back as what it was. So
-``fold(read_jsonl(lines))`` is the transcript that the database gives.
+A line is a JSON object with the fields of `Event`, except those that have their default. Times are
+in ISO 8601, money and ids are text, and reading restores their types. So the transcript
+``fold(read_jsonl(lines))`` is equal to that of the journal in the database.
 
-Every model request repeats the conversation before it. Lines hold it whole, for `jq` and people;
-``compact`` lines refer to earlier ones, as the database's rows do (`core.sharing`): for files
-that are to stay small. Both are read by `read_jsonl`.
+Each model request repeats its conversation. By default a line has all of it, for `jq` and for
+people. With ``compact`` a line has references to earlier lines, like the rows of the database
+(`core.sharing`), which keeps the file small. `read_jsonl` reads both forms.
 
-The exact bytes of a streamed reply stay in the database, named by digest; their content is here.
+The exact bytes of a streamed reply stay in the database under their digest. The file has their
+content as JSON.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from agentrun.core.sharing import Shared
 
 __all__ = ["read_jsonl", "write_jsonl"]
 
-# Two code units that JSON text would join into the one character they spell.
+# Two lone surrogates, which JSON text would join to one character.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
-# How the values that JSON does not have are written and read. The others are themselves.
+# How types that JSON does not have are written and read. Other values are written unchanged.
 _WRITE: dict[type, Callable[[Any], Json]] = {
     datetime: datetime.isoformat,
     Decimal: str,
@@ -47,33 +48,42 @@ _READ: dict[str, Callable[[Any], object]] = {
     "wake_at": datetime.fromisoformat,
     "raw": b64decode,
     "usage": lambda usage: _usage(usage),
+    "masked": lambda masked: _masked(masked),
 }
 _DEFAULTS = {field.name: field.default for field in fields(Event)}
 _NUMBERS = frozenset({"seq", "epoch", "step", "turn", "attempt"})
 _VALUES = ("input", "output")
+# Limits for an untrusted file: references may expand to this many characters and items, and to this
+# many more for each character of the file. A few references may stand for a long conversation.
+_ALLOWED = 10_000_000
+_RATIO = 1_000
 
 
 def write_jsonl(events: Iterable[Event], *, compact: bool = False) -> Iterator[str]:
-    """The lines of a journal, ASCII and without line breaks."""
+    """The lines of a journal. Each is ASCII text without a line break."""
     shared = Shared() if compact else None
     for event in events:
         yield _line(_row(event, shared))
 
 
 def read_jsonl(lines: Iterable[str]) -> Iterator[Event]:
-    """The events that `write_jsonl` wrote; empty lines and unknown fields are skipped.
+    """The events that `write_jsonl` wrote. Empty lines and unknown fields are skipped.
 
-    Raises ConfigError, naming the line, for what is no event.
+    Raises ConfigError, with the number of the line, for a line that is not an event.
     """
     shared = Shared()
+    shared.allow(_ALLOWED)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        shared.allow(_RATIO * len(line))
         try:
             yield _event(_object(line), shared)
-        except (ValueError, TypeError, ArithmeticError, Undecodable) as error:
+        except RecursionError:
+            raise ConfigError(f"line {number} is nested too deeply") from None
+        except (ValueError, TypeError, AttributeError, ArithmeticError, Undecodable) as error:
             raise ConfigError(
-                f"line {number} is no event of an agentrun journal: {error}"
+                f"line {number} is not an event of an agentrun journal: {error}"
             ) from None
 
 
@@ -86,7 +96,7 @@ def _row(event: Event, shared: Shared | None) -> dict[str, Json]:
         for name, default in _DEFAULTS.items()
         if not name.startswith("has_") and (value := getattr(event, name)) != default
     }
-    for name in _VALUES:  # a JSON null is told from nothing
+    for name in _VALUES:  # a JSON null is not the same as no value
         if getattr(event, f"has_{name}"):
             row[name] = getattr(event, name)
     if shared is not None:
@@ -95,7 +105,7 @@ def _row(event: Event, shared: Shared | None) -> dict[str, Json]:
 
 
 def _share(event: Event, row: dict[str, Json], shared: Shared) -> None:
-    """As the rows of the database: model requests are references, all values can be referred to."""
+    """Replace parts by references as in the database: only in model requests, but to all values."""
     if event.kind == "model" and "input" in row:
         row["input"], row["shared"] = shared.pack(row["input"]), True
     elif "input" in row:
@@ -114,7 +124,7 @@ def _plain(value: object) -> Json:
 
 def _line(row: dict[str, Json]) -> str:
     if _PAIR.search(json.dumps(row, ensure_ascii=False)):
-        return dumps({**row, "escaped": True})[0]  # where JSON itself would lose something
+        return dumps({**row, "escaped": True})[0]  # plain JSON would change the value
     return json.dumps(row, allow_nan=False, separators=(",", ":"))
 
 
@@ -140,7 +150,7 @@ def _event(row: dict[str, Json], shared: Shared) -> Event:
     values = {name: row[name] for name in _VALUES if name in row}
     if row.get("shared") is True:
         values["input"] = shared.unpack(values.get("input"))
-    elif "input" in values and event.kind != "model":  # whole requests are never referred to
+    elif "input" in values and event.kind != "model":  # no reference points to a whole request
         shared.learn(values["input"])
     if "output" in values:
         shared.learn(values["output"])
@@ -148,18 +158,24 @@ def _event(row: dict[str, Json], shared: Shared) -> Event:
 
 
 def _field(name: str, value: Json) -> Any:
-    """A field's value. A file may come from anybody, so nothing else passes for one."""
+    """The value of a field. The file is not trusted, so a value of another type is refused."""
     if read := _READ.get(name):
         return read(value)
-    wanted = int if name in _NUMBERS else bool if name == "overlapping" else str
-    if type(value) is not wanted:
-        raise ValueError(f"`{name}` is {value!r:.40}, not {wanted.__name__}")
+    expected = int if name in _NUMBERS else bool if name == "overlapping" else str
+    if type(value) is not expected:
+        raise ValueError(f"`{name}` is {value!r:.40}, not {expected.__name__}")
     return value
 
 
-def _usage(given: dict[str, Json]) -> Usage:
+def _masked(value: Json) -> Json:
+    if not isinstance(value, dict) or not value.keys() <= {"input", "output"}:
+        raise ValueError(f"`masked` is {value!r:.40}")
+    return value
+
+
+def _usage(row: dict[str, Json]) -> Usage:
     known = {field.name for field in fields(Usage)}
-    used = {name: value for name, value in given.items() if name in known}
+    used = {name: value for name, value in row.items() if name in known}
     for name, value in used.items():
         if type(value) is not (str if name in ("cost", "priced_by") else int):
             raise ValueError(f"`usage.{name}` is {value!r:.40}")

@@ -1,6 +1,6 @@
-"""A run while it goes on: lines as they come for a terminal, one growing view for a notebook.
+"""Shows a run while it executes: new lines in a terminal, or one growing view in a notebook.
 
-Both take the journal in pieces, as `store.watching` gives it. Nothing here knows a database.
+Both take the journal in pieces, as `store.watching` yields it. This module uses no database.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 from agentrun.core.events import Event
 from agentrun.core.folding import Fold
 from agentrun.core.state import ENDED
-from agentrun.core.transcript import Entry, Said, Step, Transcript, fold
-from agentrun.view.layout import Line, entry_lines, lines_after, lines_before, turn_line
+from agentrun.core.transcript import Entry, NewMessage, Step, Transcript, fold
+from agentrun.view.layout import TextLine, entry_lines, lines_after, lines_before, turn_line
 
 __all__ = ["Feed", "display_live"]
 
 
 class Feed:
-    """Turns pieces of a journal into lines: an entry is printed when it is new or has changed.
+    """Turns pieces of a journal into lines. An entry is printed when it is new or has changed.
 
-    So a long step is seen to begin, and seen again with its outcome; what a piece both begins
-    and ends is printed once.
+    So a long step is printed when it begins, and again with its outcome. A step that begins and
+    ends in the same piece is printed once.
     """
 
     def __init__(self, *, width: int, full: bool = False) -> None:
@@ -31,12 +31,12 @@ class Feed:
         self._shown: tuple[Entry, ...] = ()
         self._turn: int | None = None
 
-    def take(self, events: Iterable[Event]) -> Iterator[Line]:
-        """The lines that these further events add, none wider than the width."""
+    def take(self, events: Iterable[Event]) -> Iterator[TextLine]:
+        """The lines for the next events of the journal, none wider than the width."""
         for line in self._lines(list(events)):
-            yield line.fitted(self._width)
+            yield line.fit(self._width)
 
-    def _lines(self, events: list[Event]) -> Iterator[Line]:
+    def _lines(self, events: list[Event]) -> Iterator[TextLine]:
         first = not self._events
         self._events += events
         if first:
@@ -50,17 +50,17 @@ class Feed:
         if self._run.status in ENDED:
             yield from lines_after(fold(self._events), self._width, self._full)
 
-    def _entry(self, entry: Entry) -> Iterator[Line]:
-        if isinstance(entry, Said | Step) and entry.turn not in (None, self._turn):
+    def _entry(self, entry: Entry) -> Iterator[TextLine]:
+        if isinstance(entry, NewMessage | Step) and entry.turn not in (None, self._turn):
             self._turn = entry.turn
             yield from turn_line(entry.turn, self._width)
         yield from entry_lines(entry, self._width, self._full)
 
 
 def display_live(pieces: Iterable[list[Event]]) -> Transcript:
-    """Show a run in a notebook and keep that one view current; return its last transcript.
+    """Show a run in a notebook, and update this one view. Returns the last transcript.
 
-    An empty piece changes nothing. The saved notebook keeps the last state only.
+    An empty piece changes nothing. The saved notebook has only the last state.
     """
     from IPython.display import display
 

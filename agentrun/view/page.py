@@ -1,9 +1,9 @@
-"""A transcript as one HTML file: opens from disk, asks no network, runs no script.
+"""Renders a transcript as one HTML file that needs no network and no script.
 
-The page is the notebook's rendering in a frame, with a linked table of the steps. Its content
-security policy allows nothing but its two style sheets, named by digest: markup that slipped
-through could neither run nor load anything. The journal itself lies in the file as JSON, so that
-`agentrun show FILE.html` (or `journal_in`) reads the run back without a database.
+The page has the same content as the notebook view, and a table of the steps with links. Its content
+security policy allows only its two style sheets, by their digests. So markup that was not escaped
+by mistake could neither run nor load anything. The file also contains the journal as JSON, which
+`agentrun show FILE.html` (or `journal_in`) reads without a database.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hashlib import sha256
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
 from agentrun.core.transcript import Transcript
-from agentrun.view.html import CSS, WHOLE, rendered
+from agentrun.view.html import CSS, WHOLE, render
 from agentrun.view.jsonl import read_jsonl, write_jsonl
 from agentrun.view.safe import Markup, clip, element
 
@@ -49,30 +49,32 @@ _HEAD = """<!DOCTYPE html>
 
 
 def as_page(transcript: Transcript, journal: Iterable[Event]) -> str:
-    """The transcript as a complete HTML document that holds its journal as well."""
+    """The transcript as a complete HTML document that also contains its journal."""
     title = f"{clip(transcript.key, 100)} · {clip(transcript.agent, 100)} · {transcript.status}"
     return "".join(
         [
             _HEAD.format(policy=_policy(CSS, _FRAME)),
             f"{element('title', title)}\n{element('style', _FRAME)}\n</head>\n<body>\n",
-            f"{element('main', rendered(transcript, WHOLE))}\n",
-            *_embedded(journal),
+            f"{element('main', render(transcript, WHOLE))}\n",
+            *_embed_journal(journal),
             "</body>\n</html>\n",
         ]
     )
 
 
 def journal_in(page: str) -> Iterator[Event]:
-    """The journal that a page holds. Raises ConfigError for a file that holds none."""
-    # Recorded text has no `<` in the page, so the tag is ours wherever it stands.
+    """Read the journal in a page. Raises ConfigError if the file has none."""
+    # Recorded text has no `<` in the page, so this tag can only be the one written below.
     found = re.search(re.escape(_JOURNAL) + r"\n\[\n(.*?)\n?\]\n</script>", page, re.DOTALL)
     if found is None:
-        raise ConfigError("this HTML file holds no journal: `agentrun export --html` writes such")
+        raise ConfigError(
+            "this HTML file contains no journal: use a file that `agentrun export --html` wrote"
+        )
     return read_jsonl(line.removesuffix(",") for line in found[1].split("\n"))
 
 
-def _embedded(journal: Iterable[Event]) -> Iterator[str]:
-    """The journal as a JSON array with an event a line; no character of it can end the tag."""
+def _embed_journal(journal: Iterable[Event]) -> Iterator[str]:
+    """The journal as a JSON array, one event per line. It has no `<` that could end the tag."""
     yield f"{_JOURNAL}\n[\n"
     yield ",\n".join(line.replace("<", "\\u003c") for line in write_jsonl(journal, compact=True))
     yield "\n]\n</script>\n"

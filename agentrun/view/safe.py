@@ -1,11 +1,12 @@
-"""The one place where text that a model or a tool wrote is made inert.
+"""Makes text of models and tools inert. This is the only module that does so.
 
-Model output attacks a terminal (title, clipboard and hyperlink sequences, text that overwrites
-lines, bidirectional controls that reorder them) as well as a browser. Nothing is removed: what
-was a control character is shown as a visible one, so a reader sees that it was there.
+Model output can attack a terminal (by sequences that set the title or the clipboard or make
+hyperlinks, by text that overwrites lines, and by bidirectional controls that reorder them) and
+a browser (by markup). Nothing is removed: a control character becomes a visible one, so a reader
+sees that it was there.
 
-Terminal: everything printed goes through `visible`. Browser: markup is built by `element` alone,
-which escapes every string that is not `Markup` already.
+Rules: all text that is printed goes through `visible`, and all markup is built by `element`, which
+escapes every string that is not already `Markup`.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["Markup", "broken", "clip", "element", "join", "pretty", "visible"]
+__all__ = ["Markup", "break_lines", "clip", "element", "join", "pretty", "visible"]
 
 # Joiners carry meaning in several scripts and in emoji, and reorder nothing.
 _HARMLESS_FORMATS = frozenset("\u200c\u200d")
 
-# Everything that could be other than a plain visible character, found at C speed.
+# All characters that may need a closer look. A regular expression finds them fast.
 _SUSPECT = re.compile(r"[^\x20-\x7e\xa1-\xac\xae-\u05ff\u0900-\u17ff\u3000-\ud7ff]")
 
 
 def visible(text: str, *, multiline: bool = False) -> str:
-    """``text`` with every control, format and undisplayable character made visible.
+    """``text`` with all control, format and undisplayable characters made visible.
 
-    Line breaks are kept only if ``multiline``; tabs become spaces. Doing it twice changes
-    nothing.
+    Line breaks are kept only if ``multiline``. Tabs become spaces. Applying this twice has the same
+    result as once.
     """
     if multiline:
         text = text.replace("\r\n", "\n")
-    return _SUSPECT.sub(lambda found: _shown(found[0], multiline), text)
+    return _SUSPECT.sub(lambda found: _make_visible(found[0], multiline), text)
 
 
-def _shown(char: str, multiline: bool) -> str:
+def _make_visible(char: str, multiline: bool) -> str:
     code = ord(char)
     if char == "\n":
         return "\n" if multiline else "⏎"
@@ -61,14 +62,14 @@ def _plain(char: str) -> bool:
 
 
 def clip(text: str, limit: int) -> str:
-    """At most ``limit`` characters, saying how many were left out."""
+    """``text`` cut to ``limit`` characters, with a note of how many are left out."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… {len(text) - limit:,} more characters"
 
 
 def pretty(value: Any, *, indent: int | None = None) -> str:
-    """A JSON value as people read it; a string stands for itself. Never raises."""
+    """A JSON value as readable text. A string is returned without quotes. Never raises."""
     if isinstance(value, str):
         return value
     try:
@@ -78,29 +79,31 @@ def pretty(value: Any, *, indent: int | None = None) -> str:
 
 
 class Markup(str):
-    """HTML that is safe to emit, made by `element`, `join` and `broken` only."""
+    """HTML that is safe to emit. Only `element`, `join` and `break_lines` make it."""
 
     __slots__ = ()
 
 
 def element(tag: str, *children: object, **attributes: str) -> Markup:
-    """``<tag attributes>children</tag>``, with all that is not `Markup` made inert.
+    """``<tag attributes>children</tag>``. Children that are not `Markup` are made inert.
 
-    Tag and attribute names are ours; `class_` stands for ``class``.
+    Tag and attribute names must not come from recorded text. `class_` becomes ``class``.
     """
-    given = "".join(f' {name.rstrip("_")}="{_escape(value)}"' for name, value in attributes.items())
-    return Markup(f"<{tag}{given}>{join(children)}</{tag}>")
+    markup = "".join(
+        f' {name.rstrip("_")}="{_escape(value)}"' for name, value in attributes.items()
+    )
+    return Markup(f"<{tag}{markup}>{join(children)}</{tag}>")
 
 
 def join(children: Iterable[object]) -> Markup:
-    """The children one after another, escaped where they are not `Markup`."""
+    """The children one after another. Those that are not `Markup` are escaped."""
     return Markup(
         "".join(child if isinstance(child, Markup) else _escape(str(child)) for child in children)
     )
 
 
-def broken(text: str) -> Markup:
-    """``text`` made inert, with each line break as a ``br``, which needs no style to hold."""
+def break_lines(text: str) -> Markup:
+    """``text`` made inert, with each line break as a ``br`` element, which needs no style."""
     return Markup(_escape(text).replace("\n", "<br/>"))
 
 

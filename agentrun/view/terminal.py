@@ -1,8 +1,8 @@
-"""Transcripts and tables in a terminal, by rich.
+"""Prints transcripts and tables in a terminal with rich.
 
-rich reads markup in every string it is given (``[link=…]``, ``[/x]``) and passes escape
-sequences through. It is therefore only ever given `Text`, made of text that `visible` has seen.
-Import this module when something is to be printed, not before: it loads rich.
+rich interprets markup in strings (``[link=…]``, ``[/x]``) and passes escape sequences through. So
+it gets only `Text` objects, whose text has passed `visible`. This module loads rich: import it only
+where something is printed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentrun.core.transcript import Transcript
-from agentrun.view.layout import Line, layout
+from agentrun.view.layout import TextLine, layout
 from agentrun.view.safe import clip, pretty, visible
 
 __all__ = ["inbox_table", "print_lines", "print_transcript", "runs_table", "table"]
@@ -44,19 +44,19 @@ _CELL = 400  # characters of one table cell
 def print_transcript(
     transcript: Transcript, console: Console | None = None, *, full: bool = False
 ) -> None:
-    """Print a transcript; ``full`` shows messages and values whole."""
+    """Print a transcript. ``full`` shows messages and values without cuts."""
     console = console or Console()
     print_lines(layout(transcript, width=console.width, full=full), console)
 
 
-def print_lines(lines: Iterable[Line], console: Console) -> None:
-    """Print lines in their styles, as they come."""
+def print_lines(lines: Iterable[TextLine], console: Console) -> None:
+    """Print each line in its styles as soon as the iterator yields it."""
     for line in lines:
         console.print(_text(line), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def runs_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Runs as `agentrun ls` shows them: the rows of the store's ``runs`` query."""
+    """The table of `agentrun ls`, from the rows of the store's ``runs`` query."""
     return table(
         ("key", "agent", "status", "owner", "created", "reason"),
         (
@@ -74,13 +74,19 @@ def runs_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def inbox_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """What waits for a person: the rows of the view ``agentrun.inbox``."""
-    columns = ("key", "step", "waits_for", "name", "args", "attempt", "since", "reason")
-    return table(columns, ([row.get(column) for column in columns] for row in rows))
+    """The table of the inbox, from rows of the view ``agentrun.inbox``.
+
+    It includes requests that are decided and not yet taken up by a worker.
+    """
+    waiting = list(rows)
+    columns = ["key", "step", "waits_for", "name", "args", "attempt", "since", "reason"]
+    if any(row.get("masked") for row in waiting):
+        columns.insert(5, "masked")
+    return table(columns, ([row.get(column) for column in columns] for row in waiting))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Any rows, for `agentrun sql`: every heading and cell is inert text."""
+    """A table of any rows, as for `agentrun sql`. Each heading and cell is inert text."""
     shown = Table(box=None, header_style="bold", pad_edge=False, show_edge=False)
     for column in columns:
         shown.add_column(Text(visible(column)), overflow="fold")
@@ -91,6 +97,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 def _status(row: Mapping[str, Any]) -> str:
     status = str(row.get("status") or "")
+    if row.get("decided_at") is not None:
+        return "decided"  # no worker has taken the decision up yet
     return f"{status} (owner dead)" if row.get("owner_dead") and status == "running" else status
 
 
@@ -106,5 +114,5 @@ def _cell(value: object) -> Text:
     return Text(clip(visible(text), _CELL), style=style)
 
 
-def _text(line: Line) -> Text:
+def _text(line: TextLine) -> Text:
     return Text.assemble(*((text, _STYLES.get(style, "")) for text, style in line.pieces))

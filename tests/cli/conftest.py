@@ -19,7 +19,7 @@ from agentrun.cli import app
 def cli(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """`cli("ls", "--json")`: the result has exit_code, stdout and stderr."""
     monkeypatch.setenv("AGENTRUN_DATABASE_URL", dsn)
-    monkeypatch.setattr("agentrun.runner.agent._agents", {})
+    monkeypatch.setattr("agentrun.runs.registry._agents", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def invoke(*args: object, **kwargs: Any) -> Any:

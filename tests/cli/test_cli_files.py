@@ -100,7 +100,7 @@ def test_export_does_not_guess_a_format(ticket: Cli, tmp_path: Path) -> None:
 def test_a_file_that_is_no_export_is_named(cli: Cli, tmp_path: Path) -> None:
     for name, text, told in (
         ("a.jsonl", '{"event": "created"}\n{"event": 1}\n', "line 2"),
-        ("b.html", "<p>hello</p>", "holds no journal"),
+        ("b.html", "<p>hello</p>", "contains no journal"),
         ("c.jsonl", "\udcff", "cannot be read"),
     ):
         (tmp_path / name).write_text(text, errors="surrogateescape")
@@ -277,7 +277,18 @@ def test_a_live_worker_is_reason_enough_to_wait(dsn: str, cli: Cli, write: Write
     with started(dsn, "worker", file, "--json") as worker:
         assert worker.stdout is not None
         assert json.loads(worker.stdout.readline()) == {"agents": ["payer"], "queues": ["default"]}
+        until(lambda: alive(dsn) == [["default"]])
+        (stuck,) = doctor(cli)["stuck"]  # type: ignore[misc]
+        assert "`agentrun worker FILE --queue other` starts one" in stuck["way_on"]
+    with started(dsn, "worker", file, "--queue", "other"):
         until(lambda: doctor(cli)["stuck"] == [])
+
+
+def alive(dsn: str) -> list[list[str]]:
+    """The queues of each worker that serves any."""
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute("SELECT queues FROM agentrun.workers WHERE queues <> '{}'").fetchall()
+    return [queues for (queues,) in found]
 
 
 @pytest.mark.direct("tells a direct connection from a pooled one")

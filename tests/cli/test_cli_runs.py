@@ -63,7 +63,7 @@ def test_what_an_agent_returns_or_raises_is_shown_without_secrets(
         result = cli("--debug", "run", write(LEAKING), fail, *options)
         shown = result.stdout + result.stderr
         assert told in shown
-        assert "[removed: openai key]" in shown
+        assert "[masked: openai key, 56 chars" in shown
         assert "a1B2a1B2" not in shown
 
 
@@ -187,6 +187,75 @@ def test_code_that_diverged_exits_6(cli: Cli, write: Write) -> None:
     result = cli("resume", "one", file)
     assert result.exit_code == 6
     assert "diverged" in result.stderr
+
+
+DEPLOYED = """
+import agentrun
+
+@agentrun.tool
+def pay(cents: int) -> int:
+    return cents
+
+@agentrun.agent
+def payer() -> int:
+    {}
+    raise ValueError
+"""
+
+
+def test_accepting_a_divergence_lists_its_price_and_asks_for_yes(cli: Cli, write: Write) -> None:
+    file = write(DEPLOYED.format("pay(1); pay(2)"))
+    for key in ("one", "two"):
+        assert cli("run", file, "--key", key).exit_code == 1
+    write(DEPLOYED.format("return pay(2) + pay(1) + pay(4)").replace("    raise ValueError\n", ""))
+    assert cli("resume", "one", file).exit_code == 6
+    inbox = json.loads(cli("inbox", "--json").stdout)
+    assert [(row["key"], row["waits_for"], row["step"]) for row in inbox] == [
+        ("one", "divergence", 1)
+    ]
+    asked = cli("resume", "one", file, "--accept")
+    assert asked.exit_code == 6
+    assert "pay(cents=1) [once], pay(cents=2) [once]" in asked.stdout
+    assert "--yes" in asked.stderr
+    assert json.loads(cli("resume", "one", file, "--accept", "--json").stdout) == [
+        {"key": "one", "calls": 0, "cost": "0", "effects": ["pay(cents=1) [once]",
+                                                          "pay(cents=2) [once]"]}
+    ]  # fmt: skip
+    accepted = cli("resume", "one", file, "--accept", "--yes")
+    assert (accepted.exit_code, accepted.stdout) == (0, "7\n")
+    calls = cli(
+        "sql", "SELECT args FROM agentrun.tool_calls WHERE key = 'one' ORDER BY step", "--json"
+    )
+    assert [row["args"]["cents"] for row in json.loads(calls.stdout)] == [1, 2, 4]
+
+
+def test_all_runs_that_diverged_are_resumed_at_once(cli: Cli, write: Write) -> None:
+    file = write(DEPLOYED.format("pay(1)"))
+    for key in ("one", "two"):
+        assert cli("run", file, "--key", key).exit_code == 1
+    write(DEPLOYED.format("return pay(3)").replace("    raise ValueError\n", ""))
+    for key in ("one", "two"):
+        assert cli("resume", key, file).exit_code == 6
+    assert cli("resume", "--diverged", "--agent", "other", file).stdout == ""
+    assert cli("resume", "--diverged", "--accept").exit_code == 6
+    due = cli("resume", "--diverged", "--keep")
+    assert (due.exit_code, due.stdout) == (0, "one due\ntwo due\n")
+    assert cli("resume", "--diverged", file).exit_code == 1
+    done = cli("resume", "--diverged", "--accept", "--yes", file)
+    assert (done.exit_code, done.stdout) == (0, "one done\ntwo done\n")
+    assert "no run has diverged" in cli("resume", "--diverged", file).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (), ("one", "--agent", "a"), ("one", "--keep", "--accept"), ("one", "--yes"),
+        ("--diverged", "file", "another"), ("--diverged", "--redo", "1"), ("one", "--once"),
+        ("one", "--redo", "1", "--accept"),
+    ],
+)  # fmt: skip
+def test_resume_refuses_what_does_not_go_together(cli: Cli, arguments: tuple[str, ...]) -> None:
+    assert cli("resume", *arguments).exit_code == 2
 
 
 def test_resume_without_the_file_asks_for_it(cli: Cli, in_doubt: Path, process: Cli) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun import Budget, ConfigError
-from agentrun.core.budget import Grant, Quote, Refusal, Spent, grant, nearly_used
+from agentrun.core.budget import BudgetRefusal, Grant, Quote, Spent, admit, grant, nearly_used
 
 PRICED: Any = {"input_cost": Decimal("0.01"), "output_price": Decimal("0.00001")}
 
@@ -21,9 +21,9 @@ def granted(budget: Budget, spent: Spent, quote: Quote) -> Grant:
     return found
 
 
-def refused(budget: Budget, spent: Spent, quote: Quote) -> Refusal:
+def refused(budget: Budget, spent: Spent, quote: Quote) -> BudgetRefusal:
     found = grant([(budget, spent)], quote)
-    assert isinstance(found, Refusal)
+    assert isinstance(found, BudgetRefusal)
     return found
 
 
@@ -83,7 +83,7 @@ def test_an_inner_budget_holds_as_well_as_an_outer_one() -> None:
     assert isinstance(found, Grant)
     assert found.cap == 3000
     found = grant([outer, (Budget(usd=1), Spent(usd=Decimal(1)))], quote)
-    assert isinstance(found, Refusal)
+    assert isinstance(found, BudgetRefusal)
     assert found.holder == 1
 
 
@@ -123,3 +123,12 @@ def test_a_budget_is_recorded_without_loss(budget: Budget) -> None:
 def test_a_budget_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError):
         Budget(**wrong)
+
+
+def test_of_tool_calls_the_first_ones_are_admitted_that_every_budget_allows() -> None:
+    outer, inner = (Budget(tool_calls=9), Spent(tool_calls=7)), (Budget(usd=1), Spent())
+    assert admit([outer, inner], 2) == (2, None)
+    allowed, refusal = admit([outer, (Budget(tool_calls=3), Spent(tool_calls=2))], 5)
+    assert allowed == 1
+    assert refusal == BudgetRefusal(1, "tool_calls", "tool_calls: 2 of 3")
+    assert admit([(Budget(tool_calls=3), Spent(tool_calls=4))], 1)[0] == 0

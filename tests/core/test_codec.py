@@ -150,7 +150,7 @@ def test_values_are_nested_up_to_the_limit_and_no_deeper(
     for _ in range(ENVELOPE):
         deepest = {"record": deepest}
     writer, reader = Shared(), Shared()
-    stored = encode(deepest, pack=writer.pack)
+    stored = encode(deepest, pack=writer.pack_both)
     assert decode(stored.text, stored.escaped, unpack=reader.unpack) == deepest
     with pytest.raises(Unserialisable, match=f"more than {MAX_DEPTH} levels"):
         dumps(nested(MAX_DEPTH // levels + 1, wrap))
@@ -277,7 +277,7 @@ def test_preview_of_any_text_can_be_stored(text: str) -> None:
 def test_what_encode_stores_decode_gives_back(values: list[Any], limit: int) -> None:
     writer, reader = Shared(), Shared()
     for value in values:
-        stored = encode(value, pack=writer.pack, limit=limit)
+        stored = encode(value, pack=writer.pack_both, limit=limit)
         fetch = None
         if stored.payload:
             fetch = {stored.payload.digest: stored.payload.zstd}.__getitem__
@@ -288,12 +288,13 @@ def test_what_encode_stores_decode_gives_back(values: list[Any], limit: int) -> 
 def test_flags_say_what_was_done() -> None:
     plain = encode("x")
     assert plain.as_input() == plain.as_output() == Codec(0)
-    busy = encode("\0 Bearer abcdefghijklmnop1234", pack=Shared().pack, limit=5)
+    secret = "\0 Bearer abcdefgh0123ijklmnop1234"
+    busy = encode(secret, pack=Shared().pack_both, limit=5)
     assert busy.as_input() == (
-        Codec.INPUT_ESCAPED | Codec.INPUT_PAYLOAD | Codec.INPUT_SHARED | Codec.REDACTED
+        Codec.INPUT_ESCAPED | Codec.INPUT_PAYLOAD | Codec.INPUT_SHARED | Codec.INPUT_MASKED
     )
-    output = encode("\0 Bearer abcdefghijklmnop1234", limit=5)
-    assert output.as_output() == Codec.OUTPUT_ESCAPED | Codec.OUTPUT_PAYLOAD | Codec.REDACTED
+    output = encode(secret, limit=5)
+    assert output.as_output() == Codec.OUTPUT_ESCAPED | Codec.OUTPUT_PAYLOAD | Codec.OUTPUT_MASKED
     with pytest.raises(ValueError, match="without pack="):
         busy.as_output()
 
@@ -303,17 +304,40 @@ def test_secrets_reach_neither_row_nor_payload_nor_preview() -> None:
     stored = encode({"body": secret + " " + "x " * LIMIT, secret: 1})
     assert isinstance(stored.payload, Payload)
     text = zstandard.ZstdDecompressor().decompress(stored.payload.zstd).decode()
-    assert stored.redacted
-    for shown in (stored.text, text, repr(stored), repr(stored.value)):
+    assert stored.masked == {"openai key": {"count": 2, "chars": 68}}
+    for shown in (stored.text, text, repr(stored), repr(stored.shown)):
         assert secret not in shown
+
+
+SECRETS = st.sampled_from(["sk-proj-a1B2a1B2a1B2a1B2a1B2", "\ud800 password=a1B2c3D4"])
+
+
+@BOUNDED
+@given(st.lists(JSON | SECRETS, max_size=4), st.integers(0, 200))
+def test_what_code_saw_comes_back_exactly_where_people_see_a_mask(
+    values: list[Any], limit: int
+) -> None:
+    writer, reader, viewer = Shared(), Shared(), Shared()
+    for value in [{"told": values}, *values, values]:
+        stored = encode(value, pack=writer.pack_both, limit=limit)
+        payloads = {p.digest: p.zstd for p in [stored.payload] if p}
+        fetch = payloads.__getitem__ if stored.payload else None
+        assert exactly(decode(stored.text, stored.escaped, fetch, viewer.unpack)) == exactly(
+            stored.shown
+        )
+        if stored.exact is None:
+            again = decode(stored.text, stored.escaped, fetch, reader.unpack)
+        else:
+            again = codec.decode_exact(stored.exact, reader.unpack)
+        assert exactly(again) == exactly(value)
 
 
 def test_a_refused_value_leaves_the_shared_tables_as_they_were() -> None:
     writer, reader = Shared(), Shared()
     known = "a text that is long enough to be referenced " * 3
     with pytest.raises(Unserialisable):
-        encode([known, math.nan], pack=writer.pack)
-    stored = encode([known], pack=writer.pack)
+        encode([known, math.nan], pack=writer.pack_both)
+    stored = encode([known], pack=writer.pack_both)
     assert decode(stored.text, stored.escaped, unpack=reader.unpack) == [known]
 
 

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
-from agentrun.core.entries import Note, Resume, Said, Step
+from agentrun.core.entries import NewMessage, Note, Resume, Step
 from agentrun.core.messages import reply_messages, request_messages
 from agentrun.core.transcript import Transcript, fold, renderers
 from agentrun.view import as_text
 
 
 def said(transcript: Transcript) -> list[tuple[str, str]]:
-    return [(e.message.role, e.message.text) for e in transcript.entries if isinstance(e, Said)]
+    return [
+        (e.message.role, e.message.text) for e in transcript.entries if isinstance(e, NewMessage)
+    ]
 
 
 def bands(transcript: Transcript) -> list[Resume]:
@@ -178,7 +180,9 @@ def test_a_reopened_step_keeps_its_failed_attempt() -> None:
 def test_steps_set_aside_by_a_divergence_are_not_replayed() -> None:
     j = Journal().claimed("w-1").asks(1, [user("a")]).answers(1, assistant("b"))
     j.asks(2, [user("c")]).answers(2, assistant("d"))
-    j.claimed("w-2").add("diverged", ident="2", by="ann", reason="new prompt")
+    j.claimed("w-2").add(
+        "diverged", ident="2", by="ann", reason="new prompt", output={"set_aside": [[2, 2]]}
+    )
     j.asks(3, [user("x")], ident="2").answers(3, assistant("y"), ident="2")
     transcript = fold(j.claimed("w-3").events)
     assert [step.set_aside for step in transcript.steps] == [False, True, False]
@@ -256,6 +260,13 @@ def test_a_provider_error_is_read_from_the_reply() -> None:
     assert transcript.totals.unpriced == 0  # an error without tokens cost nothing we know of
 
 
+@pytest.mark.parametrize("identifier", [["a"], {"a": 1}, None, 7])
+def test_the_id_of_a_garbled_reply_may_be_any_json(identifier: Any) -> None:
+    j = Journal().claimed("w-1").asks(1, [user("?")])
+    j.answers(1, {"body": {"id": identifier, "choices": []}}, cost=None)
+    assert fold(j.events).totals.unpriced == 1
+
+
 def test_json_holds_everything_as_plain_values() -> None:
     plain = json.loads(fold(crashed_and_resumed().events).to_json())
     assert plain["totals"]["cost"] == "0.0031"
@@ -293,3 +304,29 @@ def test_a_window_that_forgets_old_messages_shows_the_new_ones_alone() -> None:
     first, second, third = user("a"), assistant("b"), user("c")
     j = Journal().claimed("w-1").asks(1, [first]).answers(1, second)
     assert said(fold(j.asks(2, [second, third]).events))[2:] == [("user", "c")]
+
+
+def test_an_attempt_of_the_last_claim_is_running_until_somebody_else_has_the_run() -> None:
+    j = Journal().claimed("w-1").asks(1, [user("?")])
+    for owner_lost, status, billed in ((False, "running", 0), (True, "open", 1)):
+        transcript = fold(j.events, owner_lost=owner_lost)
+        assert transcript.steps[0].status == status
+        assert transcript.totals.possibly_billed == billed
+    assert "possibly billed" not in as_text(fold(j.events))
+    assert "running (owner dead)" in as_text(fold(j.events, owner_lost=True))
+    transcript = fold(j.claimed("w-2").events)
+    assert (transcript.steps[0].status, transcript.totals.possibly_billed) == ("open", 1)
+
+
+@pytest.mark.parametrize("last", ["run_failed", "run_cancelled", "handed_back"])
+def test_nothing_runs_when_the_run_has_ended_or_was_let_go(last: Any) -> None:
+    j = Journal().claimed("w-1").asks(1, [user("?")]).add(last, reason="so")
+    assert fold(j.events).totals.possibly_billed == 1
+
+
+def test_what_a_provider_works_on_by_itself_runs_while_the_run_is_parked() -> None:
+    j = Journal().claimed("w-1").asks(1, [user("?")])
+    j.add("attempt_accepted", step=1, kind="model", attempt=1, output={"response": "r"})
+    j.add("parked", status="waiting", reason="its answer")
+    assert fold(j.events).steps[0].status == "running"
+    assert fold(j.add("run_failed", reason="so").events).totals.possibly_billed == 1

@@ -23,7 +23,7 @@ from openai import AsyncOpenAI, OpenAI
 
 import agentrun
 from agentrun import Budget
-from agentrun.models import remote
+from agentrun.models import background_response
 from agentrun.testing import Call, Fault, Provider, Reply
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
@@ -255,7 +255,7 @@ def test_a_budget_settles_once(dsn: str, provider: Provider) -> None:
 def test_a_run_that_failed_for_want_of_its_answer_is_resumed_with_it(
     dsn: str, provider: Provider, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    monkeypatch.setattr(background_response, "UNREACHABLE_PATIENCE", 0.5)
     provider.say([replace(WORDS, pace_s=0.5)])
     provider.arm(Fault.error(503, times=0, when={"method": "GET"}), Fault.cut(3))
     talk = talker(provider, stream=stream)
@@ -395,8 +395,8 @@ def test_a_webhook_wakes_the_run_that_is_parked_for_its_response(
     dsn: str, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without it, the run would look again in ten minutes."""
-    monkeypatch.setattr(remote, "SOONEST", 600.0)
-    monkeypatch.setattr(remote, "LATEST", 600.0)
+    monkeypatch.setattr(background_response, "SHORTEST_POLL_WAIT", 600.0)
+    monkeypatch.setattr(background_response, "LONGEST_POLL_WAIT", 600.0)
     provider.say([Reply("done", delay_s=0.5)])
     talk = talker(provider, stream=False)
     with agentrun.connect(dsn), agentrun.Worker([talk], concurrency=1):

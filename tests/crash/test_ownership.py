@@ -179,7 +179,7 @@ def test_a_forked_child_cannot_use_its_parents_run(dsn: str) -> None:
 
         def child() -> None:
             signal.alarm(20)  # not refused, it would wait for ever for a thread it does not have
-            with pytest.raises(agentrun.ConfigError, match="forked"):
+            with pytest.raises(agentrun.Interrupt, match="forked"):
                 act()
 
         return in_child(child)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import agentrun
 from agentrun.cli import app
 from agentrun.core.messages import reply_messages
-from agentrun.runner import model_step
+from agentrun.steps import model_step
 from agentrun.store import partials
 from agentrun.testing import Fault, Provider, Reply
 
@@ -174,6 +174,6 @@ def test_a_former_owner_writes_no_partial(dsn: str, provider: Provider) -> None:
     with agentrun.connect(dsn) as db:
         db.create("k", "talk", {"args": {}}, "")
         run_id = db.find("k")["run_id"]
-        db.partials.tell(run_id, 1, 1, "w-gone", 1, {"choices": []})
+        db.partials.publish(run_id, 1, 1, "w-gone", 1, {"choices": []})
         db.partials.close()
     assert kept(dsn) == []

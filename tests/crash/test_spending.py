@@ -36,8 +36,10 @@ def bills(provider: Provider) -> Decimal:
         cost, _ = list_price(
             "",
             [MODEL],
-            input_tokens=usage["prompt_tokens"],
-            output_tokens=usage["completion_tokens"],
+            {
+                "input_tokens": usage["prompt_tokens"],
+                "output_tokens": usage["completion_tokens"],
+            },
         )
         assert cost is not None
         total += cost

@@ -8,17 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from agentrun.bundled.tools import (
-    TOOLS,
-    book_pickup,
-    look_up_order,
-    refund_order,
-    send_email,
-)
+from agentrun.bundled.tools import TOOLS, book_pickup, look_up_order, refund_order, send_email
 
 import agentrun
 from agentrun.bundled import resource
-from agentrun.demo.play import Worker
+from agentrun.demo.play import WorkerProcess
 from agentrun.demo.world import World
 from agentrun.testing import Fault
 
@@ -143,9 +137,9 @@ def test_a_refusal_of_the_carrier_is_told_to_the_model(world: World) -> None:
 
 def test_the_agent_streams_asks_for_tools_and_sends_back_what_the_api_knows(world: World) -> None:
     assert world.provider is not None
-    with Worker(world, "unharmed") as worker:
-        assert not worker.comes_to(lambda _: False)
-    assert worker.said.startswith("Refunded 24.00")
+    with WorkerProcess(world, "unharmed") as worker:
+        assert not worker.wait_for(lambda _: False)
+    assert worker.last_words.startswith("Refunded 24.00")
     bodies = world.provider.requests()
     assert [len(body["messages"]) for body in bodies] == [2, 4, 8]
     assert all(body["stream"] for body in bodies)

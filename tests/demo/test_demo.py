@@ -18,7 +18,7 @@ from leftovers import Marked
 
 import agentrun.demo
 from agentrun.demo import show
-from agentrun.demo.ledger import Ledger
+from agentrun.demo.ledger import DemoNumbers
 from agentrun.demo.world import World, open_world
 from agentrun.store import embedded
 from agentrun.testing import Call, Provider, Reply
@@ -173,7 +173,7 @@ def test_a_model_without_a_provider_is_refused() -> None:
     assert "set OPENAI_API_KEY, or give --base-url" in errors
 
 
-GOOD = Ledger(3, 3, 4, 1, 1, 1, 1, 5.0, "demo-1", scripted=True)
+GOOD = DemoNumbers(3, 3, 4, 1, 1, 1, 1, 5.0, "demo-1", scripted=True)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ GOOD = Ledger(3, 3, 4, 1, 1, 1, 1, 5.0, "demo-1", scripted=True)
     ],
 )
 def test_a_wrong_number_is_named(field: str, value: int, said: str) -> None:
-    assert list(GOOD.wrong()) == []
-    (problem,) = replace(GOOD, **{field: value}).wrong()
+    assert list(GOOD.problems()) == []
+    (problem,) = replace(GOOD, **{field: value}).problems()
     assert said in problem
 
 
@@ -197,6 +197,6 @@ def test_the_exit_code_tells_of_a_wrong_number(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = replace(GOOD, pickups=2)
-    monkeypatch.setattr(show, "_perform", lambda *_: wrong)
+    monkeypatch.setattr(show, "_run_demo", lambda *_: wrong)
     assert agentrun.demo.main(as_json=True) == 1
     assert json.loads(capsys.readouterr().out)["pickups"] == 2

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from openai import OpenAI
-
-import agentrun
 from agentrun.testing import Call, Provider, Reply
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+EVIDENCE = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
 PAYMENTS = """
 def refund(order_id, cents, key):
     with open("payments.log", "a") as log:
         log.write(f"{order_id} {cents}\\n")
     return {"refunded": cents}
 """
+# The first call ends the process, when it has paid and before that is recorded.
+DEADLY = PAYMENTS.replace(
+    "    return",
+    """    if open("payments.log").read().count("\\n") == 1:
+        import os
+        os.kill(os.getpid(), 9)
+    return""",
+)
+SCRIPT = [Reply(tool_calls=[Call("refund", {"order_id": "7", "cents": 100})]), "done"]
 
 
 def block(text: str) -> str:
@@ -32,8 +39,8 @@ def block(text: str) -> str:
 
 
 def test_every_file_that_it_names_is_there() -> None:
-    linked = re.findall(r"\]\(([^):]+)\)", README)
-    proofs = [path for line in re.findall(r"`(pytest [^`]+)`", README)
+    linked = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", README)
+    proofs = [path for line in re.findall(r"`(pytest [^`]+)`", EVIDENCE)
               for path in re.findall(r"tests/\S+", line)]  # fmt: skip
     assert linked
     assert proofs
@@ -41,12 +48,15 @@ def test_every_file_that_it_names_is_there() -> None:
     assert missing == []
 
 
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
 def test_three_edits(dsn: str, tmp_path: Path) -> None:
     """Run, run again, worked off by a worker: one file serves for all."""
     (tmp_path / "payments.py").write_text(PAYMENTS)
     (tmp_path / "app.py").write_text("import payments\n" + block("# 3  the loop stays"))
-    script = [Reply(tool_calls=[Call("refund", {"order_id": "7", "cents": 100})]), "done"]
-    with Provider(script=script) as provider:
+    with Provider(script=SCRIPT) as provider:
         settings = {"OPENAI_BASE_URL": provider.base_url, "OPENAI_API_KEY": "k"}
 
         def python(*command: str) -> str:
@@ -67,23 +77,36 @@ def test_three_edits(dsn: str, tmp_path: Path) -> None:
     assert (tmp_path / "payments.log").read_text() == "7 100\n" * 2
 
 
-def test_testing_your_own_agent(dsn: str) -> None:
-    def own_agent(client: OpenAI) -> None:
-        @agentrun.tool(effect="idempotent")
-        def refund(order_id: str, cents: int) -> str:
-            return "refunded"
+def test_the_transcript_in_it_is_that_of_a_killed_run(dsn: str, tmp_path: Path) -> None:
+    """But for durations, prices and the names of workers."""
+    (tmp_path / "payments.py").write_text(DEADLY)
+    (tmp_path / "app.py").write_text("import payments\n" + block("# 3  the loop stays"))
+    with Provider(script=SCRIPT) as provider:
+        settings = {
+            "OPENAI_BASE_URL": provider.base_url,
+            "OPENAI_API_KEY": "k",
+            "AGENTRUN_DATABASE_URL": dsn,
+            "COLUMNS": "80",
+        }
 
-        @agentrun.agent
-        def support() -> None:
-            messages: list[Any] = [{"role": "user", "content": "refund order 7"}]
-            for _ in range(2):
-                reply = client.chat.completions.create(model="gpt-5-mini", messages=messages)
-                messages.append(reply.choices[0].message.model_dump(exclude_none=True))
-                messages += agentrun.call_tools(reply, [refund])
+        def python(*command: str) -> tuple[int, str]:
+            done = subprocess.run(
+                [sys.executable, *command],
+                cwd=tmp_path,
+                env={**os.environ, **settings},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            return done.returncode, done.stdout
 
-        support.run()
+        assert python("app.py") == (-signal.SIGKILL, "")
+        assert python("app.py") == (0, "done\n")
+        _, shown = python("-m", "agentrun", "show", "ticket-42")
+    (picture,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    assert steady(picture) == steady(shown)
 
-    shown = block("from agentrun.testing import")
-    with agentrun.connect(dsn):
-        code = compile(shown.replace("…", "own_agent(client)"), "README.md", "exec")
-        exec(code, {"agentrun": agentrun, "OpenAI": OpenAI, "own_agent": own_agent})
+
+def steady(transcript: str) -> list[str]:
+    """The words of a transcript, less what differs from run to run and from price list to list."""
+    text = re.sub(r"w-[0-9a-f]+", "w", transcript)
+    return re.sub(r"\$[\d.]+|\d+\.\d s\b", "…", text).split()

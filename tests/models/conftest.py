@@ -64,4 +64,4 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off without waiting, where the wait is not what is tested."""
-    monkeypatch.setattr("agentrun.models.retry.FIRST_WAIT", 0.0)
+    monkeypatch.setattr("agentrun.models.retries.FIRST_WAIT", 0.0)

@@ -15,7 +15,7 @@ from typing import Any
 from agentrun.core.errors import Diverging, RunCancelled
 from agentrun.core.flow import Flow, Op
 from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, current
-from agentrun.models import remote
+from agentrun.models import background_response
 
 
 @dataclass
@@ -28,6 +28,8 @@ class MemoryStep:
     outcome: ModelReply | None = None
     attempts: int = 0
     failures: list[tuple[CallFailed, float]] = field(default_factory=list)
+    waits: list[tuple[CallFailed, float]] = field(default_factory=list)
+    tries_to_reach: int = 0  # how often an unreached provider is tried again
     prior_failures: int = 0
     cap: int | None = None
     accepted: str | None = None
@@ -37,9 +39,9 @@ class MemoryStep:
     interrupted: bool = False
     age: float = 0.0
 
-    def rest(self, seconds: float, identifier: str) -> Flow[None]:
+    def wait_to_poll(self, seconds: float, identifier: str) -> Flow[None]:
         self.age += seconds
-        yield remote.pause(seconds)
+        yield background_response.pause(seconds)
 
     def attempt(self) -> Flow[ModelReply | None]:
         yield Op(lambda: None, lambda: asyncio.sleep(0))
@@ -67,14 +69,19 @@ class MemoryStep:
         if self._cancelled:
             raise RunCancelled("by ada")
 
-    def failed(self, failure: CallFailed, retry_in: float) -> None:
+    def record_failure(self, failure: CallFailed, retry_in: float) -> None:
         self.accepted = None
         self.failures.append((failure, retry_in))
 
-    def tell(self, so_far: Callable[[], Any]) -> None:
+    def await_provider(self, failure: CallFailed, patience: float) -> Flow[str | None]:
+        self.waits.append((failure, patience))
+        yield Op(lambda: None, lambda: asyncio.sleep(0))
+        return None if len(self.waits) > self.tries_to_reach else "stands"
+
+    def publish_partial(self, so_far: Callable[[], Any]) -> None:
         """Nobody reads along."""
 
-    def left(self) -> None:
+    def abandon_attempt(self) -> None:
         self.interrupted = True
 
     def finish(self, reply: ModelReply) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sayings import Saying, Server
 
 from agentrun.core.errors import RunCancelled
-from agentrun.models import lacking, wrap
+from agentrun.models import background_support, wrap
 from agentrun.testing import Call, Fault, Provider, Reply
 
 ASK: Any = {"model": "gpt-5-mini", "input": "go"}
@@ -32,14 +32,14 @@ class Verdict(BaseModel):
 @pytest.fixture(autouse=True)
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process has not found out yet who has no background mode."""
-    monkeypatch.setattr(lacking, "_told", set())
-    monkeypatch.setattr(lacking, "_lacking", set())
+    monkeypatch.setattr(background_support, "_warned", set())
+    monkeypatch.setattr(background_support, "_unsupported", set())
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentrun.models.remote.SOONEST", 0.01)
-    monkeypatch.setattr("agentrun.models.background.SOONEST", 0.01)
+    monkeypatch.setattr("agentrun.models.background_response.SHORTEST_POLL_WAIT", 0.01)
+    monkeypatch.setattr("agentrun.models.background.SHORTEST_POLL_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_a_provider_out_of_reach_is_no_reason_to_pay_again(
     stream: bool, client: openai.OpenAI, provider: Provider, recorder: MemoryRecorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("agentrun.models.remote.PATIENCE", 0.05)
+    monkeypatch.setattr("agentrun.models.background_response.UNREACHABLE_PATIENCE", 0.05)
     recorder.next["accepted"] = begin(provider, stream=stream)
     _, billed = marks(provider)
     provider.arm(Fault.error(503, times=0, when={"method": "GET"}))
@@ -352,7 +352,7 @@ def test_a_provider_that_refuses_it_is_asked_plainly(
     assert bodies[1] == ASK
     assert [step.attempts for step in recorder.steps] == [1, 1]
     (warning,) = warnings(caplog)
-    assert "go as plain ones" in warning
+    assert "are sent without background mode" in warning
 
 
 @pytest.mark.parametrize("stream", [False, True])

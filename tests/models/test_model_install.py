@@ -14,7 +14,7 @@ from sayings import Saying, Server, chunk, completion
 
 from agentrun.core.errors import ConfigError, NoRun
 from agentrun.models import install, wrap
-from agentrun.models.transport import Recording
+from agentrun.models.transport import RecordingBase
 
 pytestmark = pytest.mark.usefixtures("unpatched", "no_wait")
 
@@ -76,7 +76,7 @@ def test_installing_again_changes_the_settings_and_wraps_once(
     install(retries=1)
     with httpx.Client() as client:
         transport: Any = client._transport_for_url(httpx.URL(server.url))
-        assert not isinstance(transport.inner, Recording)
+        assert not isinstance(transport.inner, RecordingBase)
         with recorder.active():
             assert client.post(f"{server.url}/chat/completions", json=ASK).status_code == 200
     assert recorder.step.attempts == 2

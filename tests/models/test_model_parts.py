@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from sayings import chunk, completion
 
 from agentrun.core.codec import check
-from agentrun.core.parse import parsed
-from agentrun.models.fold import StreamFold
-from agentrun.models.request import canonical
-from agentrun.models.sse import ServerEvent, SseParser, is_terminal
+from agentrun.core.parse import parse_json
+from agentrun.core.recorder import ModelRequest
+from agentrun.models.event_streams import ServerEvent, SseParser, is_terminal
+from agentrun.models.request import canonical_body
+from agentrun.models.stream_fold import StreamFold
 from agentrun.models.tokens import _counter, estimate
 from agentrun.models.usage import usage_of
 
@@ -29,10 +30,15 @@ ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "g
 URL = "http://127.0.0.1:1/v1/chat/completions"
 
 
+def used(model: str, body: Any) -> Any:
+    """What this reply to a chat says that it used."""
+    return usage_of(ModelRequest("chat.completions", "POST", URL, {}, {}, False, model), body)
+
+
 def test_what_clients_randomise_does_not_count() -> None:
     more = {"prompt_cache_key": "agents-sdk:run:1f", "metadata": {"trace": "1"}, "user": "u"}
-    assert canonical({**ASK, **more, "safety_identifier": "s"}) == canonical(ASK)
-    assert canonical({**ASK, "temperature": 1}) != canonical(ASK)
+    assert canonical_body({**ASK, **more, "safety_identifier": "s"}) == canonical_body(ASK)
+    assert canonical_body({**ASK, "temperature": 1}) != canonical_body(ASK)
 
 
 def conversation(*ids: str) -> dict[str, Any]:
@@ -44,12 +50,12 @@ def conversation(*ids: str) -> dict[str, Any]:
 
 
 def test_ids_count_by_what_they_connect_and_not_by_their_text() -> None:
-    assert canonical(conversation("a", "b")) == canonical(conversation("x", "y"))
-    assert canonical(conversation("a", "b")) != canonical(conversation("a", "a"))
+    assert canonical_body(conversation("a", "b")) == canonical_body(conversation("x", "y"))
+    assert canonical_body(conversation("a", "b")) != canonical_body(conversation("a", "a"))
     swapped = conversation("a", "b")
     swapped["messages"][1]["tool_call_id"] = "b"
     swapped["messages"][2]["tool_call_id"] = "a"
-    assert canonical(swapped) != canonical(conversation("a", "b"))
+    assert canonical_body(swapped) != canonical_body(conversation("a", "b"))
 
 
 def test_an_id_among_arguments_does_count() -> None:
@@ -57,7 +63,7 @@ def test_an_id_among_arguments_does_count() -> None:
         use = {"type": "tool_use", "id": "t", "name": "f", "input": {"id": order}}
         return {"model": "m", "messages": [{"role": "assistant", "content": [use]}]}
 
-    assert canonical(asking("7")) != canonical(asking("8"))
+    assert canonical_body(asking("7")) != canonical_body(asking("8"))
 
 
 STREAM = (
@@ -161,11 +167,11 @@ def test_an_event_of_an_odd_type_is_not_the_last(type_: Any) -> None:
     ids=lambda value: str(value)[:20],
 )
 def test_what_cannot_be_stored_of_a_body_is_kept_as_its_text(text: str | bytes, value: Any) -> None:
-    assert parsed(text) == value
+    assert parse_json(text) == value
 
 
 def test_what_is_too_deep_in_a_body_is_kept_as_its_text() -> None:
-    body = parsed('{"near": 1, "deep": %s, "far": 2}' % ("[" * 300 + "]" * 300))
+    body = parse_json('{"near": 1, "deep": %s, "far": 2}' % ("[" * 300 + "]" * 300))
     check(body)
     assert (body["near"], body["far"]) == (1, 2)
     inside = body["deep"]
@@ -197,7 +203,7 @@ def test_no_event_whatever_makes_the_fold_raise(events: list[Any]) -> None:
 
 
 def test_a_known_model_has_a_price_and_its_source() -> None:
-    usage = usage_of("chat.completions", URL, "gpt-5-mini", completion())
+    usage = used("gpt-5-mini", completion())
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (10, 5)
     assert isinstance(usage.cost, Decimal)
@@ -207,7 +213,7 @@ def test_a_known_model_has_a_price_and_its_source() -> None:
 
 
 def test_an_unknown_model_is_unpriced_and_not_free() -> None:
-    usage = usage_of("chat.completions", URL, "house-7b", completion(model="house-7b"))
+    usage = used("house-7b", completion(model="house-7b"))
     assert usage is not None
     assert usage.output_tokens == 5
     assert (usage.cost, usage.priced_by) == (None, None)
@@ -220,19 +226,19 @@ def test_tokens_of_audio_are_kept_apart() -> None:
         "prompt_tokens_details": {"audio_tokens": 30},
         "completion_tokens_details": {"audio_tokens": 12},
     }
-    usage = usage_of("chat.completions", URL, "gpt-audio", completion(usage=told))
+    usage = used("gpt-audio", completion(usage=told))
     assert usage is not None
     assert usage.audio_tokens == 42
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"usage": None}, {"error": {}}])
 def test_a_reply_that_does_not_say_has_no_usage(body: Any) -> None:
-    assert usage_of("chat.completions", URL, "gpt-5-mini", body) is None
+    assert used("gpt-5-mini", body) is None
 
 
 @pytest.mark.parametrize("reported", [{}, {"prompt_tokens": "many"}, {"prompt_tokens": True}])
 def test_a_reply_that_says_nonsense_counts_nothing(reported: Any) -> None:
-    usage = usage_of("chat.completions", URL, "gpt-5-mini", completion(usage=reported))
+    usage = used("gpt-5-mini", completion(usage=reported))
     assert usage is not None
     assert usage.input_tokens is None
 

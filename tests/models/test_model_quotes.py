@@ -10,12 +10,12 @@ import anthropic
 import openai
 import pytest
 from model_doubles import MemoryRecorder
-from sayings import Saying, Server
+from sayings import Saying, Server, completion
 
 from agentrun import wrap
 from agentrun.core.recorder import ModelRequest
 from agentrun.models import tokens
-from agentrun.models.quote import capped, quote
+from agentrun.models.cost_estimate import capped_fields, estimate_worst_case
 from agentrun.models.usage import list_price
 
 OPENAI = "https://api.openai.com/v1/chat/completions"
@@ -28,9 +28,9 @@ def asked(api: str = "chat.completions", url: str = OPENAI, **body: Any) -> Mode
 
 
 def test_a_quote_is_the_list_price_of_the_longest_reply() -> None:
-    found = quote(asked(messages=HELLO, max_completion_tokens=2_000, n=3))
+    found = estimate_worst_case(asked(messages=HELLO, max_completion_tokens=2_000, n=3))
     cost, source = list_price(
-        OPENAI, ["gpt-4o"], input_tokens=found.input_tokens, output_tokens=6_000
+        OPENAI, ["gpt-4o"], {"input_tokens": found.input_tokens, "output_tokens": 6_000}
     )
     assert found.cost(2_000) == cost
     assert (found.output_tokens, found.bounded, found.replies) == (2_000, True, 3)
@@ -54,17 +54,17 @@ def test_a_quote_is_the_list_price_of_the_longest_reply() -> None:
 def test_how_long_a_reply_may_be(
     api: str, body: dict[str, Any], longest: int, bounded: bool
 ) -> None:
-    found = quote(asked(api, input="hello", **body))
+    found = estimate_worst_case(asked(api, input="hello", **body))
     assert (found.output_tokens, found.bounded) == (longest, bounded)
 
 
 def test_everything_that_is_said_counts_and_pictures_by_the_piece() -> None:
-    plain = quote(asked(messages=HELLO)).input_tokens
+    plain = estimate_worst_case(asked(messages=HELLO)).input_tokens
     tool = {"type": "function", "function": {"name": "f", "description": "look " * 400}}
-    assert quote(asked(messages=HELLO, tools=[tool])).input_tokens > plain + 300
+    assert estimate_worst_case(asked(messages=HELLO, tools=[tool])).input_tokens > plain + 300
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}
     shown = [{"role": "user", "content": [picture]}]
-    assert 3_000 < quote(asked(messages=shown)).input_tokens < 3_100
+    assert 3_000 < estimate_worst_case(asked(messages=shown)).input_tokens < 3_100
 
 
 def test_without_a_table_the_estimate_is_stated_and_generous(
@@ -72,23 +72,25 @@ def test_without_a_table_the_estimate_is_stated_and_generous(
 ) -> None:
     byte = (lambda text: -(-len(text.encode()) // 4), "bytes/4")
     monkeypatch.setattr(tokens, "_counter", lambda encoding: byte)
-    found = quote(asked(messages=[{"role": "user", "content": "語" * 1000}]))
+    found = estimate_worst_case(asked(messages=[{"role": "user", "content": "語" * 1000}]))
     assert found.how.endswith("tokens by bytes/2")
     assert 1_500 < found.input_tokens < 1_600
 
 
 def test_input_that_goes_into_a_cache_costs_more() -> None:
     url = "https://api.anthropic.com/v1/messages"
-    found = quote(asked("messages", url, model="claude-sonnet-4-5", max_tokens=9, messages=HELLO))
-    plain, _ = list_price(url, ["claude-sonnet-4-5"], input_tokens=found.input_tokens)
+    found = estimate_worst_case(
+        asked("messages", url, model="claude-sonnet-4-5", max_tokens=9, messages=HELLO)
+    )
+    plain, _ = list_price(url, ["claude-sonnet-4-5"], {"input_tokens": found.input_tokens})
     assert found.input_cost is not None
     assert plain is not None
     assert found.input_cost > plain
 
 
 def test_an_unknown_model_has_no_price_and_counting_is_free() -> None:
-    assert quote(asked(model="house-7b", messages=HELLO)).cost(1) is None
-    assert quote(asked("messages.count_tokens", messages=HELLO)).cost(0) == Decimal(0)
+    assert estimate_worst_case(asked(model="house-7b", messages=HELLO)).cost(1) is None
+    assert estimate_worst_case(asked("messages.count_tokens", messages=HELLO)).cost(0) == Decimal(0)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_an_unknown_model_has_no_price_and_counting_is_free() -> None:
 )
 def test_where_a_limit_is_said(api: str, url: str, body: dict[str, Any], field: str) -> None:
     request = asked(api, url, **body)
-    told = request.body | capped(request, 5)
+    told = request.body | capped_fields(request, 5)
     assert told == {**request.body, field: 5}
 
 
@@ -123,7 +125,7 @@ def test_what_is_sent_is_capped_and_what_is_recorded_is_not(
 
 
 def test_a_request_that_fits_is_sent_as_it_is(server: Server, recorder: MemoryRecorder) -> None:
-    server.say(Saying.json({"id": "c", "object": "chat.completion", "choices": []}))
+    server.say(Saying.json(completion()))
     with wrap(openai.OpenAI(base_url=server.url, api_key="k")) as client, recorder.active():
         client.chat.completions.create(model="m", messages=HELLO)
     assert "max_tokens" not in json.loads(server.requests[0][2])

@@ -16,7 +16,7 @@ from sayings import Saying, Server, completion
 from agentrun.core.errors import Parking
 from agentrun.core.recorder import ModelReply
 from agentrun.models import http_client, wrap
-from agentrun.models.retry import asked_wait
+from agentrun.models.retries import requested_wait
 from agentrun.testing import Fault, Provider
 
 ASK: Any = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "go"}]}
@@ -276,7 +276,7 @@ def test_cancelling_while_sending_leaves_the_attempt_open(
 
 def test_a_date_in_retry_after_is_understood() -> None:
     headers = {"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}
-    assert asked_wait(headers, lambda: 90.0) == 10.0
-    assert asked_wait({"retry-after-ms": "1500", "retry-after": "9"}, time.time) == 1.5
-    assert asked_wait({"retry-after": "soon"}, time.time) is None
-    assert asked_wait({}, time.time) is None
+    assert requested_wait(headers, lambda: 90.0) == 10.0
+    assert requested_wait({"retry-after-ms": "1500", "retry-after": "9"}, time.time) == 1.5
+    assert requested_wait({"retry-after": "soon"}, time.time) is None
+    assert requested_wait({}, time.time) is None

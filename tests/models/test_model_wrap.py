@@ -20,7 +20,7 @@ from sayings import Saying, Server, completion
 from agentrun.core.errors import ConfigError, NoRun
 from agentrun.core.recorder import current
 from agentrun.models import async_http_client, http_client, wrap
-from agentrun.models.transport import Recording
+from agentrun.models.transport import RecordingBase
 from agentrun.testing import Provider
 
 ASK: Any = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "go"}]}
@@ -43,7 +43,7 @@ def test_wrapping_twice_is_harmless(provider: Provider, recorder: MemoryRecorder
     with client_of(provider, max_retries=7) as client:
         wrap(wrap(client))
         transport: Any = client._client._transport
-        assert not isinstance(transport.inner, Recording)
+        assert not isinstance(transport.inner, RecordingBase)
         assert transport.settings.policy.retries == 7
         with recorder.active():
             client.chat.completions.create(**ASK)
@@ -177,9 +177,31 @@ def test_a_gzipped_body_is_recorded_as_it_reads(server: Server, recorder: Memory
     assert len(server.requests) == 1
 
 
+def test_a_raw_response_is_the_same_live_and_resumed(
+    server: Server, recorder: MemoryRecorder
+) -> None:
+    """The server's phrases are others than the client's; what was encoded is encoded no more."""
+    headers = (("content-type", "application/json"), ("content-encoding", "gzip"))
+    body = gzip.compress(json.dumps(completion("zipped")).encode())
+    for status in 200, 422:
+        server.say(Saying((body,), status=status, headers=headers))
+        seen = []
+        with wrap(openai.OpenAI(base_url=server.url, api_key="test")) as client:
+            for again in False, True:
+                with (recorder.again() if again else recorder).active():
+                    try:
+                        raw = client.chat.completions.with_raw_response.create(**ASK).http_response
+                    except openai.APIStatusError as error:
+                        raw = error.response
+                told = sorted(item for item in raw.headers.items() if item[0] != "date")
+                seen.append((raw.reason_phrase, raw.http_version, told, raw.content))
+        assert seen[0] == seen[1]
+        recorder = MemoryRecorder()
+
+
 def test_a_body_that_is_no_json_is_kept_raw(server: Server, recorder: MemoryRecorder) -> None:
     server.say(Saying((b'{"id": NaN',), headers=(("content-type", "application/json"),)))
-    with http_client() as client, recorder.active():
+    with http_client(retries=0) as client, recorder.active():
         reply = client.post(f"{server.url}/chat/completions", json=ASK)
     assert reply.content == recorder.outcome.raw == b'{"id": NaN'
     assert recorder.outcome.body is None

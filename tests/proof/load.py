@@ -14,7 +14,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,9 +26,9 @@ import agentrun
 from agentrun.core import points
 from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
+from agentrun.store.batch_outcomes import stored_runs
 from agentrun.store.connection import DeadlineConnection
 from agentrun.store.database import Database
-from agentrun.store.outcome import settled
 from agentrun.store.rows import to_row
 from agentrun.store.sending import Batch, Sender
 
@@ -62,7 +61,7 @@ class Witness(Sender):
     def connection(self) -> DeadlineConnection:
         conn = super().connection()
         if self._sent is not None:  # no process of the server that it was sent to is alive
-            batch, known = self._sent, settled(conn, self._sent)
+            batch, known = self._sent, stored_runs(conn, self._sent)
             assert known in (set(), batch.runs), "a batch is torn"
             self.count.update(unknown=1, unknown_committed=bool(known))
             self._sent = None
@@ -136,7 +135,7 @@ class Load:
     def __init__(self, dsn: str, folder: Path) -> None:
         self.dsn = dsn
         self.world = World(folder / "effects")
-        self.handles: list[agentrun.runner.handle.Handle[int]] = []
+        self.handles: list[agentrun.api.handle.Handle[int]] = []
         self.notes = [folder / f"writer-{number}" for number in range(2)]
         self.read = [0] * len(self.notes)  # bytes of each that were compared already
         self.told = [Counter[str]() for _ in self.notes]  # what each writer counted
@@ -178,8 +177,17 @@ class Load:
 
     def until_all_serve(self) -> None:
         """A worker whose very first connection is refused gives up, as it should."""
-        servers = partial(self.database.query, "servers", agent=work_through_kills.name)
-        until(lambda: servers()[0]["alive"] == WORKERS)
+        alive = (
+            "SELECT count(*) AS workers FROM agentrun.workers WHERE %s = ANY(agents)"
+            " AND dead_at IS NULL AND beat_at + lease > clock_timestamp()"
+        )
+
+        def serving() -> int:
+            with self.database.connection() as conn:
+                (row,) = conn.execute(alive, [work_through_kills.name])
+            return int(row["workers"])
+
+        until(lambda: serving() == WORKERS)
 
     def until_all_write(self) -> None:
         """Each writer has had something acknowledged since the last look."""

@@ -30,7 +30,7 @@ from openai import AsyncOpenAI, OpenAI
 
 import agentrun
 from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.runner.waiting import pause
+from agentrun.steps.blocking import pause
 from agentrun.store.liveness import Heart
 from agentrun.testing import Call, Reply
 

@@ -61,7 +61,17 @@ class Letter:
     step: int | None
     sent: int  # when
     says: object = None
+    answers: int | None = None  # of a decision: where in the journal the request stands
     read: bool = False
+
+
+@dataclass(eq=False)
+class Request:
+    """What a step asks a person."""
+
+    waits_for: str  # "doubt" or "decision"
+    seq: int  # where in the journal it stands
+    answer: Letter | None = None  # the first decision that was sent
 
 
 @dataclass(eq=False)
@@ -72,9 +82,18 @@ class Step:
     effect: str
     attempts: int = 0
     opened_by: str | None = None  # the worker whose attempt has no outcome
-    doubted: int | None = None  # when that was raised as a doubt
-    asks: int | None = None  # when it asked for an approval that it has not got
+    request: Request | None = None  # what it asks, until that is decided
+    decided: set[str] = field(default_factory=set)  # what was: "doubt", "decision"
+    by_letter: bool = False  # ever
     outcome: tuple[str, object] | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        return self.request is not None and self.request.waits_for == "doubt"
+
+    @property
+    def asks(self) -> bool:
+        return self.request is not None and self.request.waits_for == "decision"
 
 
 @dataclass(eq=False)
@@ -100,46 +119,26 @@ class Run:
     def is_parked(self) -> bool:
         return self.status in ("waiting", "held")
 
-    @property
-    def in_doubt(self) -> list[int]:
-        """Steps whose doubt nobody has decided, while the run waits for that."""
-        if not self.is_parked or self.waits_at is None:
-            return []
-        return [step.number for step in self.steps.values() if step.doubted is not None]
-
-    @property
-    def asking(self) -> list[int]:
-        """Steps for which the run waits for an approval."""
-        waits = (
-            [] if self.status != "held" or self.waits_at is None else [self.steps[self.waits_at]]
-        )
-        return [step.number for step in waits if step.asks is not None]
+    def asking(self, waits_for: str) -> list[int]:
+        """Steps that ask a person for this, decided about or not, whoever has the run."""
+        return [
+            step.number
+            for step in self.steps.values()
+            if self.status not in ENDED and step.request and step.request.waits_for == waits_for
+        ]
 
     @property
     def inbox(self) -> list[tuple[str, int | None]]:
-        """What waits for a person: each doubt, else the step (or the run) that is held.
+        """What waits for a person: each request without an answer, else why the run is held.
 
         Not what a person has answered already, and the run will read when it is next taken up.
         """
-        if self.status != "held":
+        if self.status in ENDED:
             return []
-        doubts = [self.steps[number] for number in self.in_doubt]
-        asked: list[tuple[str, int | None]] = [
-            ("doubt", step.number)
-            for step in doubts
-            if not self._answered(step.number, step.doubted or 0, ("resolve",))
-        ]
-        if self.waits_at not in self.in_doubt and not self._answered(
-            self.waits_at, self.parked, ("approve", "reject")
-        ):
-            asked.append(("decision", self.waits_at))
-        return asked
-
-    def _answered(self, step: int | None, since: int, kinds: Iterable[str]) -> bool:
-        return step is not None and any(
-            letter.step == step and letter.sent > since and letter.kind in kinds
-            for letter in self.letters
-        )
+        requests = [(step.request, step.number) for step in self.steps.values() if step.request]
+        if self.status == "held" and not requests:
+            return [("decision", self.waits_at)]
+        return [(asked.waits_for, number) for asked, number in requests if asked.answer is None]
 
     def unread(self, kind: str, step: int | None = None) -> list[Letter]:
         """Letters of this kind (about this step) that the run has not read, oldest first."""
@@ -235,6 +234,8 @@ class Model:
             self.pruned.add(run.key)
             run.pruned = True
             run.letters.clear()
+            for step in run.steps.values():
+                step.request = None
             run.late.clear()
         owners = [run.owner for run in self.runs.values()]
         for worker in workers:
@@ -250,7 +251,7 @@ class Model:
         if accepted:
             claim.run.steps[step.number] = step
             step.attempts += 1
-            step.opened_by, step.doubted = claim.worker.name, None
+            step.opened_by, step.request = claim.worker.name, None
         return accepted
 
     def finish(self, claim: Claim, step: Step, attempt: int, status: str, value: object) -> bool:
@@ -271,17 +272,23 @@ class Model:
 
     def raise_doubt(self, claim: Claim, step: Step) -> bool:
         """Nobody knows what became of an attempt: the run waits for a person."""
-        accepted = self.park(claim, "held", step.number, None, events=1 + (step.doubted is None))
-        if accepted and step.doubted is None:
-            step.doubted = claim.run.parked  # in one commit: no letter comes between
+        seq, raised = claim.run.length + 1, not step.in_doubt
+        accepted = self.park(claim, "held", step.number, None, events=1 + raised)
+        if accepted and raised:
+            step.request = Request("doubt", seq)
         return accepted
 
-    def ask(self, claim: Claim, step: Step) -> bool:
-        """A call waits for an approval."""
-        accepted = self.park(claim, "held", step.number, None, events=2)
-        if accepted:
-            claim.run.steps[step.number] = step
-            step.asks = claim.run.parked
+    def ask(self, claim: Claim, steps: list[Step], parks: bool) -> bool:
+        """Calls that wait for an approval, all of a reply at once; others may be under way."""
+        run, seq, events = claim.run, claim.run.length + 1, len(steps) + parks
+        accepted = (
+            self.park(claim, "held", steps[0].number, None, events)
+            if parks
+            else self.append(claim, events)
+        )
+        for at, step in enumerate(steps if accepted else (), seq):
+            run.steps[step.number] = step
+            step.request = Request("decision", at)
         return accepted
 
     def decide(
@@ -290,11 +297,12 @@ class Model:
         """What was decided about a step, and its outcome if it is one."""
         accepted = self.append(claim, 1 + (outcome is not None))
         if accepted:
-            step.opened_by = step.doubted = step.asks = None
+            step.decided.add("decision" if step.asks else "doubt")
+            step.opened_by = step.request = None
             if outcome is not None:
                 self._over(step, *outcome)
             if letter is not None:
-                letter.read = True
+                letter.read = step.by_letter = True
         elif outcome is not None:
             self._keep(claim.run, (step.number, max(1, step.attempts)), outcome)
         return accepted
@@ -315,16 +323,51 @@ class Model:
             run.late.setdefault(attempt, outcome)
 
     def _over(self, step: Step, status: str, value: object) -> None:
-        step.outcome, step.opened_by, step.doubted = (status, value), None, None
+        step.outcome, step.opened_by, step.request = (status, value), None, None
 
     # -- mail --------------------------------------------------------------------------------------
 
-    def send(self, run: Run, kind: str, step: int | None = None, says: object = None) -> None:
+    def send(self, run: Run, kind: str, step: int | None = None, says: object = None) -> Letter:
         """A letter makes a parked run due."""
         now = next(self._clock)
-        run.letters.append(Letter(kind, step, now, says))
+        letter = Letter(kind, step, now, says)
+        run.letters.append(letter)
         if run.is_parked:
             run.wakes = now
+        return letter
+
+    def asked(self, run: Run, kind: str, number: int) -> Request | None:
+        """What a decision of this kind about this step would answer."""
+        waits_for = "doubt" if kind == "resolve" else "decision"
+        return run.steps[number].request if number in run.asking(waits_for) else None
+
+    def is_decided(self, run: Run, kind: str, number: int) -> bool:
+        """Whether somebody was first with a decision of this kind about this step."""
+        if request := self.asked(run, kind, number):
+            return request.answer is not None
+        waits_for = "doubt" if kind == "resolve" else "decision"
+        return number in run.steps and waits_for in run.steps[number].decided
+
+    def answer(self, run: Run, kind: str, number: int, says: object = None) -> bool:
+        """A decision that is sent only where it is the first: whether it is."""
+        request = self.asked(run, kind, number)
+        first = request is not None and request.answer is None
+        return first and self.write(run, kind, number, says, counts=True)
+
+    def write(self, run: Run, kind: str, number: int, says: object, counts: bool) -> bool:
+        """A letter that may decide; whether the database takes it, be it for nothing.
+
+        ``counts``: it can be read, and is about what the step asks.
+        """
+        request = self.asked(run, kind, number) if counts else None
+        if request is None and number in run.steps and run.steps[number].by_letter:
+            return False
+        if request is not None and request.answer is not None:
+            return False
+        letter = self.send(run, kind, number, says)
+        if request is not None:
+            request.answer, letter.answers = letter, request.seq
+        return True
 
     def wake(self, run: Run, seen: Iterable[Letter] | None) -> None:
         """The parker looks again: for a cancellation, or what its steps have not seen."""

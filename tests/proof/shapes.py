@@ -21,6 +21,7 @@ from outside import Outside
 
 import agentrun
 from agentrun import Happened, NotHappened
+from agentrun.runs import event_loop
 from agentrun.testing import Call, Fault, Reply, Rule
 
 LEASE = 2.0  # seconds
@@ -542,7 +543,8 @@ def warm(dsn: str) -> None:
             shape.prepare(f"warm {number}")
             shape.see_through(dsn, f"warm {number}")
 
+    agentrun.connect(dsn).close()  # the first one starts a thread that waits for the process's end
     before = set(threading.enumerate())
-    with ThreadPoolExecutor(1) as pool:  # the loop of the main thread would stay
-        pool.submit(see_all_through).result()
+    see_all_through()
+    event_loop.close()
     until(lambda: set(threading.enumerate()) <= before)

@@ -3,8 +3,9 @@
     pytest -m long tests/proof --whole --out run.jsonl
     python tests/proof/table.py run.jsonl
 
-It writes `RESULTS.md` here, a line a matrix, and the guarantees in the README: the claim, the
-numbers behind it, the seed and the commit they were seen at, and the command that shows them.
+It writes `RESULTS.md` here, a line a matrix. It writes the guarantees into the README: each claim
+and the numbers behind it. `docs/guarantees.md` gets more: the seed and the commit at which the
+numbers were seen, and the command that shows them. Lines of matrices that were not run stay.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-README, RESULTS = ROOT / "README.md", Path(__file__).with_name("RESULTS.md")
+README, EVIDENCE = ROOT / "README.md", ROOT / "docs" / "guarantees.md"
+RESULTS = Path(__file__).with_name("RESULTS.md")
 BEGIN, END = "<!-- guarantees: written by tests/proof/table.py -->\n", "<!-- /guarantees -->\n"
 HEAD = """\
 # What the matrices of faults counted
@@ -31,10 +33,8 @@ A number that is called repeated, changed, lost, without decision, escapes or le
 """
 
 
-COLUMNS = """\
-| # | guarantee | seen | seed | commit | shown by |
-|---|---|---|---|---|---|
-"""
+COLUMNS = ("#", "guarantee", "seen", "seed", "commit", "shown by")
+SHORT = 3  # of these columns are in the README
 
 
 @dataclass
@@ -46,12 +46,12 @@ class Seen:
     seeds: set[str] = field(default_factory=set)
     commits: set[str] = field(default_factory=set)
 
-    def take(self, line: dict[str, Any]) -> None:
+    def take(self, case: dict[str, Any]) -> None:
         """Take in a case."""
-        self.numbers.update(line["numbers"], cases=1)
-        self.seconds += line["seconds"]
-        self.seeds.add(str(line["seed"]))
-        self.commits.add(line["commit"])
+        self.numbers.update(case["numbers"], cases=1)
+        self.seconds += case["seconds"]
+        self.seeds.add(str(case["seed"]))
+        self.commits.add(case["commit"])
 
     def add(self, other: Seen) -> None:
         """Take in another matrix."""
@@ -69,22 +69,35 @@ class Guarantee:
     file: str  # of tests/proof
     also: str  # tests of every run of the suite
 
-    def row(self, number: int, found: dict[str, Seen]) -> str:
+    def cells(self, number: int, found: dict[str, Seen]) -> tuple[str, ...] | None:
+        """What is told of the guarantee, by column; None where nothing of it was counted."""
         seen = Seen()
         for matrix, part in found.items():
             if matrix.startswith(self.matrices):
                 seen.add(part)
-        assert seen.numbers, f"nothing was counted of {' and '.join(self.matrices)}"
-        told = self.numbers.format_map(Told(seen.numbers))
-        cells = (
+        if not seen.numbers:
+            return None
+        return (
             str(number),
             self.claim,
-            told,
+            self.numbers.format_map(Told(seen.numbers)),
             listed(seen.seeds),
             listed(seen.commits),
             f"`pytest -m long {self.file} --whole`; `pytest {self.also}`",
         )
-        return f"| {' | '.join(cells)} |\n"
+
+    def row(self, cells: tuple[str, ...] | None, before: str) -> str:
+        """The line of the guarantee; the one in ``before`` where nothing of it was counted."""
+        if cells is not None:
+            return line(cells)
+        kept = [old for old in before.splitlines(keepends=True) if f"| {self.claim} |" in old]
+        assert kept, f"nothing was counted of {' and '.join(self.matrices)}"
+        return kept[0]
+
+
+def line(cells: Iterable[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |\n"
 
 
 class Told(dict[str, str]):
@@ -104,7 +117,7 @@ GUARANTEES = [
         "{kills} SIGKILLs, {effects} effects: {recorded_repeated} repeated",
         KILLED,
         "tests/proof/test_crashes.py",
-        "tests/crash tests/runner/test_models.py",
+        "tests/crash tests/steps/test_model_steps.py",
     ),
     Guarantee(
         "A crash repeats at most the effects that were in flight, only those declared `read` or "
@@ -113,7 +126,7 @@ GUARANTEES = [
         "a crash; 0 under another key",
         KILLED,
         "tests/proof/test_crashes.py",
-        "tests/crash/test_loops.py tests/runner/test_doubt.py",
+        "tests/crash/test_loops.py tests/steps/test_doubt.py",
     ),
     Guarantee(
         "Each attempt of a `once` effect is sent at most once, and a further attempt exists only "
@@ -121,14 +134,14 @@ GUARANTEES = [
         "{once_effects} effects under {kills} SIGKILLs: {once_without_decision} again without one",
         KILLED,
         "tests/proof/test_crashes.py",
-        "tests/runner/test_doubt.py tests/crash/test_loops.py",
+        "tests/steps/test_doubt.py tests/crash/test_loops.py",
     ),
     Guarantee(
         "A `transaction` effect commits together with its checkpoint: exactly once.",
         "{transactions} effects under {kills} SIGKILLs: each once",
         KILLED,
         "tests/proof/test_crashes.py",
-        "tests/runner/test_transactions.py tests/runner/test_doubt.py",
+        "tests/steps/test_transactions.py tests/steps/test_doubt.py",
     ),
     Guarantee(
         "A worker that lost its run cannot change the run's journal.",
@@ -145,27 +158,62 @@ GUARANTEES = [
         "tests/proof/test_payloads.py",
         "tests/core/test_transcript.py tests/view",
     ),
+    Guarantee(
+        "What the agent's code saw is what it sees again after a resume, bit for bit.",
+        "random agents killed {kills} times and {files} files written by agents that were killed: "
+        "0 differences",
+        ("live equals resumed", "site-packages"),
+        "tests/proof/test_live_equals_resumed.py tests/proof/test_site_packages.py",
+        "tests/values/test_values.py tests/values/test_exceptions.py",
+    ),
+    Guarantee(
+        "No ordinary event leaves a run without a way on that repeats nothing, and each way on "
+        "says its price.",
+        "{cases} malformed replies and streams: {escapes} errors other than the SDK's own",
+        ("malformed",),
+        "tests/proof/test_malformed.py",
+        "tests/crash/test_killed_deploys.py tests/runs/test_deploys.py "
+        "tests/steps/test_bad_answers.py",
+    ),
 ]
 
 
-def main(files: Iterable[str], readme: Path = README, results: Path = RESULTS) -> None:
+def main(
+    files: Iterable[str],
+    readme: Path = README,
+    evidence: Path = EVIDENCE,
+    results: Path = RESULTS,
+) -> None:
     found: dict[str, Seen] = {}
-    for line in read(files):
-        found.setdefault(line["matrix"], Seen()).take(line)
-    rows = "".join(guarantee.row(number, found) for number, guarantee in enumerate(GUARANTEES, 1))
-    before, _, rest = readme.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    assert after, f"{readme} lacks {BEGIN.strip()} or {END.strip()}"
-    readme.write_text(before + BEGIN + COLUMNS + rows + END + after, "utf-8")
-    results.write_text(HEAD + "".join(map(result, sorted(found.items()))), "utf-8")
+    for case in read(files):
+        found.setdefault(case["matrix"], Seen()).take(case)
+    pages = [written(readme, found, SHORT), written(evidence, found, len(COLUMNS))]
+    for page, text in zip((readme, evidence), pages, strict=True):
+        page.write_text(text, "utf-8")
+    told = results.read_text("utf-8").removeprefix(HEAD) if results.exists() else ""
+    lines = {old.split(" | ")[0].removeprefix("| "): old for old in told.splitlines(keepends=True)}
+    lines |= {item[0]: result(item) for item in found.items()}
+    results.write_text(HEAD + "".join(text for _, text in sorted(lines.items())), "utf-8")
+
+
+def written(page: Path, found: dict[str, Seen], columns: int) -> str:
+    """The text of a page with the guarantees in so many columns; the rest of it as it was."""
+    before, _, rest = page.read_text("utf-8").partition(BEGIN)
+    old, _, after = rest.partition(END)
+    assert after, f"{page} lacks {BEGIN.strip()} or {END.strip()}"
+    rows = [line(COLUMNS[:columns]), f"|{'---|' * columns}\n"]
+    for number, guarantee in enumerate(GUARANTEES, 1):
+        cells = guarantee.cells(number, found)
+        rows.append(guarantee.row(cells and cells[:columns], old))
+    return before + BEGIN + "".join(rows) + END + after
 
 
 def read(files: Iterable[str]) -> Iterable[dict[str, Any]]:
     """The cases that were noted as done; of one that was done again, the last time."""
     cases: dict[tuple[str, str], dict[str, Any]] = {}
     for file in files:
-        for line in map(json.loads, Path(file).read_text("utf-8").splitlines()):
-            cases[line["matrix"], line["case"]] = line
+        for case in map(json.loads, Path(file).read_text("utf-8").splitlines()):
+            cases[case["matrix"], case["case"]] = case
     return cases.values()
 
 

@@ -3,32 +3,40 @@
 Each path says where it is in words beside the secret, so that a path that was not taken shows as
 much as a secret that got through. No twelve characters of a secret in a row may be left, so that
 one cut in two is found as well.
+
+What an agent's code saw of a secret is kept exactly, in tables that only workers read. A secret
+must be there, and in nothing that anybody else can read; credentials of clients, headers and
+cookies, must not even be there.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import string
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import openai
 import psycopg
 import pytest
 import zstandard
 from crashing import die, killed
+from gateways import Gateway
 from openai import OpenAI
 from sayings import Saying, Server
 from typer.testing import CliRunner
 
 import agentrun
 from agentrun.cli import app
-from agentrun.cli.reading import EXPORTS
+from agentrun.cli.show_commands import EXPORTS
+from agentrun.store.embedded import Files
 from agentrun.testing import Call, Provider, Reply
 
 pytestmark = pytest.mark.long
@@ -50,7 +58,7 @@ KINDS: dict[str, Callable[[str], Made]] = {
     "slack token": lambda r: (f"xoxb-1234-{r}", r),
     "stripe key": lambda r: (f"rk_live_{r}", r),
     "aws secret": lambda r: (f"aws_secret_access_key = {r}", r),
-    "jwt": lambda r: (f"eyJhbGciOiJIUzI1NiJ9.{r}.{r[::-1]}", r),
+    "jwt": lambda r: (f"eyJhbGciOiJIUzI1NiJ9.eyJ{r}.{r[::-1]}", r),
     "bearer header": lambda r: (f"Authorization: Bearer {r}", r),
     "basic header": lambda r: (f"Basic {(b := b64encode(f'me:{r}'.encode()).decode())}", b),
     "cookie": lambda r: (f"Cookie: theme=dark-mode; session={r}", r),
@@ -73,9 +81,10 @@ class Story:
     """Every path that a text can take through agentrun; ``taken`` are their names."""
 
     def __init__(
-        self, number: int, secret: str, dsn: str, provider: Provider, server: Server
-    ) -> None:
-        self.number, self.secret = number, secret
+        self, number: int, secret: str, credential: str, dsn: str, provider: Provider,
+        server: Server,
+    ) -> None:  # fmt: skip
+        self.number, self.secret, self.credential = number, secret, credential
         self.dsn, self.provider, self.server = dsn, provider, server
         self.taken: set[str] = set()
         self.keys: list[str] = []
@@ -86,7 +95,12 @@ class Story:
         return f"(at {path}) {self.secret} (from there)"
 
     def client(self) -> OpenAI:
-        return agentrun.wrap(OpenAI(base_url=self.provider.base_url, api_key="k"), retries=1)
+        return agentrun.wrap(self.plain_client(self.provider.base_url), retries=1)
+
+    def plain_client(self, base_url: str) -> OpenAI:
+        """One whose key and headers are credentials."""
+        headers = {"x-api-key": self.credential, "cookie": f"theme=dark; session={self.credential}"}
+        return OpenAI(base_url=base_url, api_key=self.credential, default_headers=headers)
 
     def key(self, name: str) -> str:
         self.keys.append(f"{name}-{self.number}")
@@ -144,13 +158,20 @@ class Story:
     def hears_errors(self) -> None:
         at = self.at
         error = {"error": {"message": at("provider error"), "type": "no", "code": "no"}}
-        headers = {"set-cookie": self.secret.replace("\n", " "), "x-odd": "1"}
-        headers = {name: text.encode("ascii", "replace").decode() for name, text in headers.items()}
+        headers = {"set-cookie": f"session={self.credential}; HttpOnly", "x-odd": "1"}
+
+        @agentrun.tool
+        def call_out() -> None:
+            """Raises an error that has its request, response and their headers."""
+            asked: Any = [{"role": "user", "content": "x"}]
+            with self.plain_client(self.server.url) as client:
+                client.chat.completions.create(model="m", messages=asked)
 
         @agentrun.agent(name="hearer")
         def hear() -> None:
-            where: Any = {"base_url": self.server.url, "api_key": "k"}
-            with agentrun.wrap(OpenAI(**where), retries=0) as client:
+            with suppress(openai.APIError):
+                call_out()
+            with agentrun.wrap(self.plain_client(self.server.url), retries=0) as client:
                 for _ in range(2):
                     with suppress(openai.APIError):
                         client.chat.completions.create(
@@ -160,9 +181,38 @@ class Story:
         broken = json.dumps(error, indent=3)[:-5]
         self.server.say(
             Saying.json(error, 400, **headers),
+            Saying.json(error, 400, **headers),
             Saying((broken.encode(),), 400, (("content-type", "application/json"),)),
         )
         hear.with_options(key=self.key("hears")).run()
+
+    def asks_a_gateway(self, log: Path) -> None:
+        """And asks again, which is answered from what the gateway keeps."""
+        answer = {"id": "a", "object": "chat.completion", "created": 1, "model": "m", "choices": [
+            {"index": 0, "finish_reason": "stop",
+             "message": {"role": "assistant", "content": self.secret}}
+        ]}  # fmt: skip
+        self.server.say(Saying.json(answer, 200, **{"set-cookie": f"session={self.credential}"}))
+        headers = {
+            "authorization": f"Bearer {self.credential}",
+            "cookie": f"session={self.credential}",
+        }
+        with Gateway(self.dsn, self.server.url, log) as gateway:
+            for _ in range(2):
+                response = gateway.post(self.at("question"), key=f"g{self.number}", headers=headers)
+                assert self.secret in response.json()["choices"][0]["message"]["content"]
+                gateway.rest()
+
+    def stores_a_blob(self) -> None:
+        @agentrun.step
+        def read() -> str:
+            return f"{self.at('blob')} {'and so on' * 20_000}"
+
+        @agentrun.agent(name="reader")
+        def reader() -> int:
+            return len(read())
+
+        reader.with_options(key=self.key("blob")).run()
 
     # -- people and other runs -------------------------------------------------------------------
 
@@ -187,7 +237,7 @@ class Story:
             for name in ("first", "second"):
                 with suppress(agentrun.ToolFailed):
                     pay(f"{name} {at('what waits')}")
-            with agentrun.branch(at("branch")):
+            with agentrun.branch("by the way"):  # a name with a credential is refused
                 read(at("argument of a step"))
             child(at("argument of a child"))
 
@@ -224,6 +274,7 @@ class Story:
         keyed = doubt.with_options(key=key)
 
         def action() -> None:
+            del os.environ["AGENTRUN_BLOBS"]  # whose library survives no fork
             agentrun.connect(self.dsn)
             keyed.run()
 
@@ -278,20 +329,76 @@ def runs(dsn: str) -> list[str]:
         return [key for (key,) in conn.execute("SELECT key FROM agentrun.runs")]
 
 
-def stored(dsn: str) -> Iterator[tuple[str, str]]:
-    """Every table and every view as text, and what lies compressed in the payloads."""
-    with psycopg.connect(dsn) as conn:
+HIDDEN = {"exact_values", "gateway_answers", "gateway_secret", "mask_key"}
+
+
+def stored(auditor: str) -> Iterator[tuple[str, str]]:
+    """Every table and view that an auditor reads, as text; and what lies compressed in payloads."""
+    with psycopg.connect(auditor, autocommit=True) as conn:
         names = conn.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'agentrun'::regnamespace"
             " AND relkind IN ('r', 'v')"
         ).fetchall()
+        assert {name for (name,) in names} > HIDDEN
         for (name,) in names:
             query = f"COPY (SELECT * FROM agentrun.{name}) TO STDOUT"  # noqa: S608
-            with conn.cursor().copy(query) as copy:
-                yield name, b"".join(copy).decode()
-        for (zstd,) in conn.execute("SELECT zstd FROM agentrun.payloads"):
-            raw = zstandard.ZstdDecompressor().decompress(zstd)
-            yield "a payload", raw.decode("utf-8", "replace")
+            with conn.cursor() as cursor:
+                if name in HIDDEN:
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        cursor.execute(f"SELECT FROM agentrun.{name}")
+                    continue
+                with cursor.copy(query) as copy:
+                    yield name, b"".join(copy).decode()
+        for (zstd,) in conn.execute("SELECT zstd FROM agentrun.payloads WHERE zstd <> ''"):
+            yield "a payload", unpacked(zstd)
+
+
+def unpacked(zstd: bytes) -> str:
+    """Compressed bytes as text; those that are not, or hold only a name, as they are."""
+    with suppress(zstandard.ZstdError):
+        zstd = zstandard.ZstdDecompressor().decompress(zstd, max_output_size=1 << 26)
+    return zstd.decode("utf-8", "replace")
+
+
+def blobs_in(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            yield f"blob {path.name}", unpacked(path.read_bytes())
+
+
+def kept_for_workers(dsn: str) -> Iterator[tuple[str, str]]:
+    """What nobody but workers and gateways may read."""
+    with psycopg.connect(dsn) as conn:
+        exact = conn.execute("SELECT zstd FROM agentrun.exact_values").fetchall()
+        yield "exact_values", "\n".join(unpacked(zstd) for (zstd,) in exact)
+        answers = conn.execute("SELECT headers, zstd FROM agentrun.gateway_answers").fetchall()
+        yield "gateway_answers", "\n".join(f"{head} {unpacked(zstd)}" for head, zstd in answers)
+
+
+class Spy:
+    """Somebody who looks at the server all the time: statements under way, and notifications."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn, self.seen, self.over = dsn, set[str](), threading.Event()
+        self.looks = 0
+
+    def __enter__(self) -> Self:
+        self.thread = threading.Thread(target=self._look)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            conn.add_notify_handler(lambda notify: self.seen.add(notify.payload))
+            conn.execute("LISTEN agentrun")
+            while not self.over.wait(0.005):
+                rows = conn.execute("SELECT query, application_name FROM pg_stat_activity")
+                self.seen.update(text for row in rows for text in row if text)
+                self.looks += 1
 
 
 def shown(keys: list[str], cli: Callable[..., str]) -> Iterator[tuple[str, str]]:
@@ -361,6 +468,8 @@ def leaked(part: str, text: str) -> str:
 
 def test_no_secret_is_left_anywhere(
     dsn: str,
+    login: Callable[[str], str],
+    server: Files,
     proof: Any,
     cli: Callable[..., str],
     caplog: pytest.LogCaptureFixture,
@@ -369,22 +478,37 @@ def test_no_secret_is_left_anywhere(
 ) -> None:
     caplog.set_level(logging.DEBUG, "agentrun")
     for number, case in enumerate(proof.cases("secrets", list(KINDS), share=3)):
-        with case, Provider() as provider, Server() as server:
+        with case, Provider() as provider, Server() as other, Spy(dsn) as spy:
             secret, part = KINDS[case.name](drawn(case.random))
+            credential = drawn(case.random)
             monkeypatch.setenv(VARIABLE, secret if case.name == "of the environment" else "-")
             caplog.clear()
+            blobs, log = tmp_path / f"blobs_{number}", tmp_path / f"gateway {number}.log"
+            monkeypatch.setenv("AGENTRUN_BLOBS", blobs.as_uri())
             with agentrun.connect(dsn):
-                story = Story(number, secret, dsn, provider, server)
+                story = Story(number, secret, credential, dsn, provider, other)
                 for chapter in (story.talks, story.hears_errors, story.is_told, story.doubts,
-                                story.ends_badly, story.is_logged):  # fmt: skip
+                                story.ends_badly, story.is_logged, story.stores_a_blob,
+                                ):  # fmt: skip
                     chapter()
+                story.asks_a_gateway(log)
                 file = tmp_path / f"canary_{number}.py"
                 file.write_text(APP.format(secret=repr(secret)))
                 found = [*shown(story.keys, cli), *commanded(file, cli)]
-                found += [*stored(dsn), ("the log", logged(caplog))]
+                found += [*stored(login("auditor")), ("the log", logged(caplog))]
+            found += [("a gateway's log", log.read_text()), *blobs_in(blobs)]
+            found += [("the server's log", server.log.read_text("utf-8", "replace"))]
+            found += [("pg_stat_activity and notifications", "\n".join(spy.seen))]
+            assert spy.looks
             text = "\n".join(told for _, told in found)
             leaks = {where: leak for where, told in found if (leak := leaked(part, told))}
             assert not leaks
+            kept = list(kept_for_workers(dsn))
+            for where, told in kept:
+                assert leaked(part, told), f"what the code saw is not in {where}"
+            assert credential in str(other.requests)
+            for where, told in [*found, *kept]:
+                assert not leaked(credential, told), f"a credential in {where}"
             missing = {path for path in story.taken if f"(at {path})" not in text}
             assert not missing, "paths that were not taken"
             assert "(at failing command)" in text

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,9 @@ class Clock:
     def at(self, moment: str, *, later: float = 0.0) -> None:
         """It is that moment, or will be in so many seconds."""
         if moment == self._moment:
-            threading.Timer(later, self._jump).start() if later else self._jump()
+            timer = threading.Timer(later, self._jump)
+            # The timer is no thread of the run, which would wait for its first step.
+            Context().run(timer.start) if later else self._jump()
 
     def _jump(self) -> None:
         self._ahead = self._by

@@ -202,7 +202,12 @@ STATUS = st.sampled_from(["queued", "running", "waiting", "held", "done", "faile
 
 @pytest.mark.tampers
 def test_every_view_answers_on_any_journal(database: Any, proof: Any) -> None:
+    """Also on one that the CHECKs of the table would refuse."""
     written = 0
+    with database.connection() as conn:
+        checks = "conrelid = 'agentrun.journal'::regclass AND contype = 'c'"
+        for row in conn.execute(f"SELECT conname FROM pg_constraint WHERE {checks}").fetchall():  # noqa: S608
+            conn.execute(f"ALTER TABLE agentrun.journal DROP CONSTRAINT {row['conname']}")
 
     def write(rows: list[dict[str, Any]], status: str) -> None:
         nonlocal written

@@ -27,9 +27,10 @@ from test_schedules import DOUBTS, answered_late
 import agentrun
 from agentrun.core import points
 from agentrun.core.codec import attach
-from agentrun.store.answers import Answers, Ending
+from agentrun.store.answers import Answers, CallEnd
 from agentrun.store.connection import AsyncToolConnection, ToolConnection
-from agentrun.store.limits import Call
+from agentrun.store.limits import LimitedCall
+from agentrun.store.mail import send_letter
 from agentrun.store.sending import _APPEND, _APPEND_PLAIN
 from agentrun.store.sql import QUERIES
 
@@ -39,6 +40,7 @@ PART_OF = {
     "append": {"append", "claim", "checkpoint"},
     "append_plain": {"append"},
     "settle_tree": {"reserve"},  # in one transaction
+    "count_calls": {"reserve"},  # likewise
 }
 NAMES = {sql: name for name, sql in QUERIES.items()} | {
     _APPEND: "append",
@@ -129,6 +131,14 @@ def tidy(dsn: str) -> None:
         agentrun.prune(timedelta(days=30), forget_keys=timedelta(days=365))
 
 
+def confide(dsn: str) -> None:
+    """A letter in which something is masked."""
+    with agentrun.connect(dsn) as db:
+        db.create("confided", "nobody", {"args": {}}, "")
+        secret = {"password": "hV7-tq2Lx9"}
+        send_letter(db, "confided", "signal", by=None, payload=secret)
+
+
 def hold_calls(dsn: str) -> None:
     """What a gateway writes: a call begun and ended, one that another's death lost, old ones."""
     with agentrun.connect(dsn) as dead:
@@ -137,8 +147,8 @@ def hold_calls(dsn: str) -> None:
         answers = Answers(db)
         opened = answers.begin("ended", 1, fingerprint="", upstream="openai", path="/v1")
         assert opened is not None
-        answers.end(opened, Ending("refused"))
-        answers.tidy(timedelta(0))
+        answers.end(opened, CallEnd("refused"))
+        answers.remove_old_calls(timedelta(0))
 
 
 def limit_calls(dsn: str) -> None:
@@ -148,16 +158,16 @@ def limit_calls(dsn: str) -> None:
         db.create("limited", "agent", {"args": {}}, "")
         db.limits.load()
         worker = db.heart.worker
-        call = Call(db.find("limited")["run_id"], "k", worker, "openai/m", 1)
-        assert db.limits.ask(call)[0] == 0.0
-        db.limits.over(call, 1)
+        call = LimitedCall(db.find("limited")["run_id"], "k", worker, "openai/m", 1)
+        assert db.limits.request_permit(call)[0] == 0.0
+        db.limits.finish_call(call, 1)
         db.limits.hold("openai/m", worker, 0.0, "it failed", circuit=True)
         until(lambda: "openai/m" in db.limits._holds)
-        until(lambda: db.limits.ask(call)[0] == 0.0)
-        db.limits.answered("openai/m")
+        until(lambda: db.limits.request_permit(call)[0] == 0.0)
+        db.limits.record_success("openai/m")
         db.query("remove_limit", model="*")
         assert not agentrun.response_ended("resp_1")
-        db.partials.tell(call.run_id, 1, 1, worker, 1, {"choices": []})
+        db.partials.publish(call.run_id, 1, 1, worker, 1, {"choices": []})
 
 
 def put_outside(dsn: str, folder: Path) -> set[str]:
@@ -184,6 +194,9 @@ def test_each_point_is_reached(traces: list[Trace], grounds: Any, tmp_path: Path
         tidier = Child(partial(tidy, dsn))
         assert tidier.wait() == 0
         reached |= set(tidier.passed())
+        confidant = Child(partial(confide, dsn))
+        assert confidant.wait() == 0
+        reached |= set(confidant.passed())
         limited = Child(partial(limit_calls, dsn))
         assert limited.wait() == 0
         reached |= set(limited.passed())

@@ -28,6 +28,7 @@ from invariants import assert_invariants
 
 import agentrun
 from agentrun.core.events import Event, Usage
+from agentrun.store.database import Database
 
 if TYPE_CHECKING:
     from conftest import Proof
@@ -155,7 +156,7 @@ def test_a_poison_is_parked_or_failed_while_others_go_on(
 ) -> None:
     names = [f"{what}, {kind}" for what in POISONS for kind in ("sync", "async")]
     for case in proof.cases("poison", names, share=1):
-        with case, agentrun.connect(dsn, lease=LEASE):
+        with case, agentrun.connect(dsn, lease=LEASE) as db:
             what, kind = case.name.split(", ")
             worst, expected = POISONS[what]
             world = World(tmp_path / case.name)
@@ -167,10 +168,10 @@ def test_a_poison_is_parked_or_failed_while_others_go_on(
             replaced = 0
             with supervised(dsn, agents.serve, 2) as look:
                 while bad.status() != expected or any(run.status() != "done" for run in fine):
-                    assert time.monotonic() < deadline, states(case.name, bad, fine)
+                    assert time.monotonic() < deadline, states(db, bad, fine)
                     replaced += look()
                     time.sleep(0.1)
-            assert expected == "failed" or "claims in a row" in (bad._events()[-1].reason or "")
+            assert expected == "failed" or "claims in a row" in (reasons(db, bad)[-1] or "")
             assert [run.result() for run in fine] == list(range(FINE))
             assert sorted(world.effects) == sorted(
                 ["poison", *(f"fine {n} {step}" for n in range(FINE) for step in range(3))]
@@ -179,6 +180,11 @@ def test_a_poison_is_parked_or_failed_while_others_go_on(
             case.count(poisons=1, workers_lost=replaced, others=FINE)
 
 
-def states(key: str, bad: Any, fine: list[Any]) -> str:
-    events = [(e.event, e.reason) for e in bad._events()]
-    return f"{key}: {bad.status()}, {[run.status() for run in fine]}, {len(events)}: {events[-12:]}"
+def states(db: Database, bad: Any, fine: list[Any]) -> str:
+    told = reasons(db, bad)
+    return f"{bad.key}: {bad.status()}, {[run.status() for run in fine]}, {len(told)}: {told[-12:]}"
+
+
+def reasons(db: Database, run: Any) -> list[str | None]:
+    """Why each event of a run happened."""
+    return [event.reason for event in db.events(db.find(run.key)["run_id"])[0]]

@@ -38,16 +38,17 @@ from psycopg.rows import dict_row
 from run_model import ENDED, Claim, Letter, Model, Run, Step, Worker
 
 import agentrun
-from agentrun.core.errors import LeaseLost
+from agentrun.core.errors import AlreadyDecided, LeaseLost
 from agentrun.core.events import Event
-from agentrun.runner.execute import Person, _Claim
+from agentrun.runs.execute import ResumeRequest, _Claim
 from agentrun.store import sending
 from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import open_transaction
 from agentrun.store.database import Database
-from agentrun.store.journal import Tail
+from agentrun.store.journal import JournalTail
 from agentrun.store.keys import run_id_of
-from agentrun.store.late import late_result
+from agentrun.store.late_results import late_result
+from agentrun.store.mail import letters_of, wake
 from agentrun.store.rows import Row, to_row
 from agentrun.store.sending import Batch, Sender
 
@@ -63,6 +64,9 @@ LEASE = 3600.0  # seconds: nobody's ends by itself while an example lasts
 WORKERS = 3
 KEYS = 4
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
+
+KINDS = ["approve", "reject", "resolve"]
+WRONG = ["", "unreadable", "about something else"]
 
 T = TypeVar("T")
 pick = st.integers(0, 999)  # one of what there is, if anything
@@ -82,6 +86,7 @@ DUE = "SELECT key FROM agentrun.runs WHERE agent = %s ORDER BY wake_at, key"
 DEATHS = "SELECT worker, cause FROM agentrun.workers WHERE worker = ANY(%s)"
 GROW_SILENT = "UPDATE agentrun.workers SET lease = '0' WHERE worker = %s AND dead_at IS NULL"
 BEAT = "UPDATE agentrun.workers SET lease = '1 hour' WHERE worker = %s AND dead_at IS NULL"
+WRITE = "SELECT agentrun.send(%s, %s, %s, %s::json, claimed_by => 'eve', fingerprint => %s)"
 VANISH = """
     UPDATE agentrun.workers SET process = process || '0', beat_at = beat_at - interval '1 hour'
     WHERE worker = %s"""
@@ -99,7 +104,7 @@ class Held:
 
     process: Process
     claim: Claim
-    tail: Tail
+    tail: JournalTail
     let_go: bool = False
     attempts: list[tuple[Step, int]] = field(default_factory=list)  # begun, and not finished
 
@@ -116,9 +121,9 @@ class Held:
             if step.effect == "once" and step.opened_by is not None and step not in own
         ]
 
-    def asked(self) -> list[Step]:
-        """Steps that asked for an approval."""
-        return [step for step in self.run.steps.values() if step.asks is not None]
+    def decided(self) -> list[Step]:
+        """Steps that asked for an approval, and that somebody decided about."""
+        return [s for s in self.run.steps.values() if s.asks and s.request and s.request.answer]
 
 
 class Process:
@@ -169,8 +174,8 @@ def has_questions(runs: Runs) -> bool:
     return any(held.in_question() for held in claims(runs))
 
 
-def has_asked(runs: Runs) -> bool:
-    return any(held.asked() for held in claims(runs))
+def has_decisions(runs: Runs) -> bool:
+    return any(held.decided() for held in claims(runs))
 
 
 def has_letters(runs: Runs) -> bool:
@@ -178,11 +183,15 @@ def has_letters(runs: Runs) -> bool:
 
 
 def has_doubts(runs: Runs) -> bool:
-    return any(run.in_doubt for run in runs.model.runs.values())
+    return any(run.asking("doubt") for run in runs.model.runs.values())
 
 
 def has_asking(runs: Runs) -> bool:
-    return any(run.asking for run in runs.model.runs.values())
+    return any(run.asking("decision") for run in runs.model.runs.values())
+
+
+def has_steps(runs: Runs) -> bool:
+    return any(run.steps for run in runs.model.runs.values())
 
 
 def has_runs(runs: Runs) -> bool:
@@ -217,6 +226,7 @@ class Runs(RuleBasedStateMachine):
         self.began = time.monotonic()
         self.conn = psycopg.connect(self.dsn, autocommit=True, row_factory=dict_row)
         self.conn.execute("SET plan_cache_mode = force_generic_plan")  # LOOK is mostly planning
+        self.user: str = self.conn.execute("SELECT session_user AS name").fetchone()["name"]
         self.sender = Sender(self.dsn)
         self.office = agentrun.connect(self.dsn, lease=LEASE)
         self.clerk = Worker(self.office.heart.worker)
@@ -276,7 +286,7 @@ class Runs(RuleBasedStateMachine):
             "open_doubt": run.waits_at,
             "wakes": wakes,
             "length": run.length,
-            "in_doubt": sorted(run.in_doubt),
+            "in_doubt": sorted(run.asking("doubt")),
             "inbox": sorted(f"{what} {step}" if step else what for what, step in run.inbox),
         }
 
@@ -312,7 +322,9 @@ class Runs(RuleBasedStateMachine):
             run = self.model.runs[found["key"]]
             events, shared = process.db.events(found["run_id"])
             assert (events[-1].event, events[-1].seq) == ("claimed", found["seq"])
-            tail = Tail(found["run_id"], found["epoch"], process.worker.name, found["seq"], shared)
+            tail = JournalTail(
+                found["run_id"], found["epoch"], process.worker.name, found["seq"], shared
+            )
             process.held.append(Held(process, self.model.claim(run, process.worker), tail))
             self.done["claim_ready"] += 1
 
@@ -339,7 +351,7 @@ class Runs(RuleBasedStateMachine):
         if silent and owner is not process.worker:
             self.silence(owner)
         busy = owner not in (None, process.worker) and (owner.forgotten or owner.looked_at())
-        claim = _Claim(process.db, seen, Person("ada") if person else None)
+        claim = _Claim(process.db, seen, ResumeRequest("ada") if person else None)
         if seen["key"] in self.model.pruned and not busy:
             with pytest.raises(agentrun.RunPruned):
                 claim()
@@ -453,8 +465,7 @@ class Runs(RuleBasedStateMachine):
         return [
             step
             for step in held.run.steps.values()
-            if step.outcome is None and step.asks is None and step.doubted is None
-            and step not in own
+            if step.outcome is None and step.request is None and step not in own
             and (step.opened_by is None or step.effect != "once")
         ]  # fmt: skip
 
@@ -523,7 +534,7 @@ class Runs(RuleBasedStateMachine):
         if accepted and ending != "commits":
             filler = self.event("attempt_failed", step, 1)
             assert db.fill(self.to_row(held, filler, seq)) == (not commits)
-            assert db.settled(batch) == commits
+            assert db.is_stored(batch) == commits
         if not accepted:
             held.tail.lost = held.tail.lost or db.refusal(batch)
         db.writer.unpause(held.tail)
@@ -570,9 +581,12 @@ class Runs(RuleBasedStateMachine):
 
     def look(self, held: Held) -> list[Letter]:
         """The mail of a run as a step sees it."""
-        found = held.process.db.mail(held.tail.run_id)
+        found = letters_of(held.process.db, held.tail.run_id)
         known = held.run.letters
-        assert [(one["kind"], one["step"]) for one in found] == [(k.kind, k.step) for k in known]
+        assert [(one["kind"], one["step"], one["answers"]) for one in found] == [
+            (letter.kind, letter.step, letter.answers) for letter in known
+        ]
+        assert {one["by"] for one in found} <= {self.user}
         self.ids = {id(letter): one["id"] for letter, one in zip(known, found, strict=True)}
         return list(known)
 
@@ -580,7 +594,7 @@ class Runs(RuleBasedStateMachine):
         """The parker's second look, once the run is parked."""
         if accepted:
             looks = [] if seen is None else [{str(self.ids[id(letter)]) for letter in seen}]
-            held.process.db.wake(held.tail.run_id, looks)
+            wake(held.process.db, held.tail.run_id, looks)
             self.model.wake(held.run, seen)
 
     @precondition(every(6, has_claims))
@@ -617,7 +631,7 @@ class Runs(RuleBasedStateMachine):
         if (held := self.held(which, Held.in_question)) is None:
             return
         step = held.in_question()[what % len(held.in_question())]
-        raised = [self.event("in_doubt", step, step.attempts)] if step.doubted is None else []
+        raised = [] if step.in_doubt else [self.asking("in_doubt", step, step.attempts)]
         seen = self.look(held)
         parked = Event(event="parked", status="held", step=step.number, reason="in doubt")
         accepted = self.end(held, *raised, parked)
@@ -633,7 +647,7 @@ class Runs(RuleBasedStateMachine):
             return
         step = held.in_question()[what % len(held.in_question())]
         late = self.late(held.run, step.number, step.attempts)
-        letter = None if late else self.first(held, "resolve", step, since=step.doubted)
+        letter = None if late else self.decision(held, step)
         if late is None and letter is None:
             return
         said = "happened" if late else str(letter and letter.says)
@@ -649,18 +663,17 @@ class Runs(RuleBasedStateMachine):
         assert got == (run.late[step, kept[0]] if kept else None)
         return got
 
-    def first(self, held: Held, kind: str, step: Step, since: int | None) -> Letter | None:
-        """The oldest letter about the step that is not read, sent since then."""
+    def decision(self, held: Held, step: Step) -> Letter | None:
+        """What a person decided about what the step asks."""
         self.look(held)
-        found = held.run.unread(kind, step.number)
-        return next((one for one in found if since is not None and one.sent > since), None)
+        return step.request.answer if step.request else None
 
     def decide(
         self, held: Held, step: Step, said: str, outcome: tuple[str, Any] | None,
         letter: Letter | None,
     ) -> None:  # fmt: skip
         key = str(self.ids[id(letter)]) if letter else None
-        events = [self.event("resolved", step, step.attempts, status=said, key=key, by="ada")]
+        events = [self.event("resolved", step, step.attempts, status=said, key=key, by=self.user)]
         if outcome is not None:
             status, value = outcome
             attempt = max(1, step.attempts)
@@ -671,29 +684,40 @@ class Runs(RuleBasedStateMachine):
             self.late(held.run, step.number, step.attempts)
 
     @precondition(every(4, has_claims))
-    @rule(which=pick)
-    def ask_for_an_approval(self, which: int) -> None:
+    @rule(which=pick, several=st.integers(1, 3), parks=st.booleans())
+    def ask_for_approvals(self, which: int, several: int, parks: bool) -> None:
+        """All calls of a reply at once; the run goes on where another step is under way."""
         if (held := self.held(which)) is None:
             return
-        step, seen = self.new_step(held.run, "once"), self.look(held)
-        parked = Event(event="parked", status="held", step=step.number, reason="waits for a person")
-        accepted = self.end(held, self.event("approval_requested", step), parked)
-        assert accepted == self.model.ask(held.claim, step)
-        self.wake(held, accepted, seen)
-        self.done["ask"] += 1
+        first, seen = len(held.run.steps) + 1, self.look(held)
+        steps = [Step(number, "once") for number in range(first, first + several)]
+        events = [self.asking("approval_requested", step) for step in steps]
+        if parks:
+            why = "waits for a person"
+            parked = Event(event="parked", status="held", step=first, reason=why)
+            accepted = self.end(held, *events, parked)
+        else:
+            accepted = held.process.append(held, *events)
+        assert accepted == self.model.ask(held.claim, steps, parks)
+        if parks:
+            self.wake(held, accepted, seen)
+        self.done["ask"] += several
 
-    @precondition(has_asked)
+    def asking(self, name: Any, step: Step, attempt: int | None = None) -> Event:
+        """An event that asks a person, about exactly this."""
+        return self.event(name, step, attempt, fingerprint=f"print {step.number}")
+
+    @precondition(has_decisions)
     @rule(which=pick, what=pick)
     def follow_a_decision(self, which: int, what: int) -> None:
-        if (held := self.held(which, Held.asked)) is None:
+        if (held := self.held(which, Held.decided)) is None:
             return
-        step = held.asked()[what % len(held.asked())]
-        for kind, said in (("approve", "approved"), ("reject", "rejected")):
-            if letter := self.first(held, kind, step, since=0):
-                outcome = None if kind == "approve" else ("error", None)
-                self.decide(held, step, said, outcome, letter)
-                self.done["follow"] += 1
-                return
+        step = held.decided()[what % len(held.decided())]
+        if letter := self.decision(held, step):
+            said = {"approve": "approved", "reject": "rejected"}[letter.kind]
+            outcome = None if letter.kind == "approve" else ("error", None)
+            self.decide(held, step, said, outcome, letter)
+            self.done["follow"] += 1
 
     @precondition(has_letters)
     @rule(which=pick)
@@ -735,46 +759,67 @@ class Runs(RuleBasedStateMachine):
     @precondition(has_doubts)
     @rule(which=pick, wrong=rarely, kind=st.sampled_from(["happened", "not_happened", "unknown"]))
     def resolve(self, which: int, wrong: bool, kind: str) -> None:
-        run = self.asked(which, wrong, lambda run: bool(run.in_doubt))
-        if run is None:
+        if (asked := self.asked(which, wrong, "doubt")) is None:
             return
-        step = run.waits_at or 1
         outcome: Any = {
             "happened": agentrun.Happened("told"),
             "not_happened": agentrun.NotHappened(),
             "unknown": agentrun.Unknown(),
         }[kind]
-        if self.answered(step in run.in_doubt, lambda: agentrun.resolve(run.key, step, outcome)):
-            self.model.send(run, "resolve", step, kind)
-        self.done["resolve"] += 1
+        self.tell(*asked, "resolve", kind, lambda *to: agentrun.resolve(*to, outcome))
 
     @precondition(has_asking)
     @rule(which=pick, wrong=rarely, kind=st.sampled_from(["approve", "reject"]))
     def approve_or_reject(self, which: int, wrong: bool, kind: str) -> None:
-        run = self.asked(which, wrong, lambda run: bool(run.asking))
+        if asked := self.asked(which, wrong, "decision"):
+            tell = {"approve": agentrun.approve, "reject": agentrun.reject}[kind]
+            self.tell(*asked, kind, None, tell)
+
+    def tell(
+        self, run: Run, step: int, kind: str, says: object, answer: Callable[[str, int], object]
+    ) -> None:
+        """Decide, which is refused where nobody asks, and where somebody was first."""
+        first = self.model.is_decided(run, kind, step)
+        taken = self.model.answer(run, kind, step, says)
+        refused = self.refused(lambda: answer(run.key, step))
+        assert refused is (None if taken else AlreadyDecided if first else agentrun.RunError)
+        self.done[kind if taken else "second decision" if first else "refused"] += 1
+
+    def asked(self, which: int, wrong: bool, waits_for: str) -> tuple[Run, int] | None:
+        """A step that asks a person, perhaps one that was answered; or, to be refused, any."""
+        found = [
+            (run, number)
+            for run in self.model.runs.values()
+            for number in (run.steps if wrong else run.asking(waits_for))
+        ]
+        return chosen(which, found)
+
+    @precondition(every(4, has_steps))
+    @rule(which=pick, kind=st.sampled_from(KINDS), wrong=st.sampled_from(WRONG))
+    def write_a_letter(self, which: int, kind: str, wrong: str) -> None:
+        """In plain SQL: what cannot be read, or is about something else, counts for nothing."""
+        run, step = self.asked(which, True, "") or (None, 0)
         if run is None:
             return
-        step = run.waits_at or 1
-        tell = {"approve": agentrun.approve, "reject": agentrun.reject}[kind]
-        if self.answered(step in run.asking, lambda: tell(run.key, step)):
-            self.model.send(run, kind, step)
-        self.done[kind] += 1
-
-    def asked(self, which: int, wrong: bool, asks: Callable[[Run], bool]) -> Run | None:
-        """A run that asks a person; or, to be refused, any."""
-        runs = self.model.runs.values()
-        return chosen(which, runs if wrong else filter(asks, runs))
+        payload = "[]" if wrong == "unreadable" else '{"outcome": "unknown"}'
+        fingerprint = "other" if wrong == "about something else" else None
+        taken = self.model.write(run, kind, step, "unknown", counts=not wrong)
+        try:
+            self.conn.execute(WRITE, [run.key, kind, step, payload, fingerprint])
+        except psycopg.errors.UniqueViolation:
+            assert not taken
+        else:
+            assert taken
+        self.done["letter" if taken else "letter refused"] += 1
 
     @staticmethod
-    def answered(possible: bool, answer: Callable[[], object]) -> bool:
-        """Give an answer, which is refused where nobody asked; whether it was taken."""
+    def refused(tell: Callable[[], object]) -> type[agentrun.RunError] | None:
+        """As what something told to a run is refused, if it is."""
         try:
-            answer()
-        except agentrun.RunError:
-            assert not possible
-            return False
-        assert possible
-        return True
+            tell()
+        except agentrun.RunError as error:
+            return type(error)
+        return None
 
     @precondition(every(15, has_runs))
     @rule(which=pick)
@@ -783,7 +828,9 @@ class Runs(RuleBasedStateMachine):
         if run is None:
             return
         owner = run.owner
-        if self.answered(run.status not in ENDED, lambda: agentrun.cancel(run.key, by="ada")):
+        refused = self.refused(lambda: agentrun.cancel(run.key, by="ada"))
+        assert (refused is not None) == (run.status in ENDED)
+        if refused is None:
             self.model.send(run, "cancel")
             if owner is None or owner is self.clerk or not owner.looked_at():
                 claim = self.model.claim(run, self.clerk)

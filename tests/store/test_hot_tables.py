@@ -89,23 +89,41 @@ def test_a_claim_reads_no_more_of_a_long_queue_than_it_takes(
 def test_heartbeats_touch_no_index_whoever_reads(
     dsn: str, conn: psycopg.Connection[Any], reader: bool
 ) -> None:
-    """What a beat leaves is removed in passing; beside a reader, once a page is full, it moves."""
+    """What a beat leaves is removed in passing; beside a reader, once a page is full, it moves.
+
+    An autovacuum worker that analyzes a table is a reader, too. It may last through one round of
+    beats on a busy machine, and not through five.
+    """
     with psycopg.connect(dsn) as old, Database(dsn) as database:
-        heart = database.heart
         if reader:
             old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             old.execute("SELECT count(*) FROM agentrun.workers")
-        for _ in range(600):
-            heart._beat()
-        heart._connected().execute("SELECT pg_stat_force_next_flush()")
-        heart._connected().execute("SELECT 1")
-        counted = "SELECT n_tup_{}upd FROM pg_stat_user_tables WHERE relname = 'workers'"
-        (all_of_them,) = conn.execute(counted.format(""))
-        (hot,) = conn.execute(counted.format("hot_"))
-        (size,) = conn.execute("SELECT pg_relation_size('agentrun.workers')")
-    assert all_of_them >= 600
-    assert hot >= 0.95 * all_of_them
-    assert size <= 600 * 400 if reader else size == 8192
+        rounds = []
+        for _ in range(5):
+            before = of_workers(database, conn)
+            for _ in range(600):
+                database.heart._beat()
+            beats, hot, grown = (
+                now - then for now, then in zip(of_workers(database, conn), before, strict=True)
+            )
+            rounds.append((beats, hot, grown))
+            assert beats >= 600
+            if hot >= 0.95 * beats and grown <= (600 * 400 if reader else 0):
+                return
+    raise AssertionError(rounds)
+
+
+def of_workers(database: Database, conn: psycopg.Connection[Any]) -> tuple[int, int, int]:
+    """Updates of `workers` so far, those of them that touched no index, and its bytes."""
+    database.heart._beat()
+    heart = database.heart._connection()
+    heart.execute("SELECT pg_stat_force_next_flush()")
+    heart.execute("SELECT 1")
+    counted = "SELECT n_tup_{}upd FROM pg_stat_user_tables WHERE relname = 'workers'"
+    (every,) = conn.execute(counted.format(""))
+    (hot,) = conn.execute(counted.format("hot_"))
+    (size,) = conn.execute("SELECT pg_relation_size('agentrun.workers')")
+    return every, hot, size
 
 
 def test_tables_that_change_are_stored_as_the_migrations_say(

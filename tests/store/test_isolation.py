@@ -13,12 +13,12 @@ from living import live
 from psycopg.conninfo import conninfo_to_dict
 
 import agentrun
-from agentrun.core.budget import Budget, Quote, Refusal
-from agentrun.store.budgets import Attempt, reserve
+from agentrun.core.budget import Budget, BudgetRefusal, Quote
+from agentrun.store.budgets import ReservedAttempt, reserve
 from agentrun.store.embedded import Files
 from agentrun.store.keys import run_id_of
-from agentrun.store.migrate import LOCK, known, migrate
-from agentrun.store.sql import QUERIES
+from agentrun.store.migrate import known_migrations, migrate
+from agentrun.store.sql import QUERIES, SCHEMA_LOCK
 
 WAITING = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
@@ -56,7 +56,7 @@ def test_a_reservation_sees_what_its_lock_made_it_wait_for(strict: str) -> None:
         other.execute(QUERIES["lock_tree"], {**first, "milliseconds": "0"})
 
         def ask() -> None:
-            decided.append(reserve(db, Attempt(run_id, 2, 1, 2, 1), Quote(1))[1])
+            decided.append(reserve(db, ReservedAttempt(run_id, 2, 1, 2, 1), Quote(1))[1])
 
         asking = threading.Thread(target=ask)
         asking.start()
@@ -65,7 +65,7 @@ def test_a_reservation_sees_what_its_lock_made_it_wait_for(strict: str) -> None:
         other.execute(QUERIES["reserve"], {**first, "usd": None, "used": 1})
         other.commit()
         asking.join(60)
-        assert [type(answer) for answer in decided] == [Refusal]
+        assert [type(answer) for answer in decided] == [BudgetRefusal]
 
 
 def test_who_waits_for_another_to_migrate_sees_that_it_did(server: Files, empty_dsn: str) -> None:
@@ -76,7 +76,7 @@ def test_who_waits_for_another_to_migrate_sees_that_it_did(server: Files, empty_
         applied.extend(migration.name for migration in migrate(strict))
 
     with psycopg.connect(strict) as held, psycopg.connect(strict, autocommit=True) as watching:
-        held.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        held.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
         threads = [threading.Thread(target=one) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -84,4 +84,4 @@ def test_who_waits_for_another_to_migrate_sees_that_it_did(server: Files, empty_
         held.commit()
         for thread in threads:
             thread.join(60)
-    assert sorted(applied) == [migration.name for migration in known()]
+    assert sorted(applied) == [migration.name for migration in known_migrations()]

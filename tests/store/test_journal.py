@@ -24,16 +24,16 @@ from agentrun.core.errors import LeaseLost, StoreError
 from agentrun.core.events import Event, Usage
 from agentrun.core.flow import Flow, run_async
 from agentrun.core.sharing import Shared
-from agentrun.runner.context import RunContext
+from agentrun.steps.run_context import RunContext
 from agentrun.store import embedded, rows
+from agentrun.store.commit_waiters import PendingCommit
 from agentrun.store.database import Database
-from agentrun.store.durable import Durable
-from agentrun.store.journal import Tail, Writer
+from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.migrate import migrate
 from agentrun.store.rows import Row, to_row
 from agentrun.store.sql import QUERIES, numbered
 
-Claim = Callable[[str], Tail]
+Claim = Callable[[str], JournalTail]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def writer(dsn: str, late: list[Row]) -> Iterator[Writer]:
     opened.close()
 
 
-def taken(database: Database, key: str) -> Tail:
+def taken(database: Database, key: str) -> JournalTail:
     """Make a run if there is none of this key, and take it over, whoever has it."""
     database.create(key, "agent", {}, "")
     claimed = database.claim(database.find(key), "test")
@@ -82,7 +82,7 @@ def steps(dsn: str, run_id: UUID) -> list[int]:
         return [step for (step,) in found]
 
 
-def outcome(done: Durable) -> None:
+def outcome(done: PendingCommit) -> None:
     """Wait as a task does, who flushes nothing; raise what kept the events out."""
     asyncio.run(asyncio.wait_for(done.wait(), 60))
 
@@ -156,7 +156,7 @@ def test_appending_nothing_waits_for_all_before_it(dsn: str, writer: Writer, cla
         first = writer.append(tail, [event(1)])
         nothing = writer.append(tail, [])
     writer.wait(nothing)
-    assert first.settled
+    assert first.finished
     writer.wait(writer.append(tail, []))
     writer.wait(writer.append(tail, [event(2)]))
     assert steps(dsn, tail.run_id) == [1, 2]
@@ -319,7 +319,7 @@ def test_no_waiter_can_cancel_what_the_writer_owes_to_others(
 def test_a_task_may_be_cancelled_at_every_await_of_a_durable_wait(
     dsn: str, database: Database, claim: Claim
 ) -> None:
-    run = RunContext(database, "run", "agent", claim("run"), [], "refuse")
+    run = RunContext(database, "run", "agent", claim("run"), [], "refuse", "")
 
     def append_and_wait(step: int) -> Flow[None]:
         yield run.durable(run.append(event(step)))
@@ -384,7 +384,7 @@ def test_ctrl_c_anywhere_in_a_wait_loses_nothing_and_hangs_nobody(dsn: str) -> N
 # -- a transaction tool's reserved seq -----------------------------------------------------------
 
 
-def fill(database: Database, tail: Tail, seq: int, step: int) -> None:
+def fill(database: Database, tail: JournalTail, seq: int, step: int) -> None:
     """What the tool's own connection does at its end: append at the reserved seq."""
     row = to_row(event(step), tail.run_id, seq, tail.epoch, tail.worker, Shared())
     assert database.fill(row)
@@ -402,7 +402,7 @@ def test_what_follows_a_reserved_seq_waits_until_it_is_used(
     for done in pending:
         writer.wait(done)
     writer.wait(writer.append(other, [event(1)]))  # other runs go on
-    assert not after.settled
+    assert not after.finished
     assert steps(dsn, tail.run_id) == [1]
 
     fill(database, tail, seq, 2)
@@ -464,7 +464,7 @@ def test_a_reservation_does_not_hold_back_who_waits_for_what_was_before_it(
     assert pending == [flushed]
     outcome(flushed)
     time.sleep(0.05)  # nemesis
-    assert not after.settled, "the reserved seq has not been used"
+    assert not after.finished, "the reserved seq has not been used"
     fill(database, tail, seq, 1)
     writer.unpause(tail)
     outcome(after)
@@ -480,7 +480,7 @@ def test_close_flushes_what_is_pending_and_refuses_what_comes_later(dsn: str, cl
         pending = [writer.append(tail, [event(n)]) for n in range(50) for tail in tails]
     writer.close()
 
-    assert all(done.settled and done.error is None for done in pending)
+    assert all(done.finished and done.error is None for done in pending)
     for tail in tails:
         assert steps(dsn, tail.run_id) == list(range(50))
     with pytest.raises(StoreError, match="closed"):
@@ -568,5 +568,5 @@ def test_a_run_that_a_person_resumed_is_not_up_for_grabs_while_it_executes(
 def test_both_append_statements_take_every_column_of_a_row() -> None:
     for name, spelt in (("append", "{}"), ("append_plain", "{}_1"), ("append_plain", "{}_2")):
         taken = numbered(QUERIES[name])[1]
-        own = list(rows._STORED)[rows._ITS_OWN :]
+        own = list(rows._STORED)[rows._FIRST_OF_EVENT :]
         assert [column for column in own if spelt.format(column) not in taken] == []

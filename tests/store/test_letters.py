@@ -6,9 +6,10 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agentrun.core.events import Event
-from agentrun.runner.worker import OVERDUE
+from agentrun.runs.worker import OVERDUE
 from agentrun.store import sending
 from agentrun.store.database import Database
+from agentrun.store.mail import wake
 from agentrun.store.rows import to_row
 from agentrun.store.sending import Batch
 
@@ -27,7 +28,7 @@ def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost
             assert sending.append(parker, Batch([row])) == {tail.run_id}
             sender.execute("SELECT agentrun.send('k', 'signal')")
             parker.commit()
-            database.wake(tail.run_id, [set()])
+            wake(database, tail.run_id, [set()])
             sender.commit()
         database.query("overlooked", since=database.heart.now() - OVERDUE)
         claims = database.query(

@@ -12,8 +12,10 @@ from psycopg.rows import dict_row
 
 from agentrun import bundled
 from agentrun.core.errors import ConfigError, SchemaMismatch, StoreError, StoreUnavailable
-from agentrun.store.migrate import check, known, migrate, state
+from agentrun.store.migrate import check, known_migrations, migrate, state
 
+BUNDLED = known_migrations()
+Login = Callable[[str], str]
 Write = Callable[[str, str], None]
 
 
@@ -38,41 +40,24 @@ def tables(dsn: str) -> set[str]:
 
 
 def test_the_bundled_migrations_are_numbered_from_one_without_gaps() -> None:
-    numbers = [migration.number for migration in known()]
+    numbers = [migration.number for migration in known_migrations()]
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(list(bundled.folder("migrations").glob("*.sql"))) == len(numbers)
 
 
 # The beginning of each file's checksum. A migration that databases have is never edited: they would
 # be refused for it. What is to change goes into a new one, and its line is added here.
-CHECKSUMS = {
-    "0001_journal.sql": "8171887270360024",
-    "0002_views.sql": "5d3bc7e5b1b83329",
-    "0003_waiting.sql": "408ebf2fa228d8b3",
-    "0004_spend.sql": "ea7d78a8e23ab2a1",
-    "0005_budgets.sql": "96434333c2b5f30d",
-    "0006_decisions.sql": "4166a351b5dd1f5e",
-    "0007_answers.sql": "8c1290dfe096d2fe",
-    "0008_retention.sql": "d67db69f299a17bb",
-    "0009_gateway.sql": "2d4f965f0b905f12",
-    "0010_blobs.sql": "acf67b6c704f0c04",
-    "0011_hot_tables.sql": "0bfc852127d1fb5f",
-    "0012_late.sql": "0ea258a977d770a8",
-    "0013_limits.sql": "bba7d18ed9bdc762",
-    "0014_asked.sql": "be2013508d653aab",
-    "0015_awaited.sql": "48c7065b2f1b5342",
-    "0016_partials.sql": "4240c536677ba1cd",
-}
+CHECKSUMS = {"0001_schema.sql": "5f41a81e95e235ee"}
 
 
 def test_no_migration_was_edited_after_it_was_published() -> None:
-    assert {found.name: found.checksum[:16] for found in known()} == CHECKSUMS
+    assert {found.name: found.checksum[:16] for found in known_migrations()} == CHECKSUMS
 
 
 def test_a_fresh_database_gets_every_migration(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn) as conn:
         assert state(conn) is None
-    assert migrate(empty_dsn) == known()
+    assert migrate(empty_dsn) == known_migrations()
     assert {"runs", "journal", "migrations"} <= tables(empty_dsn)
     with psycopg.connect(empty_dsn) as conn:
         assert state(conn) == "current"
@@ -85,7 +70,7 @@ def test_migrating_again_applies_nothing(dsn: str) -> None:
 
 def test_a_connection_of_the_caller_serves_whatever_its_settings(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn, row_factory=dict_row) as conn:
-        assert migrate(conn) == known()
+        assert migrate(conn) == known_migrations()
         conn.rollback()  # committed by itself
         assert state(conn) == "current"
 
@@ -110,11 +95,11 @@ def test_migrations_at_once_apply_each_file_once(empty_dsn: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(applied) == [migration.name for migration in known()]
+    assert sorted(applied) == [migration.name for migration in known_migrations()]
 
 
 def test_a_dry_run_lists_what_is_missing_and_changes_nothing(empty_dsn: str) -> None:
-    assert migrate(empty_dsn, dry_run=True) == known()
+    assert migrate(empty_dsn, dry_run=True) == known_migrations()
     with psycopg.connect(empty_dsn) as conn:
         assert state(conn) is None
     assert tables(empty_dsn) == set()
@@ -132,6 +117,29 @@ def test_only_what_is_missing_is_applied(empty_dsn: str, write: Write) -> None:
             check(conn)
     assert [migration.name for migration in migrate(empty_dsn)] == ["0002_two.sql"]
     assert tables(empty_dsn) == {"migrations", "one", "two"}
+
+
+@pytest.mark.direct("logins of its own")
+def test_a_migration_keeps_rows_and_gives_the_roles_their_rights(
+    dsn: str, login: Login, write: Write
+) -> None:
+    with psycopg.connect(dsn) as conn:
+        conn.execute("INSERT INTO agentrun.limits (model, rpm) VALUES ('m', 1)")
+    reader = login("reader")
+    for migration in BUNDLED:
+        write(migration.name, migration.sql)
+    write(
+        "0002_teams.sql",
+        "CREATE TABLE agentrun.teams (team text);"
+        " ALTER TABLE agentrun.limits ADD COLUMN team text NOT NULL DEFAULT 'all'",
+    )
+    with psycopg.connect(dsn) as conn:
+        assert state(conn) == "older"
+    assert [migration.name for migration in migrate(dsn)] == ["0002_teams.sql"]
+    with psycopg.connect(reader) as conn:
+        assert conn.execute("SELECT model, team FROM agentrun.limits").fetchall() == [("m", "all")]
+        assert conn.execute("SELECT FROM agentrun.teams").fetchall() == []
+        check(conn)
 
 
 def test_a_migration_that_fails_leaves_those_before_it_and_nothing_of_itself(
@@ -156,9 +164,9 @@ def test_an_applied_file_that_was_edited_is_named(empty_dsn: str, write: Write) 
 
 def test_a_file_keeps_its_checksum_when_a_checkout_changes_its_newlines(write: Write) -> None:
     write("0001_one.sql", "SELECT 1;\nSELECT 2;\n")
-    (before,) = known()
+    (before,) = known_migrations()
     write("0001_one.sql", "SELECT 1;\r\nSELECT 2;\r\n")
-    (after,) = known()
+    (after,) = known_migrations()
     assert after.checksum == before.checksum
 
 

@@ -11,6 +11,7 @@ import agentrun
 from agentrun.core.codec import plain
 from agentrun.core.events import Event, Usage
 from agentrun.core.log import logger
+from agentrun.store.mail import letters_of
 
 
 def test_a_key_too_long_for_the_database_is_refused(dsn: str) -> None:
@@ -66,9 +67,9 @@ def test_who_sent_a_letter_and_why_may_be_any_text(dsn: str, text: str) -> None:
     with agentrun.connect(dsn) as database:
         run.with_options(key="k").submit()
         agentrun.cancel("k", by=f"by {text}", reason=f"because {text}")
-        (letter,) = database.mail(database.find("k")["run_id"])
+        (letter,) = letters_of(database, database.find("k")["run_id"])
         assert agentrun.get("k").status() == "cancelled"
-    assert letter["by"] == f"by {plain(text)}"
+    assert letter["claimed_by"] == f"by {plain(text)}"
     assert letter["reason"] == f"because {plain(text)}"
     assert "a1B2a1B2" not in repr(letter)
 
@@ -81,7 +82,7 @@ def test_the_log_holds_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     except ValueError:
         logger.exception("an error")
     assert [record.name for record in caplog.records] == ["agentrun", "agentrun"]
-    assert caplog.text.count("[removed: openai key]") == 2
+    assert caplog.text.count("[masked: openai key, 56 chars") == 2
     assert "ValueError" in caplog.text
     assert "a1B2a1B2" not in caplog.text
     assert caplog.records[1].exc_info is None, "others would write it out again"

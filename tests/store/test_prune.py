@@ -25,7 +25,9 @@ from agentrun.core.errors import LeaseLost
 from agentrun.core.events import Event
 from agentrun.store import retention, sending
 from agentrun.store.database import Database
-from agentrun.store.journal import Tail
+from agentrun.store.exact_values import exact_columns
+from agentrun.store.journal import JournalTail
+from agentrun.store.mail import send_letter
 from agentrun.store.retention import refuse_pruned
 from agentrun.store.rows import payload_columns, to_row, usage_columns
 from agentrun.store.sending import Batch
@@ -35,7 +37,7 @@ MONTH = timedelta(days=30)
 NONE = timedelta()
 TABLES = [
     "runs", "journal", "payloads", "mail", "late_results", "budgets", "reservations", "workers",
-    "tombstones",
+    "tombstones", "counted_calls", "permits",
 ]  # fmt: skip
 TOMBSTONES = (
     "INSERT INTO agentrun.tombstones (run_id, key, agent, status, ended_at, events, bytes, batch)"
@@ -80,8 +82,8 @@ def keys(conn: Connection) -> list[str]:
 
 
 def dump(conn: Connection) -> dict[str, list[str]]:
-    """Every row there is, but for heartbeats."""
-    beats = " - 'beat_at'"
+    """Every row there is, but for what a heartbeat writes."""
+    beats = " - '{beat_at,pending,slowest_commit}'::text[]"
     return {
         table: sorted(
             str(row["said"])
@@ -115,12 +117,13 @@ def come_late(db: Database, run_id: UUID) -> None:
     """Do what a worker does that has lost its run and does not know it yet."""
     attempt = {"run_id": run_id, "step": 1, "attempt": 1}
     answer = {"worker": "w", "status": "ok", "codec": 0, "output": "1", "model": None}
-    unused = usage_columns(None) | payload_columns([])
+    unused = usage_columns(None) | payload_columns([]) | exact_columns([])
     db.query("keep_late", **attempt, **answer, **unused)
     db.query("reserve", **attempt, turn=1, epoch=1, usd=1, used=1)
+    db.query("count_calls", run_id=run_id, epoch=1, keys=["a key"])
 
 
-def claimed(db: Database, key: str) -> Tail:
+def claimed(db: Database, key: str) -> JournalTail:
     found = db.claim(db.find(key), "first claim")
     assert found is not None
     return found[0]
@@ -138,6 +141,11 @@ def test_only_what_ended_long_ago_goes_with_all_that_belongs_to_it(
         agentrun.send(key, "paid")
         (run,) = conn.execute("SELECT run_id FROM agentrun.runs WHERE key = %s", [key])
         come_late(db, run["run_id"])
+        conn.execute(  # of a worker that died in a call, and of a model that nobody asks since
+            "INSERT INTO agentrun.permits (run_id, key, model, worker, priority, tokens)"
+            " VALUES (%s, %s, 'openai/m', 'w', 0, 1)",
+            [run["run_id"], key],
+        )
     with pytest.raises(agentrun.RunFailed):
         worked.with_options(key="failed").run("oh", True)
     for key in ("cancelled", "queued", "held", "running"):
@@ -157,7 +165,8 @@ def test_only_what_ended_long_ago_goes_with_all_that_belongs_to_it(
     assert (removed.runs, removed.events) == (3, (counted or {})["count"])
     assert 0 < removed.bytes < 200_000, "compressed, as they were stored"
     after = dump(conn)
-    for table in ("payloads", "mail", "late_results", "budgets", "reservations"):
+    own = ("payloads", "mail", "late_results", "budgets", "reservations", "counted_calls")
+    for table in (*own, "permits"):
         kept = [row for row in before[table] if row in after[table]]
         assert 0 < len(kept) < len(before[table]), table
         assert kept == after[table]
@@ -368,7 +377,8 @@ def test_no_run_is_removed_before_its_end_or_without_a_tombstone(
     worked.with_options(key="done").run("a")
     refused(conn, "SELECT 1", remove, "keeps what is not pruned")
     worked.with_options(key="queued").submit("a")
-    refused(conn, TOMBSTONES, remove, "keeps what is not pruned")
+    as_done = TOMBSTONES.replace("status, now()", "'done', now()")
+    refused(conn, as_done, remove, "keeps what is not pruned")
 
 
 # -- deaths, and several at once ---------------------------------------------------------------
@@ -538,8 +548,8 @@ def test_a_run_that_was_claimed_before_is_kept(
     assert db.find("k")["status"] == "running"
 
 
-def claimed_tail(run: dict[str, Any]) -> Tail:
-    return Tail(run["run_id"], run["epoch"], "nobody", 0)
+def claimed_tail(run: dict[str, Any]) -> JournalTail:
+    return JournalTail(run["run_id"], run["epoch"], "nobody", 0)
 
 
 def test_a_key_that_is_used_while_its_run_is_pruned_is_not_executed(
@@ -570,8 +580,7 @@ def test_a_letter_goes_with_its_run_or_is_refused(db: Database, conn: Connection
         assert agentrun.prune(NONE).runs == 0, "and it does not wait"
     with ThreadPoolExecutor(1) as pool:
         with open_prune(db.dsn) as pruning:
-            letter = pool.submit(db.send_mail, "k", "signal", step=None, by=None, reason=None,
-                                 payload={})  # fmt: skip
+            letter = pool.submit(send_letter, db, "k", "signal", by=None, payload={})
             until_blocked(conn, "agentrun.send(")
             pruning.commit()
         with pytest.raises(agentrun.RunPruned):

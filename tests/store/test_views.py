@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from journals import START, Journal, assistant, crashed_and_resumed, insert, insert_event, user
+from paths import random_journal
 from psycopg.rows import dict_row
 
 from agentrun.core.entries import Resume
@@ -17,7 +18,7 @@ from agentrun.core.transcript import fold
 
 VIEWS = [
     "steps", "turns", "tool_calls", "model_calls", "attempts", "transcript", "in_doubt", "inbox",
-    "resumes", "spend", "spend_by_run", "late_answers",
+    "asked", "decided", "resumes", "spend", "spend_by_run", "late_answers",
 ]  # fmt: skip
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -74,7 +75,9 @@ def test_resumes_agree_with_the_transcript(db: Connection) -> None:
     diverged = Journal(key="diverged").claimed("w-1")
     diverged.asks(1, [user("a")]).answers(1, assistant("b"))
     diverged.asks(2, [user("c")]).answers(2, assistant("d")).claimed("w-2")
-    diverged.add("diverged", ident="2").asks(3, [user("x")], ident="2")
+    diverged.add("diverged", ident="2", output={"set_aside": [[2, 2]]}).asks(
+        3, [user("x")], ident="2"
+    )
     diverged.answers(3, assistant("y"), cost=None, ident="2").claimed("w-3")
     reconciled = Journal(key="reconciled").claimed("w-1").begins(1, "pay", {}).claimed("w-2")
     reconciled.add("resolved", step=1, attempt=1, status="not_happened", by="reconcile")
@@ -82,20 +85,30 @@ def test_resumes_agree_with_the_transcript(db: Connection) -> None:
     approved = Journal(key="approved").claimed("w-1").add("parked", step=1, status="held")
     approved.claimed("w-2").add("resolved", step=1, status="approved", by="ann")
     for journal in (crashed_and_resumed(), diverged, reconciled, approved):
-        insert(db, journal.events)
-        bands = [e for e in fold(journal.events).entries if isinstance(e, Resume)]
-        found = db.execute(
-            "SELECT worker, reason, replayed, rerun, saved, saved_unpriced, in_doubt"
-            " FROM agentrun.resumes WHERE run_id = %s ORDER BY seq",
-            [journal.run_id],
-        ).fetchall()
-        assert found == [
-            {
-                "worker": b.worker, "reason": b.reason, "replayed": b.replayed, "rerun": b.rerun,
-                "saved": b.saved, "saved_unpriced": b.saved_unpriced, "in_doubt": b.in_doubt,
-            }
-            for b in bands
-        ]  # fmt: skip
+        _agree(db, journal)
+
+
+@pytest.mark.tampers
+def test_resumes_agree_with_the_transcript_about_random_paths(db: Connection) -> None:
+    for seed in range(40):
+        _agree(db, random_journal(seed))
+
+
+def _agree(db: Connection, journal: Journal) -> None:
+    insert(db, journal.events)
+    bands = [e for e in fold(journal.events).entries if isinstance(e, Resume)]
+    found = db.execute(
+        "SELECT worker, reason, replayed, rerun, saved, saved_unpriced, in_doubt"
+        " FROM agentrun.resumes WHERE run_id = %s ORDER BY seq",
+        [journal.run_id],
+    ).fetchall()
+    assert found == [
+        {
+            "worker": b.worker, "reason": b.reason, "replayed": b.replayed, "rerun": b.rerun,
+            "saved": b.saved, "saved_unpriced": b.saved_unpriced, "in_doubt": b.in_doubt,
+        }
+        for b in bands
+    ]  # fmt: skip
 
 
 def test_spend_agrees_with_the_transcript(db: Connection) -> None:
@@ -124,12 +137,15 @@ def test_spend_tells_what_is_under_way_lost_refused_or_never_sent(db: Connection
         j.add("attempt_failed", step=1, kind="model", name="chat", attempt=n, output=output)
     j.asks(1, [user("?")], attempt=5, usage=reserved)
     insert(db, j.events, status="running")
+    alive(db, "w-1")
     found = rows(db, "SELECT attempt, billing, cost, reserved FROM agentrun.spend ORDER BY 1")
     assert [(r["attempt"], r["billing"], r["cost"], r["reserved"]) for r in found] == [
         (1, "possibly billed", None, Decimal("0.02")),
         (4, "possibly billed", None, Decimal("0.02")),
-        (5, "reserved", None, Decimal("0.02")),
+        (5, "running", None, Decimal("0.02")),
     ]
+    sums = "SELECT possibly_billed, running, tree_running FROM agentrun.spend_by_run"
+    assert rows(db, sums) == [{"possibly_billed": 2, "running": 1, "tree_running": 1}]
 
 
 @pytest.mark.tampers
@@ -174,10 +190,48 @@ def test_attempts_tell_each_try(db: Connection) -> None:
     ]  # fmt: skip
 
 
-def test_the_last_attempt_of_a_running_run_is_in_flight(db: Connection) -> None:
+def alive(db: Connection, worker: str) -> None:
+    """A worker that beats, as the owner of all runs."""
+    db.execute(
+        "INSERT INTO agentrun.workers (worker, host, pid, lease, server_start)"
+        " VALUES (%s, 'h', 1, '1 h', now())",
+        [worker],
+    )
+    db.execute("UPDATE agentrun.runs SET owner = %s", [worker])
+
+
+@pytest.mark.tampers
+def test_an_open_attempt_is_running_while_its_owner_lives(db: Connection) -> None:
     insert(db, Journal().claimed("w-1").asks(1, [user("?")]).events, status="running")
-    (row,) = rows(db, "SELECT status FROM agentrun.attempts")
-    assert row["status"] == "in flight"
+    alive(db, "w-1")
+
+    def told() -> tuple[str, str]:
+        (attempt,) = rows(db, "SELECT status FROM agentrun.attempts")
+        (spend,) = rows(db, "SELECT billing FROM agentrun.spend")
+        return attempt["status"], spend["billing"]
+
+    lost = ("no outcome", "possibly billed")
+    assert told() == ("running", "running")
+    db.execute("UPDATE agentrun.workers SET dead_at = now()")
+    assert told() == lost
+    db.execute("UPDATE agentrun.workers SET dead_at = NULL, beat_at = now() - interval '2 h'")
+    assert told() == lost, "its lease is over"
+    db.execute("UPDATE agentrun.workers SET beat_at = now()")
+    db.execute("UPDATE agentrun.runs SET epoch = epoch + 1")
+    assert told() == lost, "another claim has the run"
+
+
+@pytest.mark.tampers
+def test_what_a_provider_works_on_by_itself_is_running_until_the_run_has_ended(
+    db: Connection,
+) -> None:
+    j = Journal().claimed("w-1").asks(1, [user("?")])
+    j.add("attempt_accepted", step=1, kind="model", attempt=1, output={"response": "r"})
+    insert(db, j.events, status="waiting")
+    for status, billing in (("waiting", "running"), ("failed", "possibly billed")):
+        db.execute("UPDATE agentrun.runs SET status = %s", [status])
+        (row,) = rows(db, "SELECT billing FROM agentrun.spend")
+        assert row["billing"] == billing
 
 
 @pytest.mark.tampers
@@ -284,7 +338,7 @@ def test_every_view_answers_on_malformed_and_escaped_values(db: Connection) -> N
     )
     for view in VIEWS:
         answer = rows(db, f"SELECT v::text FROM agentrun.{view} v")  # noqa: S608
-        assert answer or view == "resumes"
+        assert answer or view in ("resumes", "decided")
     found = rows(db, "SELECT role, content FROM agentrun.transcript WHERE key = 'checked'")
     assert [r["role"] for r in found] == ["request", "assistant"]
     assert all(r["content"].startswith("[in payloads]") for r in found)

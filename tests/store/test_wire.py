@@ -21,7 +21,7 @@ from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
 from agentrun.store.connection import DeadlineConnection, connect
 from agentrun.store.database import Database
-from agentrun.store.journal import Tail, Writer
+from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.rows import Row, to_row
 from agentrun.store.sending import Batch, Sender, append
 
@@ -40,11 +40,11 @@ def proxy(dsn: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def claim(dsn: str) -> Iterator[Callable[[str], Tail]]:
+def claim(dsn: str) -> Iterator[Callable[[str], JournalTail]]:
     """Make a run if there is none of this key, and take it over, whoever has it."""
     with Database(dsn) as database:
 
-        def take(key: str) -> Tail:
+        def take(key: str) -> JournalTail:
             database.create(key, "agent", {}, "")
             claimed = database.claim(database.find(key), "test")
             assert claimed is not None
@@ -53,7 +53,7 @@ def claim(dsn: str) -> Iterator[Callable[[str], Tail]]:
         yield take
 
 
-def rows(tail: Tail, count: int) -> list[Row]:
+def rows(tail: JournalTail, count: int) -> list[Row]:
     """The next events of a run."""
     first = tail.seq + 1
     tail.seq += count
@@ -75,7 +75,7 @@ def stored(dsn: str, run_id: UUID) -> list[int]:
 
 @pytest.mark.parametrize(("fault", "answer"), [*CUTS, *HOLES])
 def test_a_batch_whose_answer_is_lost_is_accepted_and_there_once(
-    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail], fault: Fault, answer: bool
+    dsn: str, proxy: FaultProxy, claim: Callable[[str], JournalTail], fault: Fault, answer: bool
 ) -> None:
     one, other = claim("one"), claim("other")
     batch = Batch(rows(one, 3) + rows(other, 1))
@@ -95,7 +95,7 @@ def test_a_batch_whose_answer_is_lost_is_accepted_and_there_once(
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_INSIDE, Fault.CUT_AFTER])
 @pytest.mark.parametrize("by", ["client", "server"])
 def test_every_frame_of_a_send_may_be_the_one_that_is_cut(
-    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail], fault: Fault, by: Side
+    dsn: str, proxy: FaultProxy, claim: Callable[[str], JournalTail], fault: Fault, by: Side
 ) -> None:
     tail = claim("run")
     for nth in range(1, 100):
@@ -117,7 +117,7 @@ def test_every_frame_of_a_send_may_be_the_one_that_is_cut(
 
 
 def test_a_call_on_a_dead_socket_ends_at_its_deadline(
-    proxy: FaultProxy, claim: Callable[[str], Tail]
+    proxy: FaultProxy, claim: Callable[[str], JournalTail]
 ) -> None:
     tail = claim("run")
     batch = Batch(rows(tail, 1))
@@ -140,12 +140,12 @@ def test_a_call_on_a_dead_socket_ends_at_its_deadline(
     assert "no answer from the database within 0.5 s" in str(errors[0])
     assert conn.closed, "nothing on this connection can be trusted again"
     sender = Sender(proxy.dsn)
-    assert sender.settled(batch) == {tail.run_id}
+    assert sender.stored_runs(batch) == {tail.run_id}
     sender.close()
 
 
 def test_a_batch_that_was_overtaken_while_unknown_is_lost_whole(
-    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail]
+    dsn: str, proxy: FaultProxy, claim: Callable[[str], JournalTail]
 ) -> None:
     stale = claim("run")
     batch = Batch(rows(stale, 3))
@@ -170,7 +170,7 @@ def test_a_batch_that_was_overtaken_while_unknown_is_lost_whole(
 
 
 def test_a_run_taken_over_after_the_lost_commit_is_not_lost_in_hindsight(
-    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail]
+    dsn: str, proxy: FaultProxy, claim: Callable[[str], JournalTail]
 ) -> None:
     """The rows are in, and somebody has claimed after them: the batch was accepted all the same."""
     tail = claim("run")
@@ -197,7 +197,7 @@ def test_a_run_taken_over_after_the_lost_commit_is_not_lost_in_hindsight(
 # -- Ctrl-C in the thread that happens to flush ------------------------------------------------
 
 
-def interrupted(dsn: str, tail: Tail, fault: Fault, answer: bool, results: Any) -> None:
+def interrupted(dsn: str, tail: JournalTail, fault: Fault, answer: bool, results: Any) -> None:
     """A process whose main thread is interrupted by a real signal while it flushes."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with FaultProxy(dsn, late=0.5) as proxy:
@@ -230,7 +230,7 @@ def interrupted(dsn: str, tail: Tail, fault: Fault, answer: bool, results: Any) 
 
 @pytest.mark.parametrize(("fault", "answer"), [(Fault.DELAY, True), *HOLES])
 def test_an_interrupted_waiter_leaves_its_batch_to_the_next_who_finds_what_became_of_it(
-    dsn: str, claim: Callable[[str], Tail], fault: Fault, answer: bool
+    dsn: str, claim: Callable[[str], JournalTail], fault: Fault, answer: bool
 ) -> None:
     tail = claim("run")
     spawn = multiprocessing.get_context("spawn")
@@ -247,7 +247,7 @@ def test_an_interrupted_waiter_leaves_its_batch_to_the_next_who_finds_what_becam
 
 
 def test_the_proxy_is_transparent_until_it_is_armed(
-    dsn: str, proxy: FaultProxy, claim: Callable[[str], Tail]
+    dsn: str, proxy: FaultProxy, claim: Callable[[str], JournalTail]
 ) -> None:
     tail = claim("run")
     sender = Sender(proxy.dsn)

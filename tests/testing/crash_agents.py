@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel, PrivateAttr
 
 import agentrun
 
@@ -113,6 +114,30 @@ def pay_carelessly(order: str) -> str:
     return "paid"
 
 
+class Price(BaseModel):
+    """Holds the day on which it was made, and is made anew of its record."""
+
+    cents: int
+    _day: str = PrivateAttr(default_factory=lambda: str(date.today()))
+
+
+@agentrun.tool(effect="read")
+def price(order: str) -> Price:
+    """Its record gives back another day."""
+    return Price(cents=len(order))
+
+
+class NoSuchOrder(Exception):
+    """Its arguments are computed when somebody looks: in each process they are others."""
+
+    args = property(lambda self: (os.getpid(),))  # type: ignore[assignment]
+
+
+@agentrun.tool(effect="read")
+def refuse(order: str) -> str:
+    raise NoSuchOrder(order)
+
+
 # -- agents ----------------------------------------------------------------------------------------
 
 
@@ -181,6 +206,20 @@ def broken(question: str) -> str:
 @agentrun.agent
 def endless(question: str) -> str:
     return str(agentrun.receive("never sent"))
+
+
+@agentrun.agent
+def dated(question: str) -> str:
+    return f"{price('7').cents}: {asked(question, look_up)}"
+
+
+@agentrun.agent
+def refused(question: str) -> str:
+    try:
+        refuse("7")
+    except Exception:
+        return asked(question, look_up)
+    return "?"
 
 
 @agentrun.agent

@@ -46,6 +46,7 @@ def test_an_agent_without_fault_passes(crashtest: Crashtest) -> None:
     assert "AGENTRUN_DATABASE_URL" not in os.environ
 
 
+@pytest.mark.long
 def test_streams_tasks_and_child_runs_pass(crashtest: Crashtest) -> None:
     report = crashtest(crash_agents.busy, "go", script=calls("look_up", "keep"))
     report.check()
@@ -56,7 +57,7 @@ def test_a_clock_in_the_prompt_is_found_though_it_only_tells_the_day(crashtest: 
     found = only(crashtest(crash_agents.clocked, "go", script=calls("look_up")))
     assert (found.kind, found.step, found.name) == ("divergence", 1, "gpt-5-mini")
     assert found.place.endswith(at("reply = ask("))
-    assert '+     "content": "Today is' in found.detail
+    assert '"content": "Today is' in found.detail
     assert "agentrun.now()" in found.way_out
     assert found.kills > 5
 
@@ -96,6 +97,26 @@ def test_a_request_that_is_sent_again_without_its_key_is_found(
     assert found.place.endswith(at("build_opener"))
 
 
+def test_a_value_that_is_another_one_on_a_resume_is_found(crashtest: Crashtest) -> None:
+    report = crashtest(crash_agents.dated, "go", script=["Done."])
+    found = only(report)
+    assert (found.kind, found.step, found.name) == ("values", 1, "price")
+    live, resumed = found.detail.splitlines()
+    assert "crash_agents.Price(cents=1, _day='" in live
+    assert live.removeprefix("live:   ") != resumed.removeprefix("resume: ")
+    assert [one["kind"] for one in report.to_dict()["findings"]] == ["values"]
+    assert found.kills > 1
+
+
+def test_an_exception_that_is_another_one_on_a_resume_is_found(crashtest: Crashtest) -> None:
+    found = only(crashtest(crash_agents.refused, "go", script=["Done."]))
+    assert (found.kind, found.step, found.name) == ("exceptions", 1, "refuse")
+    live, resumed = found.detail.splitlines()
+    assert "NoSuchOrder(" in live
+    assert "NoSuchOrder(" in resumed
+    assert "compute nothing in its class" in found.way_out
+
+
 def test_an_effect_outside_any_step_is_found(crashtest: Crashtest, outside: Path) -> None:
     found = only(crashtest(crash_agents.outspoken, "go", script=calls("look_up")))
     assert (found.kind, found.step, found.kills) == ("outside", None, 0)
@@ -124,12 +145,12 @@ def test_no_process_reaches_another_machine(crashtest: Crashtest) -> None:
 
 
 def test_an_agent_that_fails_by_itself_is_no_finding(crashtest: Crashtest) -> None:
-    with pytest.raises(agentrun.ConfigError, match="broken fails without being killed: out of"):
+    with pytest.raises(agentrun.ConfigError, match="broken fails without a kill: out of"):
         crashtest(crash_agents.broken, "go")
 
 
 def test_an_agent_that_does_not_end_is_ended(crashtest: Crashtest) -> None:
-    with pytest.raises(agentrun.ConfigError, match="not done after 1 s"):
+    with pytest.raises(agentrun.ConfigError, match="did not end within 1 s"):
         crashtest(crash_agents.endless, "go", timeout=1)
 
 

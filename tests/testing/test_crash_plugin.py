@@ -39,8 +39,9 @@ FIRST = "import sys, agentrun, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 def pytest_in(folder: Path, text: str, *start: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(text)
     start = start or ("-m", "pytest")
+    others = ("-p", "no:langsmith_plugin")  # a plugin of langchain-core, which loads httpx2
     return subprocess.run(
-        [sys.executable, "-W", "error", *start, "-W", "error", "-q", "--rootdir", folder],
+        [sys.executable, "-W", "error", *start, "-W", "error", "-q", *others, "--rootdir", folder],
         cwd=folder,
         env=os.environ,
         capture_output=True,

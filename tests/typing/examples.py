@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 from uuid import UUID
 
 from anthropic import Anthropic, AsyncAnthropic
@@ -39,6 +40,22 @@ async def anamed() -> bool:
     return True
 
 
+@agentrun.agent
+def pieces(question: str) -> Iterator[str]:
+    yield question
+
+
+@agentrun.agent(name="apieces")
+async def apieces(question: str) -> AsyncIterator[int]:
+    yield len(question)
+
+
+for piece in pieces.with_options(key="k").stream("why"):
+    assert_type(piece, str)
+assert_type(pieces.run("why"), list[str])
+assert_type(apieces.with_options(key="a").submit("why").result(), list[int])
+pieces.run(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
 assert_type(answer.run("why"), str)
 assert_type(answer.run("why", tries=2), str)
 assert_type(aanswer.run("why"), list[int])
@@ -50,8 +67,13 @@ aanswer.run("why", tries=2)  # type: ignore[call-arg]  # pyright: ignore[reportC
 
 keyed = answer.with_options(key="k", on_busy="raise", on_held="wait", on_divergence="accept")
 assert_type(keyed.run("why"), str)
+assert_type(answer.with_options(key=UUID(int=7)).run("why"), str)
+answer.with_options(key=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 queued = keyed.with_options(queue="slow", priority=5, delay=60.0, deadline=3600.0)
 assert_type(queued.submit("why", tries=2), agentrun.Handle[str])
+any_agent: agentrun.DurableAgent[..., str] = answer
+written: list[agentrun.Piece] = list(agentrun.get("k").stream())
+assert_type(agentrun.current_step(), agentrun.StepInfo)
 
 
 @agentrun.agent(budget=agentrun.Budget(usd=1, turns=50, on_exhausted="fail"))
@@ -68,7 +90,9 @@ answer.with_options(
     on_busy="later",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 )
 
-limit = agentrun.Budget(usd=2, tokens=100_000, turns=9, wall=3600.0, on_exhausted="fail")
+limit = agentrun.Budget(
+    usd=2, tokens=100_000, turns=9, tool_calls=40, wall=3600.0, on_exhausted="fail"
+)
 assert_type(answer.with_options(budget=limit).run("why"), str)
 agentrun.Budget(euros=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
@@ -82,6 +106,9 @@ assert_type(frugal.run(1), int)
 
 
 async def from_async_code() -> None:
+    assert_type(await apieces.arun("why"), list[int])
+    async for length in apieces.with_options(key="k").astream("why"):
+        assert_type(length, int)
     assert_type(await answer.arun("why", tries=2), str)
     assert_type(await aanswer.with_options(key="k").arun("why"), list[int])
     assert_type(await anamed.arun(), bool)
@@ -142,6 +169,24 @@ async def aplain(n: int) -> float:
     return n / 2
 
 
+class Shop:
+    @agentrun.tool(effect="read")
+    def price(self, order: str) -> int:
+        return len(order)
+
+    @agentrun.step
+    async def close(self, order: str) -> bool:
+        return bool(order)
+
+
+shop = Shop()
+assert_type(shop.price("7"), int)
+assert_type(shop.price.effect, Literal["read", "idempotent", "transaction", "once"])
+agentrun.schemas(shop.price, look)
+agentrun.call_tools({}, [shop.price])
+shop.price(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 assert_type(look("7"), dict[str, int])
 assert_type(refund("7", cents=5), int)
 assert_type(post("7"), dict[str, str])
@@ -153,6 +198,7 @@ agentrun.tool(effect="twice")  # type: ignore[call-overload]  # pyright: ignore[
 
 async def awaited() -> None:
     assert_type(await fetch("u"), bytes)
+    assert_type(await shop.close("7"), bool)
     assert_type(await agentrun.step(aplain)(3), float)
     assert_type(await agentrun.acall_tools({}, [fetch, look]), list[Any])
 

@@ -96,7 +96,7 @@ def test_compact_lines_hold_a_conversation_once() -> None:
     ],
 )
 def test_a_line_that_is_no_event_is_named(line: str) -> None:
-    with pytest.raises(ConfigError, match="line 2 is no event"):
+    with pytest.raises(ConfigError, match="line 2 is not an event"):
         list(read_jsonl(['{"event": "created"}', line]))
 
 

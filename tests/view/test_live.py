@@ -16,7 +16,7 @@ def said(feed: Feed, journal: Journal, start: int = 0) -> list[str]:
 def test_a_long_step_is_seen_to_begin_and_seen_again_with_its_outcome() -> None:
     feed, j = Feed(width=80), Journal().claimed("w-1")
     j.begins(1, "look", {"n": 1})
-    assert "1 look(n=1) · once · open" in said(feed, j)
+    assert "1 look(n=1) · once · running" in said(feed, j)
     before = len(j.events)
     j.ends(1, "look", {"n": 1}, {"result": "seen"})
     assert said(feed, j, before) == ["1 look(n=1) · once · ok · 1.0 s", "→  seen"]

@@ -20,6 +20,7 @@ from agentrun.core.transcript import Transcript, fold
 from agentrun.view import as_html, as_text
 from agentrun.view.html import CSS
 from agentrun.view.layout import columns
+from agentrun.view.markdown import as_markdown
 from agentrun.view.safe import element, visible
 from agentrun.view.terminal import inbox_table, print_transcript, runs_table, table
 
@@ -252,3 +253,17 @@ def test_one_huge_step_still_fits() -> None:
     source = as_html(fold(j.add("run_finished", output=huge).events))
     assert len(source.encode()) <= 200_000
     ET.fromstring(source)
+
+
+@pytest.mark.parametrize("viewer", [as_text, as_html, as_markdown])
+def test_a_call_under_way_is_running_in_every_viewer(viewer: Any) -> None:
+    j = Journal().claimed("w-1").asks(1, [user("?")], attempt=1)
+    j.add("attempt_failed", step=1, kind="model", attempt=1, output={"error": {"type": "E"}})
+    events = j.asks(1, [user("?")], attempt=2).events
+    live, dead = viewer(fold(events)), viewer(fold(events, owner_lost=True))
+    assert live.count("running") == 3, "the run, the step, the attempt"
+    assert "open" not in re.sub(r"<[^>]*>", "", live)
+    assert "possibly billed" not in live
+    assert "no outcome" not in live
+    for told in ("running (owner dead)", "open · 2 attempts · 1 possibly billed", "no outcome"):
+        assert told in dead

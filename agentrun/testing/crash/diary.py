@@ -1,12 +1,18 @@
-"""What a process of a crash test tells of itself, a JSON line each; a SIGKILL loses nothing.
+"""The diary of one process of a crash test: a file with one JSON line for each note.
+
+Each note is one unbuffered write, so the kernel has it even if SIGKILL ends the process next.
 
 ========  ======================================================================================
-point     it passed a point: ``name``, its ``n``-th; at a body's points ``key`` and ``attempt``
-touch     it did something outside: ``what``, ``place``, ``key`` of the step ("" outside any)
-sent      a step's body sent bytes: ``verb``, ``to``, ``keyed``, ``digest``, ``key``, ``place``
-refused   it was kept from reaching another machine: ``to``, ``place``
-modules   names of the library modules it loaded
-end       how the run ended in it: ``how``, and ``result``, ``message``, ``diff``, ``place``
+point     the process passed a point: its ``name``, and its number ``n`` among the points of that
+          name; at the points of a step's body also ``key`` and ``attempt``
+touch     it had an effect outside: ``what``, ``place``, and ``key`` of the step ("" if none)
+sent      a step's body sent bytes: ``verb``, ``keyed``, ``digest``, ``key``, ``place``
+seen      the agent's code got a value or an exception (``how``) from the step ``key``: its
+          ``text``, and a ``mark`` that is equal for equal values
+refused   it tried to reach another machine and was refused: ``to``, ``place``
+modules   the names of the library modules that it loaded
+end       how the run ended in this process: ``how``, and ``result``, ``message``, ``diff``,
+          ``place``
 ========  ======================================================================================
 """
 
@@ -26,53 +32,53 @@ Note = dict[str, Any]
 
 
 class Diary:
-    """The writing side: what is noted is in the hands of the kernel at once."""
+    """Appends notes to the file of one process."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def note(self, kind: str, **facts: Any) -> None:
-        """Note something."""
+        """Append one note."""
         os.write(self._file, json.dumps({"note": kind, **facts}, default=str).encode() + b"\n")
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One process: how it ended and what it told."""
+    """One process that has ended: its exit code, notes and output."""
 
     code: int  # its exit status, or minus the signal that ended it
     notes: tuple[Note, ...]
-    log: str  # the end of what it printed
+    log: str  # the end of its output
 
     @property
     def killed(self) -> bool:
-        """Whether it met its kill."""
+        """Whether SIGKILL ended it."""
         return self.code == -signal.SIGKILL
 
     @property
     def end(self) -> Note:
-        """How the run ended in this process; ``how`` is empty if the process ended first."""
-        return next(self.of("end"), {"how": ""})
+        """The note that says how the run ended; ``how`` is empty if the process ended first."""
+        return next(self.notes_of("end"), {"how": ""})
 
-    def of(self, kind: str) -> Iterator[Note]:
-        """The notes of a kind, in order."""
+    def notes_of(self, kind: str) -> Iterator[Note]:
+        """The notes of one kind, in order."""
         return (note for note in self.notes if note["note"] == kind)
 
-    def points(self) -> list[str]:
+    def point_names(self) -> list[str]:
         """The names of the points it passed, in order."""
-        return [note["name"] for note in self.of("point")]
+        return [note["name"] for note in self.notes_of("point")]
 
-    def passed(self) -> list[tuple[str, int]]:
-        """The points it passed, each with its number among those of its name."""
-        return [(note["name"], note["n"]) for note in self.of("point")]
+    def points_passed(self) -> list[tuple[str, int]]:
+        """The points it passed, in order, each with its number among the points of its name."""
+        return [(note["name"], note["n"]) for note in self.notes_of("point")]
 
-    def bodies(self, side: str) -> list[str]:
+    def body_keys(self, side: str) -> list[str]:
         """The keys of the steps whose bodies it began (``before``) or ended (``after``)."""
-        return [note["key"] for note in self.of("point") if note["name"] == f"body:{side}"]
+        return [note["key"] for note in self.notes_of("point") if note["name"] == f"body:{side}"]
 
 
-def read(path: str, code: int) -> Trace:
-    """What the process that wrote this diary told."""
+def read_trace(path: str, code: int) -> Trace:
+    """Read the diary at ``path`` of a process that ended with ``code``."""
     file, log = Path(path), Path(f"{path}.log")
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
     printed = log.read_text("utf-8", "replace") if log.exists() else ""

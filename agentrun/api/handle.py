@@ -1,0 +1,192 @@
+"""`Handle`: one run, by its key. It gives the run's status, its result and its transcript."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from agentrun.core.events import Event, RunStatus
+from agentrun.core.flow import Flow, run_async, run_sync
+from agentrun.core.transcript import Transcript, fold
+from agentrun.runs.live_workers import missing_worker, warn_missing_worker
+from agentrun.runs.reply_stream import Piece, astream_text, stream_text
+from agentrun.runs.run_ends import held_error, read_end
+from agentrun.steps.blocking import blocking, pause
+from agentrun.store.database import Database
+from agentrun.values.typed_values import Result
+
+R = TypeVar("R")
+
+_POLL = (0.005, 0.25)  # seconds between two looks at a run that is not done: first, longest
+_STARTING = 1.0  # seconds that a worker has to start before a NoWorkerWarning is given
+
+
+class Handle(Generic[R]):
+    """One run, by its key. `submit` and `get` return it; any process may hold one.
+
+    Example:
+        >>> handle = agentrun.get("ticket-42")
+        >>> handle.status()
+        'running'
+        >>> handle.result(timeout=60)
+        'Order 7 is refunded.'
+    """
+
+    def __init__(self, key: str, database: Database, returns: Result | None = None) -> None:
+        self.key = key
+        self._database = database
+        self._returns = returns  # None: this process does not know the agent
+
+    def __repr__(self) -> str:
+        return f"<agentrun run {self.key!r}>"
+
+    def status(self) -> RunStatus:
+        """The status of the run now.
+
+        ``queued`` (no process executes it yet), ``running``, ``waiting`` (for a time or a
+        signal), ``held`` (waits for a person), ``done``, ``failed`` or ``cancelled``.
+
+        Raises:
+            RunNotFound: no run has this key.
+
+        Example:
+            >>> handle.status()
+            'done'
+        """
+        status: RunStatus = self._database.find(self.key)["status"]
+        return status
+
+    async def astatus(self) -> RunStatus:
+        """Like `status`, without blocking the event loop: it reads the database in a thread."""
+        return await asyncio.to_thread(self.status)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait until the run has ended, and return the agent's result.
+
+        If the run is due and no live worker knows its agent, a NoWorkerWarning is given once. In
+        a process that has not imported the agent, the result is plain JSON.
+
+        Args:
+            timeout: seconds to wait at most; None waits without a limit.
+
+        Raises:
+            TimeoutError: the run has not ended in ``timeout`` seconds. The message says if no live
+                worker knows its agent.
+            RunFailed: the agent raised; ``__cause__`` is that exception.
+            RunHeld: the run waits for a person.
+            RunError: the run was cancelled.
+            Diverged: the recorded result does not fit the agent's return type as it is now.
+
+        Example:
+            >>> answer = handle.result(timeout=60)
+        """
+        result: R = run_sync(self._result(timeout))
+        return result
+
+    async def aresult(self, timeout: float | None = None) -> R:
+        """Like `result`, without blocking the event loop.
+
+        If the awaiting task is cancelled, only the wait ends; the run goes on.
+        """
+        result: R = await run_async(self._result(timeout))
+        return result
+
+    def stream(self, after: Piece | None = None) -> Iterator[Piece]:
+        """Yield the text that the run's models write, while they write it, until the run ends.
+
+        Works in any process, also if another process executes the run.
+
+        Args:
+            after: the last piece that was read before; the pieces after it follow.
+
+        Raises:
+            RunNotFound: no run has this key.
+
+        Example:
+            >>> for piece in handle.stream():
+            ...     print(piece.text, end="")
+        """
+        return stream_text(self._database, self.key, after)
+
+    def astream(self, after: Piece | None = None) -> AsyncIterator[Piece]:
+        """Like `stream`, for ``async for``; the database is read in threads.
+
+        Example:
+            >>> async for piece in handle.astream():
+            ...     print(piece.text, end="")
+        """
+        return astream_text(self._database, self.key, after)
+
+    def transcript(self) -> Transcript:
+        """What happened in the run, read from the journal: nothing is executed and no model called.
+
+        Raises:
+            RunNotFound: no run has this key.
+
+        Example:
+            >>> print(handle.transcript())
+        """
+        return transcript_of(self._database, self.key)
+
+    async def atranscript(self) -> Transcript:
+        """Like `transcript`, without blocking the event loop: it reads the journal in a thread."""
+        return await asyncio.to_thread(self.transcript)
+
+    # -- flows -------------------------------------------------------------------------------------
+
+    def _result(self, timeout: float | None) -> Flow[Any]:
+        end = None if timeout is None else time.monotonic() + timeout
+        look, warn_at = _POLL[0], time.monotonic() + _STARTING
+        while True:
+            run = yield blocking(partial(self._database.find, self.key))
+            if run["status"] in ("done", "failed", "cancelled"):
+                journal = partial(self._database.events, run["run_id"], exact=True)
+                events, _ = yield blocking(journal)
+                return read_end(self.key, events[-1], self._returns)
+            if run["status"] == "held" and not (yield blocking(partial(self._is_decided, run))):
+                raise held_error(self.key, run["reason"], run["open_doubt"])
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError((yield blocking(partial(self._why_not, run))))
+            if _is_ready(run) and time.monotonic() >= warn_at:
+                given = yield blocking(partial(warn_missing_worker, self._database, self.key))
+                warn_at = math.inf if given else time.monotonic() + _STARTING
+            yield pause(look if end is None else max(0.0, min(look, end - time.monotonic())))
+            look = min(_POLL[1], look * 1.5)
+
+    def _is_decided(self, run: dict[str, Any]) -> bool:
+        """Whether a held run will go on, because a decision has come.
+
+        A decision may come while the run is being parked. Its worker then makes the run due a
+        moment later; until then the run still looks held.
+        """
+        if run["due"]:
+            return True
+        (row,) = self._database.query("is_decided", run_id=run["run_id"])
+        return bool(row["yes"])
+
+    def _why_not(self, run: dict[str, Any]) -> str:
+        text = f"run {self.key!r} is {run['status']}"
+        why = missing_worker(self._database, self.key) if _is_ready(run) else None
+        return f"{text}, and {why}" if why else text
+
+
+def transcript_of(database: Database, key: str) -> Transcript:
+    """The transcript of a run, which also says if its owner is dead. Raises RunNotFound."""
+    events, lost = journal_of(database, key)
+    return fold(events, owner_lost=lost)
+
+
+def journal_of(database: Database, key: str) -> tuple[list[Event], bool]:
+    """The journal of a run, and whether the process that owns the run is dead."""
+    run = database.find(key)
+    events = database.events(run["run_id"])[0]
+    return events, bool(database.query("owner_lost", run_id=run["run_id"])[0]["lost"])
+
+
+def _is_ready(run: dict[str, Any]) -> bool:
+    """Whether a worker could claim the run now."""
+    return bool(run["status"] == "queued" or run["due"])

@@ -1,0 +1,254 @@
+"""The inbox: requests that wait for a person, and the decisions that answer them.
+
+A decision is a letter that answers one request. When a letter comes, the database compares it with
+the request, records the login of its sender, and accepts only the first letter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from agentrun.api.acting_user import acting_user
+from agentrun.core.budget import Budget
+from agentrun.core.codec import check
+from agentrun.core.errors import AlreadyDecided, ConfigError, RunError
+from agentrun.core.events import Effect, Json
+from agentrun.runs.live_workers import warn_missing_worker
+from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
+from agentrun.store.database import Database
+from agentrun.store.mail import send_letter, waiting_steps
+from agentrun.store.opening import default
+
+_OUTCOMES = {Happened: "happened", NotHappened: "not_happened", Unknown: "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One request that waits for a person, as `inbox` returns it.
+
+    The command `agentrun inbox` and the view `inbox` list the same requests.
+
+    Example:
+        >>> for waiting in agentrun.inbox():
+        ...     print(waiting.key, waiting.step, waiting.waits_for, waiting.name, waiting.args)
+    """
+
+    key: str
+    agent: str
+    step: int | None  # the number for `approve`, `reject`, `resolve`; None: the run as a whole
+    # "doubt": resolve it. "decision": approve or reject it, or see the reason. "divergence": the
+    # code asks for another step than this one; the reason lists the ways on and their prices.
+    waits_for: str
+    name: str | None  # of the tool
+    effect: Effect | None
+    attempt: int | None
+    args: Json  # the arguments of the call
+    idempotency_key: str | None
+    reason: str
+    since: datetime
+    fingerprint: str | None  # of the exact request; None: no letter can answer it
+    masked: Json = None  # how many values in the arguments are masked, by kind
+
+
+def inbox(key: str | None = None) -> list[Waiting]:
+    """List the requests that wait for a person, the oldest first.
+
+    Args:
+        key: only requests of the run with this key. Default: of all runs.
+
+    Example:
+        >>> for waiting in agentrun.inbox():
+        ...     print(waiting.key, waiting.step, waiting.reason)
+    """
+    return [Waiting(**row) for row in default().query("inbox", key=key)]
+
+
+def resolve(
+    key: str,
+    step: int,
+    outcome: Outcome,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+    fingerprint: str | None = None,
+) -> UUID:
+    """Record whether the effect of a step in doubt happened. The run then goes on.
+
+    A worker takes the run up by itself; without a worker, `run` or `resume` goes on with it.
+
+    Args:
+        key: the run's key.
+        step: the number that `agentrun show` prints.
+        outcome: ``Happened(result)``: the step has this result. ``NotHappened()``: it is
+            attempted again. ``Unknown()``: the model reads that the outcome is unknown.
+        by: the person who decides. Default: the user of this process. The database also records
+            the login of the sender.
+        reason: why, for the record.
+        fingerprint: the `Waiting.fingerprint` that you have seen; the decision is refused if the
+            run asks for something else by now. Default: the present request.
+
+    Returns:
+        The id of the letter that carries the decision.
+
+    Raises:
+        RunNotFound: no run has this key.
+        AlreadyDecided: the step is decided already.
+        RunError: the run is not in doubt about this step.
+        ConfigError: ``outcome`` is none of the three.
+
+    Example:
+        >>> agentrun.resolve("ticket-42", 3, agentrun.NotHappened(), reason="no refund at the bank")
+    """
+    name = _OUTCOMES.get(type(outcome))
+    if name is None:
+        raise ConfigError("resolve() takes Happened(result), NotHappened() or Unknown()")
+    payload: dict[str, Any] = {"outcome": name}
+    if isinstance(outcome, Happened):
+        check(outcome.result, "result")
+        payload["result"] = outcome.result
+    return decide(key, "resolve", step, payload, by=by, reason=reason, fingerprint=fingerprint)
+
+
+def approve(
+    key: str,
+    step: int,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+    arguments: dict[str, Any] | None = None,
+    budget: Budget | None = None,
+    expires: datetime | None = None,
+    fingerprint: str | None = None,
+) -> UUID:
+    """Approve a tool call that waits for a person, or raise the budget that a run waits for.
+
+    A worker takes the run up by itself; without a worker, `run` or `resume` goes on with it.
+
+    Args:
+        key: the run's key.
+        step: the number that `agentrun inbox` prints.
+        by: the person who approves. Default: the user of this process. The database also records
+            the login of the sender.
+        reason: why, for the record.
+        arguments: edited arguments; the tool is called with them instead of the requested ones.
+        budget: new limits, in total, for the run, or for the run above it whose budget is used
+            up. Limits that are left out stay as they are, and no limit is lowered.
+        expires: an aware time. If the run has not read the approval by then, the call is not
+            made, and raises ApprovalExpired in the run.
+        fingerprint: the `Waiting.fingerprint` that you have seen; the decision is refused if the
+            run asks for something else by now. Default: the present request.
+
+    Returns:
+        The id of the letter that carries the decision.
+
+    Raises:
+        RunNotFound: no run has this key.
+        AlreadyDecided: the request is decided already.
+        RunError: the run does not wait at this step, or asks for something else there.
+        ConfigError: ``expires`` has no time zone.
+
+    Example:
+        >>> agentrun.approve("ticket-42", 3, by="ana@desk.example", arguments={"cents": 500})
+    """
+    payload: dict[str, Any] = {"arguments": arguments} if arguments is not None else {}
+    if budget is not None:
+        payload["budget"] = budget.to_json()
+    if expires is not None:
+        if expires.tzinfo is None:
+            raise ConfigError(f"expires={expires!r} has no time zone: give an aware datetime")
+        payload["expires"] = expires.isoformat()
+    return decide(key, "approve", step, payload, by=by, reason=reason, fingerprint=fingerprint)
+
+
+def reject(
+    key: str,
+    step: int,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+    fingerprint: str | None = None,
+) -> UUID:
+    """Reject a tool call that waits for a person. The model reads that it was rejected, and why.
+
+    Args:
+        key: the run's key.
+        step: the number that `agentrun inbox` prints.
+        by: the person who rejects. Default: the user of this process.
+        reason: why, for the record and for the model.
+        fingerprint: as in `approve`.
+
+    Returns:
+        The id of the letter that carries the decision.
+
+    Raises:
+        RunNotFound: no run has this key.
+        AlreadyDecided: the request is decided already.
+        RunError: the run does not wait at this step, or asks for something else there.
+
+    Example:
+        >>> agentrun.reject("ticket-42", 3, reason="the order was never paid")
+    """
+    return decide(key, "reject", step, {}, by=by, reason=reason, fingerprint=fingerprint)
+
+
+def decide(
+    key: str,
+    kind: Literal["approve", "reject", "resolve"],
+    step: int,
+    payload: dict[str, Any],
+    *,
+    by: str | None,
+    reason: str | None,
+    fingerprint: str | None,
+    signed_by: str | None = None,
+) -> UUID:
+    """Send a decision, if it answers the present request of the run; return the letter's id."""
+    check(payload, "payload")
+    database = default()
+    run = database.find(key)
+    waits_for = "doubt" if kind == "resolve" else "decision"
+    found = database.query("asked", run_id=run["run_id"], step=step)
+    if not found or found[0]["waits_for"] != waits_for:
+        raise _refusal_of(database, run, step, waits_for)
+    asked = found[0]
+    if fingerprint not in (None, asked["fingerprint"]):
+        raise RunError(
+            f"run {key!r} asks for something else at step {step} now: {asked['name']} with "
+            f"{asked['args']}; `agentrun inbox` shows it",
+            key=key,
+        )
+    letter = send_letter(
+        database,
+        key,
+        kind,
+        step=step,
+        by=(by or acting_user()) if signed_by is None else by,
+        reason=reason,
+        payload=payload,
+        fingerprint=asked["fingerprint"],
+        signed_by=signed_by,
+    )
+    warn_missing_worker(database, key, stacklevel=4)
+    return letter
+
+
+def _refusal_of(database: Database, run: dict[str, Any], step: int, waits_for: str) -> RunError:
+    """The error of a decision that answers no request: it came too late, or none was asked for."""
+    key = run["key"]
+    taken = database.query("taken", run_id=run["run_id"], step=step, doubt=waits_for == "doubt")
+    if taken:
+        return AlreadyDecided(
+            f"step {step} of run {key!r} is decided already: {taken[0]['decision']}", key=key
+        )
+    if run["status"] == "held" and str(run["reason"]).startswith("diverged"):
+        what = f"waits for no decision about a call. It {run['reason']}"
+    elif waits_for == "decision":
+        what = f"does not wait for a decision about step {step}"
+    elif doubts := waiting_steps(database, run["run_id"], "doubt"):
+        what = f"is in doubt about step {', '.join(map(str, doubts))}"
+    else:
+        what = "is not in doubt"
+    return RunError(f"run {key!r} {what}; `agentrun inbox` lists what waits", key=key)

@@ -1,0 +1,68 @@
+"""`agentrun limits`: limits on the calls of all workers to a provider."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from agentrun.cli import output
+from agentrun.cli.options import AsJson
+from agentrun.core.errors import ConfigError
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Limits of providers, shared by all workers.", no_args_is_help=True)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="As openai/gpt-5-mini; * matches anything; the longest match counts."
+    ),
+]
+
+
+@app.command("set")
+def set_(
+    ctx: typer.Context,
+    model: Model,
+    rpm: Annotated[int | None, typer.Option(min=1, help="Calls a minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens a minute.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Calls at a time.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set or replace the limit of MODEL. Workers apply it after their next heartbeat."""
+    if "/" not in model and model != "*":
+        raise ConfigError(f"{model!r}: give provider and model, as in openai/gpt-5-mini")
+    most = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
+    if set(most.values()) == {None}:
+        raise ConfigError("say how much: --rpm, --tpm or --concurrency")
+    with ctx.obj.connect() as database:
+        database.query("set_limit", model=model, **most)
+    output.emit_json({"model": model, **most}) if as_json else output.note(f"{model} is limited")
+
+
+@app.command()
+def ls(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List limits, with calls under way and waiting, and models that accept no calls at present."""
+    with ctx.obj.connect() as database:
+        rows = database.query("limits")
+    if as_json:
+        output.emit_rows(rows)
+        return
+    if not rows:
+        output.note("no limits")
+        return
+    from agentrun.view.terminal import table
+
+    output.emit_table(table(list(rows[0]), [list(row.values()) for row in rows]))
+
+
+@app.command()
+def rm(ctx: typer.Context, model: Model, as_json: AsJson = False) -> None:
+    """Remove a limit."""
+    with ctx.obj.connect() as database:
+        (row,) = database.query("remove_limit", model=model)
+    if not row["removed"]:
+        raise ConfigError(f"there is no limit for {model!r}; `agentrun limits ls` lists them")
+    output.emit_json({"removed": model}) if as_json else output.note(f"{model} has no limit now")

@@ -1,0 +1,75 @@
+"""`agentrun roles`: create database roles, and grant them to logins."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from agentrun.cli import output
+from agentrun.cli.options import AsJson
+from agentrun.core.errors import ConfigError
+from agentrun.store import roles
+from agentrun.store.audit import open_connection
+from agentrun.store.connection import DeadlineConnection
+from agentrun.store.sql import QUERIES
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Roles for the logins of a database.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    prefix: Annotated[
+        str, typer.Option(help="Prefix of the role names; use another for another database.")
+    ] = "agentrun",
+    exact: Annotated[
+        bool, typer.Option("--auditors-see-exact", help="Auditors see masked values unmasked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create the roles worker, operator, approver, auditor, reader and tools, or complete them."""
+    with _owner_connection(ctx) as conn:
+        names = roles.create(conn, prefix=prefix, exact=exact)
+    output.emit_json(names) if as_json else output.note(
+        f"created: {', '.join(names.values())}; `agentrun roles grant ROLE LOGIN` gives one"
+    )
+
+
+@app.command()
+def grant(ctx: typer.Context, role: str, login: str, as_json: AsJson = False) -> None:
+    """Give LOGIN the role."""
+    if role not in roles.ROLES:
+        raise ConfigError(f"{role!r} is no role; there are {', '.join(roles.ROLES)}")
+    with _owner_connection(ctx) as conn:
+        roles.grant(conn, role, login)
+    output.emit_json({"role": role, "login": login}) if as_json else output.note(
+        f"{login} is a member of {role}"
+    )
+
+
+@app.command()
+def ls(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List the roles of the database, and which logins have them."""
+    with _owner_connection(ctx) as conn:
+        rows = conn.execute(QUERIES["members"]).fetchall()
+    if as_json:
+        output.emit_rows(rows)
+        return
+    if not rows:
+        output.note("no roles: `agentrun roles create`")
+        return
+    from agentrun.view.terminal import table
+
+    lines = [[row["role"], row["name"], ", ".join(row["logins"])] for row in rows]
+    output.emit_table(table(["role", "name", "logins"], lines))
+
+
+@contextlib.contextmanager
+def _owner_connection(ctx: typer.Context) -> Iterator[DeadlineConnection]:
+    with open_connection(ctx.obj.owner(), 15.0) as conn:
+        yield conn

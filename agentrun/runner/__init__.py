@@ -1,1 +1,0 @@
-"""The room that joins store and models: run context, agents, tools, steps, doubt."""

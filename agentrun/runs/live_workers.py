@@ -1,0 +1,45 @@
+"""Find out whether a live worker continues a run that waits, and say so in words."""
+
+from __future__ import annotations
+
+import warnings
+from shlex import quote
+
+from agentrun.core.errors import NoWorkerWarning
+from agentrun.store.database import Database
+
+__all__ = ["missing_worker", "warn_missing_worker", "who_continues"]
+
+
+def missing_worker(database: Database, key: str) -> str | None:
+    """A text that says that no live worker takes the run up, and how to start one.
+
+    None if a live worker can take the run, or if a process owns the run: one that waits in place,
+    as `.run()` does, needs no worker.
+    """
+    found = database.query("servers", key=key)
+    if not found or found[0]["owned"] or found[0]["serving"]:
+        return None
+    agent, queue = found[0]["agent"], found[0]["queue"]
+    option = "" if queue == "default" else f" --queue {quote(queue)}"
+    start = f"start one with `agentrun worker FILE{option}`"
+    if found[0]["knowing"]:
+        return f"no live worker that knows agent {agent!r} serves queue {queue!r}: {start}"
+    return f"no live worker knows agent {agent!r}: {start}"
+
+
+def who_continues(database: Database, key: str) -> str:
+    """A text that says who continues a run that can go on now."""
+    if why := missing_worker(database, key):
+        return f"{why}, or go on here: `agentrun resume {quote(key)} FILE`"
+    owned = database.query("servers", key=key)[0]["owned"]
+    return "its process goes on with the run" if owned else "a worker goes on with the run"
+
+
+def warn_missing_worker(database: Database, key: str, *, stacklevel: int = 3) -> bool:
+    """Give a NoWorkerWarning if no worker continues the run; return whether it was given."""
+    why = missing_worker(database, key)
+    if why is not None:
+        text = f"run {key!r} waits: {why}"
+        warnings.warn(text, NoWorkerWarning, stacklevel=stacklevel)
+    return why is not None

@@ -1,0 +1,130 @@
+"""Parking: a run leaves its process when all of its steps under way wait.
+
+A step that waits registers in `RunContext.waits` what it waits for and until when. `.run()` waits
+in place for times and signals, and parks only for a person. A worker parks for all of them, since
+a parked run holds no thread, no connection and no slot.
+
+A run parks only if each of its steps under way waits. An attempt whose intent is durable finishes
+first: parking never puts an attempt in doubt. A step inside the body of a tool does not park
+either, because the tool itself is under way.
+
+Two races need care. Another task of the run may be between two steps, where it is registered
+neither as performing nor as waiting: `wait` pauses `_QUIET` seconds before it looks at the others.
+And the awaited letter may arrive while the run parks: `complete_wait` marks the step as under way
+under the same lock that decides to park, so either the step takes the letter or the park stands
+and the unread letter wakes the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from agentrun.core.errors import Parking
+from agentrun.core.flow import Flow
+from agentrun.core.log import logger
+from agentrun.steps.blocking import pause
+
+if TYPE_CHECKING:
+    from agentrun.steps.run_context import RunContext
+    from agentrun.steps.step import ActiveStep
+
+POLL = (0.02, 0.5)  # seconds between checks for what a step waits for: the first pause, the longest
+
+_QUIET = 0.05  # seconds for which all tasks and threads of a run must wait before it parks
+_LISTED = 5  # waits that are listed in the reason of a park
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a step waits for."""
+
+    number: int | None  # the step's number; None if the journal does not know the step yet
+    reason: str
+    until: datetime | None = None
+    asks: bool = False  # True if a person has to act, who finds the request in the inbox
+
+
+def wait(
+    step: ActiveStep,
+    seconds: float,
+    until: datetime | None,
+    reason: str,
+    *,
+    asks: bool = False,
+    parks: bool = False,
+) -> Flow[None]:
+    """Wait for a moment, or park the run if all of its steps under way wait. Raises Parking.
+
+    ``asks``: a person has to act on this step, so the run is held. ``parks``: `.run()` parks too,
+    because a person has to act on another run. The step counts as waiting until `end_wait`, also
+    between two calls of this function, while it checks for what it waits for.
+    """
+    run = step.run
+    run.check(step.scope)
+    number = step.number if step.ident in run.history.steps else None
+    with run.lock:
+        begins = step.ident not in run.waits
+        run.waits[step.ident] = Wait(number, reason, until, asks)
+    if begins and asks and step.scope.body:
+        # A tool's body is not parked, so no `RunHeld` tells the caller.
+        logger.warning("run %r: %s", run.key, reason)
+    if run.in_place and not (asks or parks):
+        yield pause(seconds)
+        return
+    # Another task of the run may be between two steps. It shows itself during the pause.
+    yield pause(min(seconds, _QUIET))
+    run.check(step.scope)
+    with run.lock:
+        if _all_wait(run):
+            raise run.stop(_parking(run))
+    yield pause(max(0.0, seconds - _QUIET))
+
+
+def complete_wait(step: ActiveStep, letter: dict[str, Any] | None = None) -> None:
+    """Mark the step as under way again: what it waited for has come.
+
+    Raises Interrupt if the run was parked meanwhile. The letter then stays unread and wakes
+    the run.
+    """
+    run = step.run
+    with run.lock:
+        end_wait(step)
+        if letter is not None:
+            run.seen_letters[step.ident].discard(str(letter["id"]))
+        run.check(step.scope)
+        run.seen_letters.pop(step.ident, None)
+
+
+def end_wait(step: ActiveStep) -> None:
+    """Mark the step as no longer waiting, for any reason."""
+    with step.run.lock:
+        step.run.waits.pop(step.ident, None)
+
+
+def _all_wait(run: RunContext) -> bool:
+    """Whether each step under way waits, and no task or thread is about to begin its first."""
+    if run.upcoming or any(ident not in run.waits for ident in run.in_flight()):
+        return False
+    run.forget_begun()
+    return all(scope.begun for scope, _ in run.new_scopes)
+
+
+def _parking(run: RunContext) -> Parking:
+    """The interrupt that parks the run: held if a step waits for a person, else waiting."""
+    here = [run.waits[ident] for ident in run.in_flight()]
+    waits = sorted(here, key=lambda wait: (not wait.asks, wait.number or 0))
+    people = [wait for wait in waits if wait.asks]
+    times = [wait.until for wait in waits if wait.until is not None]
+    reasons = [wait.reason for wait in people or waits[:1]]
+    if len(reasons) > _LISTED:
+        more = f"and {len(reasons) - _LISTED} more: agentrun inbox {quote(run.key)}"
+        reasons = [*reasons[:_LISTED], more]
+    return Parking(
+        "; ".join(reasons),
+        status="held" if people else "waiting",
+        step=waits[0].number,
+        wake_at=min(times, default=None),
+    )

@@ -1,0 +1,110 @@
+"""Letters: messages from outside to a run, such as signals, approvals and cancellations.
+
+A sender never writes into a run's journal. It puts a letter into the table `mail`, and the run's
+owner reads the letter and appends an event for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import psycopg
+
+from agentrun.core.codec import Codec, decode, decode_exact, encode, plain
+from agentrun.core.errors import AlreadyDecided
+from agentrun.core.events import Json, LetterKind
+from agentrun.store.arrays import UUIDS
+from agentrun.store.exact_values import read_exact
+from agentrun.store.keys import check_key
+from agentrun.store.retention import run_not_found
+
+if TYPE_CHECKING:
+    from agentrun.store.database import Database
+
+__all__ = ["has_news", "letters_of", "send_letter", "waiting_steps", "wake"]
+
+_MASKED = int(Codec.INPUT_MASKED | Codec.OUTPUT_MASKED)
+_NO_LIMIT = 1 << 30  # bytes; a letter's payload is stored in its row, whatever its size
+
+
+def send_letter(
+    database: Database,
+    key: str,
+    kind: LetterKind,
+    *,
+    step: int | None = None,
+    by: str | None,
+    reason: str | None = None,
+    payload: Json,
+    mail_id: UUID | None = None,
+    fingerprint: str | None = None,
+    signed_by: str | None = None,
+) -> UUID:
+    """Send a letter to a run. Its id is chosen here, so that a letter sent twice is stored once.
+
+    ``by`` is the name that the sender claims; the database adds the login's own name.
+
+    Raises:
+        AlreadyDecided: another decision came first.
+        RunNotFound: no run has this key.
+    """
+    mail_id = mail_id or uuid4()
+    encoded = encode(payload, at="payload", limit=_NO_LIMIT, mask=database.mask)
+    sealed: dict[str, Any] = {}  # the exact payload, stored by the same statement
+    if (exact := encoded.exact) is not None:
+        sealed = {"escaped": exact.escaped, "size": exact.size, "zstd": exact.zstd}
+    try:
+        database.query(
+            "send_masked_mail" if sealed else "send_mail",
+            key=check_key(key),
+            id=mail_id,
+            kind=kind,
+            step=step,
+            claimed_by=None if by is None else plain(by),
+            signed_by=None if signed_by is None else plain(signed_by),
+            fingerprint=fingerprint,
+            reason=None if reason is None else plain(reason),
+            codec=int(encoded.as_output()),
+            payload=encoded.text,
+            **sealed,
+        )
+    except psycopg.errors.NoDataFound:
+        raise run_not_found(database.query, key) from None
+    except psycopg.errors.UniqueViolation as error:
+        raise AlreadyDecided(error.diag.message_primary or str(error), key=key) from None
+    return mail_id
+
+
+def letters_of(database: Database, run_id: UUID) -> list[dict[str, Any]]:
+    """The letters to a run, oldest first, with the payloads exactly as they were sent."""
+    rows = database.query("mail", run_id=run_id)
+    masked = any(row["codec"] & _MASKED for row in rows)
+    exact = read_exact(database.query, run_id, "mail") if masked else {}
+    for row in rows:
+        if (sealed := exact.get(("mail", str(row["id"])))) is not None:
+            row["payload"] = decode_exact(sealed)
+        else:
+            escaped = Codec.OUTPUT_ESCAPED in Codec(row["codec"])
+            row["payload"] = decode(row["payload"], escaped)
+    return rows
+
+
+def wake(database: Database, run_id: UUID, looks: list[set[str]]) -> None:
+    """Make a parked run due if a letter arrived since its waiting steps read the mail, or a
+    cancellation at any time.
+
+    ``looks`` has, for each step that read the mail, the ids of the letters that it found.
+    """
+    seen = UUIDS([UUID(letter) for letter in set.intersection(*looks)] if looks else [])
+    database.query("wake", run_id=run_id, looked=bool(looks), seen=seen)
+
+
+def has_news(database: Database, run: dict[str, Any]) -> bool:
+    """Whether a held run has a letter that its journal does not have yet, or is due."""
+    return run["due"] or bool(database.query("news", run_id=run["run_id"]))
+
+
+def waiting_steps(database: Database, run_id: UUID, waits_for: str) -> list[int]:
+    """The steps at which a run waits for a person: a ``doubt`` or a ``decision``."""
+    return [row["step"] for row in database.query("asking", run_id=run_id, waits_for=waits_for)]

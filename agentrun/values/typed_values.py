@@ -1,0 +1,498 @@
+"""Records arguments and results as JSON, typed by a function's own annotations.
+
+The rule: the code gets the same value live and on resume. So a value is recorded only in a form
+from which exactly the same value can be read back. Two forms are tried. The first is plain JSON, as
+pydantic writes it by the annotation; it is easy to read in SQL. The second is tagged JSON
+(`agentrun.values.tagged_json`), which also keeps types that the annotation does not name. If
+neither works, the value is refused: an argument before the effect begins, an annotation when the
+function is decorated. A result is not refused, because its effect has taken place: the nearest JSON
+is recorded, and the code gets that, live as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import create_model as make_model
+from pydantic.errors import PydanticSchemaGenerationError
+
+from agentrun.core.codec import canonical, check, dumps, loads
+from agentrun.core.errors import ConfigError, ToolFailed
+from agentrun.core.events import Json
+from agentrun.core.log import logger
+from agentrun.values import exceptions
+from agentrun.values.annotations import accepts_null, adapter_of, declared_classes, hints_of
+from agentrun.values.equality import difference
+from agentrun.values.model_arguments import wrong_types
+from agentrun.values.tagged_json import (
+    PREFIX,
+    Coder,
+    TypeMismatch,
+    Unrecordable,
+    copy_json,
+    name_of,
+    remove_tags,
+)
+
+KEY_PARAMETER = "idempotency_key"
+_TAGGED = PREFIX + "value"  # the key around a value that is recorded as tagged JSON
+_UNDECLARED = PREFIX + "undeclared"  # a second key: the value is not of the declared type
+_WAY_OUT = "declare a model, a dataclass or a standard type, or convert it to plain JSON"
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+# By default pydantic would silently write NaN as null. With this the codec gets it, and refuses it.
+_FAITHFUL = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64")
+_ATOMS: tuple[type, ...] = (str, int, bool, type(None))
+
+
+class Result:
+    """Writes and reads the values of one declared type.
+
+    Raises ConfigError for an annotation whose values cannot be recorded, with ``what`` in its text.
+    """
+
+    def __init__(self, annotation: Any = Any, *, what: str = "the result") -> None:
+        if annotation in (typing.NoReturn, typing.Never):
+            annotation = Any
+        try:
+            self._adapter: TypeAdapter[Any] = adapter_of(annotation)
+        except PydanticSchemaGenerationError as error:
+            raise ConfigError(
+                f"{what} is declared as {annotation!r}, which cannot be recorded and given back "
+                f"after a crash: {_WAY_OUT}"
+            ) from error
+        except PydanticUserError:  # it names a class that is not defined yet, or only for checkers
+            annotation, self._adapter = Any, TypeAdapter(Any)
+        self.annotation = annotation
+        # In a list, because pydantic accepts no outside configuration for a user's model alone.
+        self._dumper: TypeAdapter[list[Any]] = TypeAdapter(
+            list[annotation], config={**_FAITHFUL, "arbitrary_types_allowed": True}
+        )
+
+    @cached_property
+    def _coder(self) -> Coder:
+        return Coder(declared_classes(self.annotation))
+
+    @cached_property
+    def holds_models(self) -> bool:
+        """Whether the annotation names pydantic models, which know their explicitly set fields."""
+        return any(issubclass(kind, BaseModel) for kind in self._coder.classes)
+
+    def encode(self, value: Any) -> Json:
+        """``value`` as JSON from which `decode` reads the same value.
+
+        Raises a ValueError: Unrecordable, which names the place, or pydantic's serialization error.
+        """
+        if type(value) is self.annotation and type(value) in _ATOMS:
+            return value
+        plain, problem = self._write_plain(value)
+        if problem is None and self._restores(plain, value):
+            return plain
+        tagged = {_TAGGED: self._coder.write(value)}
+        again = self._coder.read(tagged[_TAGGED])
+        if (at := difference(again, value)) is not None:
+            raise problem or Unrecordable(at, f"of type {name_of(type(value))} comes back changed")
+        return tagged if self._fits(value) else {**tagged, _UNDECLARED: True}
+
+    def record(self, value: Any, name: str) -> Json:
+        """The JSON to record for a result of the function ``name``.
+
+        Its effect took place, so the result must not be lost. If the same value cannot be read
+        back, the nearest JSON is recorded, and a warning is logged once.
+        """
+        try:
+            return self.encode(value)
+        except Unrecordable as error:
+            stored = self.encode_nearest(value)
+            warning = (name, error.why)
+            if warning not in _warned:
+                _warned.add(warning)
+                logger.warning(
+                    "%s: the %s that it returned cannot be recorded as it is: %s. The agent gets "
+                    "it as JSON instead, now and after a crash: %s",
+                    *(name, type(value).__name__, error, _WAY_OUT),
+                )
+            return stored
+
+    def encode_set_fields(self, value: Any) -> Json:
+        """``value`` as JSON, without fields of models that hold a default."""
+        try:
+            return _order_sets(
+                value, self._dump(value, "json", round_trip=True, exclude_unset=True)
+            )
+        except (ValueError, TypeError, AttributeError):
+            return self.encode(value)
+
+    def encode_nearest(self, value: Any) -> Json:
+        """JSON for a value that `encode` refuses; `decode` reads an equal value each time.
+
+        Raises pydantic's serialization error for a value that cannot be written as JSON at all.
+        """
+        plain, problem = self._write_plain(value)
+        if problem is not None:
+            raise problem
+        try:
+            again = self.decode(plain)
+            if difference(self.decode(plain), again) is None:
+                return plain
+        except TypeMismatch:
+            pass
+        return {_TAGGED: Coder().write(plain), _UNDECLARED: True}
+
+    def encode_for_display(self, value: Any) -> Json:
+        """``value`` as JSON without tags, for a model or a person; it is never read back."""
+        with suppress(ValueError, TypeError):
+            return _order_sets(value, self._dump(value, "json"))
+        return remove_tags(self._coder.write(value))
+
+    def decode(self, stored: Json) -> Any:
+        """The recorded value. Raises TypeMismatch if it does not fit the annotation."""
+        if type(stored) is self.annotation and type(stored) in _ATOMS:
+            return stored
+        if isinstance(stored, dict) and _TAGGED in stored:
+            value = self._coder.read(stored[_TAGGED])
+            if _UNDECLARED not in stored and not self._fits(value):
+                raise TypeMismatch(f"it is no {self._name()} but of type {name_of(type(value))}")
+            return value
+        if self.annotation is Any:
+            return self._coder.read(stored)
+        value = self._validated(copy_json(stored))  # a copy, because the code may change it
+        dumped, problem = self._write_plain(value)
+        if problem is not None or not _contains(dumped, stored):
+            raise TypeMismatch(f"as {self._name()} it would become another value")
+        if dumped != stored and (at := difference(self._validated(stored), value)) is not None:
+            raise TypeMismatch(f"as {self._name()} its {at} would differ each time it is read")
+        return value
+
+    def decode_leniently(self, stored: Json) -> Any:
+        """A result that a person entered: typed if it fits the annotation, else plain JSON."""
+        try:
+            return self._validated(stored)
+        except TypeMismatch:
+            return stored
+
+    def _validated(self, stored: Json) -> Any:
+        try:
+            return self._adapter.validate_python(stored)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)[0]
+            at = "".join(f"[{step!r}]" for step in found["loc"])
+            raise TypeMismatch(f"it is no {self._name()}: value{at}: {found['msg']}") from None
+
+    def _fits(self, value: Any) -> bool:
+        """Whether ``value`` is of the declared type; a function may return another one."""
+        try:
+            return difference(self._validated(value), value) is None
+        except TypeMismatch:
+            return False
+
+    def _name(self) -> str:
+        return getattr(self.annotation, "__name__", None) or repr(self.annotation)
+
+    def _restores(self, plain: Json, value: Any) -> bool:
+        if isinstance(plain, dict) and _TAGGED in plain:
+            return False
+        try:
+            again = plain if self.annotation is Any else self._validated(plain)
+        except TypeMismatch:
+            return False
+        return difference(again, value) is None
+
+    def _write_plain(self, value: Any) -> tuple[Any, Exception | None]:
+        """``value`` as plain JSON with ordered sets, or the error that prevents it."""
+        if self.annotation is Any:
+            with suppress(Unrecordable):
+                written = self._coder.write(value)
+                if difference(written, value) is None:
+                    return written, None
+        try:
+            return _order_sets(value, self._dump_exactly(value)), None
+        except (ValueError, TypeError, AttributeError) as error:
+            return None, error
+
+    def _dump_exactly(self, value: Any) -> Json:
+        with suppress(UnicodeEncodeError):
+            encoded = self._dump(value, "json", round_trip=True)
+            if "\N{REPLACEMENT CHARACTER}" not in repr(encoded):
+                return encoded
+        # pydantic refuses a lone surrogate in a key, or replaces it; our codec keeps it.
+        plain = self._dump(value, "python", round_trip=True)
+        if _has_lone_key(plain):
+            return loads(*dumps(plain))
+        return self._dump(value, "json", round_trip=True)
+
+    def _dump(self, value: Any, mode: Literal["json", "python"], **options: Any) -> Any:
+        dumped = self._dumper.dump_python(
+            [value], mode=mode, by_alias=True, serialize_as_any=True, warnings=False, **options
+        )
+        return dumped[0]
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def outcome_of(name: str, value: Any, result: Result) -> tuple[str, Json]:
+    """Status and output of the step for the value that the tool ``name`` returned.
+
+    A value that cannot be stored becomes a recorded error: the effect took place, and must not be
+    repeated for that.
+    """
+    try:
+        stored = result.record(value, name)
+        check(stored, "result")
+    except (TypeError, ValueError, AttributeError) as error:
+        failed = ToolFailed(f"{name} took effect, but its result cannot be recorded: {error}")
+        return "error", {"error": exceptions.describe(failed)}
+    return "ok", {"result": stored}
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordedArguments:
+    """The recorded arguments of a call, and the form of them that is compared on resume.
+
+    ``compared`` leaves out defaults of models, since a `default_factory` may differ each time.
+    """
+
+    args: dict[str, Json]
+    compared: dict[str, Json]
+
+
+class Arguments:
+    """The parameters of a function, as pydantic sees them.
+
+    ``idempotency_key`` is filled in by agentrun, and is not an argument. Parameters in ``passed``
+    are not arguments either: the function gets the caller's objects, and they are not recorded.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, what: str, passed: Collection[str] = ()
+    ) -> None:
+        try:
+            self.signature = inspect.signature(function)
+        except ValueError:
+            raise ConfigError(
+                f"{what} {function!r} has no signature that Python can read; wrap it in a function "
+                "of named parameters"
+            ) from None
+        self.wants_key = KEY_PARAMETER in self.signature.parameters
+        hints = hints_of(function)
+        fields: dict[str, Any] = {}
+        self._stored: dict[str, Result] = {}
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise ConfigError(
+                    f"{what} {function.__name__} takes *{name}: its arguments could not be "
+                    "recorded by name; give it named parameters"
+                )
+            if name != KEY_PARAMETER and name not in passed:
+                default = ... if parameter.default is parameter.empty else parameter.default
+                # An alias, so that names that pydantic reserves ("schema", "_x") work too.
+                field = Field(default=default, alias=name)
+                fields[f"p{len(fields)}"] = (hints.get(name, Any), field)
+                named = f"{what} {function.__name__}: its parameter {name!r}"
+                self._stored[name] = Result(hints.get(name, Any), what=named)
+        self.names = [field[1].alias for field in fields.values()]
+        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", **_FAITHFUL)
+        try:
+            self.model: type[BaseModel] = make_model(function.__name__, __config__=config, **fields)
+        except (PydanticUserError, TypeError) as error:
+            raise ConfigError(
+                f"{what} {function.__name__}: its parameters cannot be checked: {error}"
+            ) from error
+        self._fields = list(fields)
+        kinds = [parameter.kind for parameter in self.signature.parameters.values()]
+        self.passed = tuple(passed)
+        self._by_position = not (
+            passed or self.wants_key or inspect.Parameter.KEYWORD_ONLY in kinds
+        )
+        self.result = Result(
+            hints.get("return", Any), what=f"{what} {function.__name__}: its result"
+        )
+        self._defaults = {
+            name: field.default
+            for name, (_, field) in zip(self.names, fields.values(), strict=True)
+            if not field.is_required()
+        }
+        self._null_is_default = {
+            name for name in self._defaults if not accepts_null(hints.get(name, Any))
+        }
+
+    @cached_property
+    def defaults(self) -> dict[str, Json]:
+        """The defaults of parameters, as JSON; defaults that cannot be recorded are left out."""
+        found: dict[str, Json] = {}
+        for name, default in self._defaults.items():
+            with suppress(ValueError, TypeError):
+                found[name] = self._stored[name].encode(default)
+        return found
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by name, with defaults. Raises TypeError as a call of the function would."""
+        if self._by_position and not kwargs and len(args) == len(self.names):
+            return dict(zip(self.names, args, strict=True))
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return {name: bound.arguments[name] for name in self.names if name in bound.arguments}
+
+    def passed_objects(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The objects of a call that are passed on and not recorded, by name."""
+        if not self.passed:
+            return {}
+        bound = self.signature.bind_partial(*args, **kwargs).arguments
+        return {name: bound[name] for name in self.passed if name in bound}
+
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Typed values by name. Raises pydantic.ValidationError.
+
+        A strict schema makes a model send null for an argument that it would leave out. The default
+        replaces such a null.
+        """
+        checked = self.model.model_validate(self._without_nulls(values))
+        return {
+            name: getattr(checked, field)
+            for name, field in zip(self.names, self._fields, strict=True)
+        }
+
+    def wrong_types(self, sent: dict[str, Json]) -> str:
+        """Describe the arguments of a model that have another JSON type; empty if none has."""
+        return wrong_types(self.model, self._without_nulls(sent))
+
+    def _without_nulls(self, values: dict[str, Any]) -> dict[str, Any]:
+        omitted = {n for n in self._null_is_default if values.get(n, ...) is None}
+        return {name: value for name, value in values.items() if name not in omitted}
+
+    def record(self, values: dict[str, Any], given: dict[str, Any]) -> RecordedArguments:
+        """Typed values as they are recorded; ``given`` are the values before validation.
+
+        Raises a ValueError, which names the argument, if it could not be read back unchanged.
+        """
+        args = {name: self._encode(name, values[name]) for name in self.names}
+        compared = dict(args)
+        for name, raw in given.items():
+            if _is_container(raw):
+                compared[name] = raw
+            elif self._stored[name].holds_models:
+                compared[name] = self._stored[name].encode_set_fields(values[name])
+        return RecordedArguments(args, compared)
+
+    def _encode(self, name: str, value: Any) -> Json:
+        try:
+            return self._stored[name].encode(value)
+        except Unrecordable as error:
+            text = f"{name}{error.path.removeprefix('value')}"
+            why = f"{error.why}, which could not be read back: {_WAY_OUT}"
+            raise Unrecordable(text, why) from None
+
+    def restore(self, stored: dict[str, Json]) -> dict[str, Any]:
+        """Typed values of recorded arguments. Raises TypeMismatch if the parameters have changed.
+
+        A parameter that was added later has its default.
+        """
+        missing = [n for n in self.names if n not in stored and n not in self._defaults]
+        if odd := [*missing, *(name for name in stored if name not in self._stored)]:
+            raise TypeMismatch(f"the parameters have changed: {', '.join(odd)}")
+        values = {}
+        for name in self.names:
+            try:
+                if name in stored:
+                    values[name] = self._stored[name].decode(stored[name])
+                else:
+                    values[name] = self._defaults[name]
+            except TypeMismatch as changed:
+                raise TypeMismatch(f"the argument {name!r}: {changed}") from None
+        return values
+
+    def call_with(self, values: dict[str, Any], key: str) -> tuple[list[Any], dict[str, Any]]:
+        """The call's arguments: positional-only parameters by position, others by name."""
+        named = {**values, KEY_PARAMETER: key} if self.wants_key else dict(values)
+        positional = [
+            named.pop(name)
+            for name, parameter in self.signature.parameters.items()
+            if parameter.kind is parameter.POSITIONAL_ONLY and name in named
+        ]
+        return positional, named
+
+
+def _is_container(value: Any) -> bool:
+    """Whether ``value`` is a list or dict of plain JSON."""
+    if type(value) not in (dict, list):
+        return False
+    with suppress(Unrecordable):
+        return difference(Coder().write(value), value) is None
+    return False
+
+
+# -- JSON of values --------------------------------------------------------------------------------
+
+
+def _order_sets(value: Any, dumped: Json) -> Json:
+    """``dumped``, the JSON of ``value``, with sets sorted: their order depends on hashes."""
+    if isinstance(value, (set, frozenset)) and isinstance(dumped, list):
+        if len(value) == len(dumped):
+            dumped = [_order_sets(*pair) for pair in zip(value, dumped, strict=True)]
+        return sorted(dumped, key=canonical)
+    if isinstance(dumped, list):
+        inner = getattr(value, "root", value)
+        if isinstance(inner, (set, frozenset)):
+            return _order_sets(inner, dumped)
+        if isinstance(inner, (list, tuple, deque)) and len(inner) == len(dumped):
+            return [_order_sets(*pair) for pair in zip(inner, dumped, strict=True)]
+    if isinstance(dumped, dict) and dumped:
+        return {**dumped, **_order_sets_inside(value, dumped)}
+    return dumped
+
+
+def _order_sets_inside(value: Any, dumped: dict[str, Json]) -> dict[str, Json]:
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        names = {name: fields[name].serialization_alias or name for name in fields}
+        held = {**(value.__pydantic_extra__ or {}), **vars(value)}
+    elif isinstance(value, dict):
+        same = len(value) == len(dumped)
+        pairs = zip(dumped, value.values(), strict=True) if same else ()
+        return {key: _order_sets(inner, dumped[key]) for key, inner in pairs}
+    else:
+        held, names = getattr(value, "__dict__", {}), {}
+        if dataclasses.is_dataclass(value):
+            held = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
+    return {
+        key: _order_sets(inner, dumped[key])
+        for name, inner in held.items()
+        if (key := names.get(name, name)) in dumped
+    }
+
+
+def _contains(now: Json, stored: Json) -> bool:
+    """Whether ``now``, written from the value that was read, still has everything in ``stored``."""
+    if isinstance(stored, dict):
+        return isinstance(now, dict) and all(
+            key in now and _contains(now[key], inner) for key, inner in stored.items()
+        )
+    if isinstance(stored, list):
+        return (
+            isinstance(now, list)
+            and len(now) == len(stored)
+            and all(_contains(*pair) for pair in zip(now, stored, strict=True))
+        )
+    numbers = isinstance(now, (int, float)) and isinstance(stored, (int, float))
+    alike = type(now) is type(stored) or (numbers and bool not in (type(now), type(stored)))
+    return alike and bool(now == stored)
+
+
+def _has_lone_key(value: Any) -> bool:
+    """Whether a key in ``value`` has a lone surrogate."""
+    if isinstance(value, dict):
+        names = (key for key in value if isinstance(key, str))
+        return any(map(_LONE_SURROGATE.search, names)) or any(map(_has_lone_key, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_lone_key, value))

@@ -1,0 +1,64 @@
+"""Files of a run's journal that somebody made up: refused in bounded time and room."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import Event
+from agentrun.view.jsonl import read_jsonl, write_jsonl
+
+
+def test_references_to_references_do_not_grow_without_bound() -> None:
+    value: Any = "x" * 64
+    events = []
+    for seq in range(1, 20):
+        value = [value, value]
+        events.append(
+            Event(event="step_finished", seq=seq, kind="model", input={"m": value}, has_input=True)
+        )
+    lines = list(write_jsonl(events, compact=True))
+    assert sum(map(len, lines)) < 10_000
+    with pytest.raises(ConfigError, match=r"line \d+ .*far more than its size"):
+        list(read_jsonl(lines))
+    assert list(read_jsonl(lines[:9])) == events[:9]
+
+
+def test_a_long_honest_conversation_is_read() -> None:
+    messages: list[Any] = []
+    events = []
+    for seq in range(1, 200):
+        messages = [*messages, {"role": "user", "content": f"{seq} " + "word " * 200}]
+        events.append(
+            Event(
+                event="step_finished",
+                seq=seq,
+                kind="model",
+                input={"messages": messages},
+                has_input=True,
+            )
+        )
+    assert list(read_jsonl(write_jsonl(events, compact=True))) == events
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "created", "run_id": 5}',
+        '{"event": "created", "at": 5}',
+        '{"event": "created", "raw": {}}',
+        '{"event": "created", "usage": 5}',
+        '{"event": "created", "usage": []}',
+        '{"event": "created", "input": ' + '{"a":' * 50_000 + "1" + "}" * 50_001,
+        json.dumps({"event": "step_finished", "kind": "model", "shared": True,
+                    "input": {"$ref": "nowhere"}}),
+        "[]", "null", "x", "\x00",
+    ],
+    ids=lambda line: line[:40],
+)  # fmt: skip
+def test_what_is_no_event_is_told_by_its_line(line: str) -> None:
+    with pytest.raises(ConfigError, match="line 2"):
+        list(read_jsonl(['{"event": "created"}', line]))
