@@ -42,7 +42,7 @@ from agentrun.core.flow import Flow
 from agentrun.core.state import tried_versions
 from agentrun.runs.code_version import code_version
 from agentrun.runs.registry import RunnableAgent
-from agentrun.runs.related_runs import cancel_children, tell_parent
+from agentrun.runs.related_runs import cancel_children, reason_for_children, tell_parent
 from agentrun.runs.run_ends import failed_text, held_error
 from agentrun.steps.blocking import blocking, pause
 from agentrun.steps.run_context import RunContext
@@ -187,8 +187,7 @@ def _notify_related_runs(run: RunContext, last: Event) -> Flow[None]:
     """
     if last.event not in ("run_finished", "run_failed", "run_cancelled"):
         return
-    if isinstance(run.interrupt, RunCancelled | RunExpired):
-        reason = f"its parent {run.key!r} came to an end: {run.interrupt}"
+    if (reason := reason_for_children(run)) is not None:
         below = partial(cancel_children, run.database, run.run_id, by=run.key, reason=reason)
         yield blocking(below)
     # run.parent is None if there is no parent, or if the parent executes this run itself.

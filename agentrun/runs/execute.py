@@ -43,6 +43,7 @@ from agentrun.runs import lost_journal
 from agentrun.runs.ending import error_for_caller, finish_run
 from agentrun.runs.options import Options
 from agentrun.runs.registry import RunnableAgent
+from agentrun.runs.related_runs import cancel_if_parent_ended
 from agentrun.runs.run_ends import held_error, read_end
 from agentrun.runs.sigterm import executing, terminable
 from agentrun.steps.blocking import blocking, pause
@@ -114,8 +115,9 @@ def create(
         given["deadline"] = options.deadline
     if options.on_divergence is not None:
         given["on_divergence"] = options.on_divergence
-    created: bool = yield blocking(
-        lambda: database.create(
+
+    def create_run() -> bool:
+        created = database.create(
             key,
             agent.name,
             given,
@@ -126,7 +128,11 @@ def create(
             parent=parent and parent[0].run.run_id,
             budget=options.budget,
         )
-    )
+        if parent is not None:
+            cancel_if_parent_ended(parent[0].run, key)
+        return created
+
+    created: bool = yield blocking(create_run)
     if created:
         return
     run: dict[str, Any] = yield blocking(lambda: database.find(key))

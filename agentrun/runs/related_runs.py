@@ -3,6 +3,9 @@
 Both happen before the run's own last event is written. If the process is killed in between, the run
 has not ended, and its next owner does both again. A parent that was woken too early finds that the
 child has not ended, and waits for it or executes it.
+
+A child that is being created while its parent ends is not among the children that the parent
+cancels. Who creates it looks at the parent afterwards (`cancel_if_parent_ended`).
 """
 
 from __future__ import annotations
@@ -12,14 +15,23 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from agentrun.core.errors import RunError, RunNotFound
+from agentrun.core.errors import RunCancelled, RunError, RunExpired, RunNotFound
 from agentrun.core.events import Event
 from agentrun.core.history import History
 from agentrun.steps.model_step import warn_of_responses
+from agentrun.steps.run_context import RunContext
 from agentrun.store.database import Database
 from agentrun.store.mail import send_letter
 
-__all__ = ["cancel", "cancel_children", "tell_parent"]
+__all__ = [
+    "cancel",
+    "cancel_children",
+    "cancel_if_parent_ended",
+    "reason_for_children",
+    "tell_parent",
+]
+
+_ENDED = ("done", "failed", "cancelled")
 
 
 def tell_parent(database: Database, key: str, parent: dict[str, Any] | None, ends: str) -> None:
@@ -28,6 +40,20 @@ def tell_parent(database: Database, key: str, parent: dict[str, Any] | None, end
         tell = partial(send_letter, kind="child", step=parent["step"], by=key, reason=ends)
         with contextlib.suppress(RunNotFound):
             tell(database, parent["key"], payload={})
+
+
+def cancel_if_parent_ended(parent: RunContext, key: str) -> None:
+    """Cancel the child run ``key``, which was just created, if ``parent`` ended meanwhile."""
+    if (reason := reason_for_children(parent)) is not None:
+        with contextlib.suppress(RunError):  # the parent has cancelled it
+            cancel(parent.database, key, by=parent.key, reason=reason)
+
+
+def reason_for_children(parent: RunContext) -> str | None:
+    """Why the child runs of ``parent`` are cancelled; None unless it was cancelled or expired."""
+    if isinstance(parent.interrupt, RunCancelled | RunExpired):
+        return f"its parent {parent.key!r} came to an end: {parent.interrupt}"
+    return None
 
 
 def cancel_children(database: Database, run_id: UUID, *, by: str, reason: str) -> None:
@@ -43,16 +69,21 @@ def cancel(database: Database, key: str, *, by: str, reason: str | None) -> None
     Raises RunError for a run that has ended.
     """
     run = database.find(key)
-    if run["status"] in ("done", "failed", "cancelled"):
+    if run["status"] in _ENDED:
         raise RunError(f"run {key!r} is {run['status']} already", key=key)
     send_letter(database, key, "cancel", by=by, reason=reason, payload={})
-    if database.owner_of(run)[0]:
-        return
-    events, _ = database.events(run["run_id"])
     why = f"by {by}" + (f": {reason}" if reason else "")
-    cancel_children(database, run["run_id"], by=by, reason=f"its parent {key!r} was cancelled")
-    tell_parent(database, key, events[0].input.get("parent"), "run_cancelled")
     cancelled = Event(event="run_cancelled", by=by, reason=why)
-    # If another process has claimed the run meanwhile, that process obeys the letter.
-    if database.claim(run, f"cancelled {why}", then=[cancelled]) is not None:
-        warn_of_responses(key, History(events))
+    while not database.owner_of(run)[0]:
+        events, _ = database.events(run["run_id"])
+        below = f"its parent {key!r} was cancelled"
+        cancel_children(database, run["run_id"], by=by, reason=below)
+        tell_parent(database, key, events[0].input.get("parent"), "run_cancelled")
+        if database.claim(run, f"cancelled {why}", then=[cancelled]) is not None:
+            warn_of_responses(key, History(events))
+            return
+        # Another process claimed the run meanwhile, and obeys the letter; or a claim of the run was
+        # handed back, and then no process obeys the letter.
+        run = database.find(key)
+        if run["status"] in _ENDED:
+            return

@@ -1591,9 +1591,21 @@ MUTATIONS: dict[str, Mutation] = {
     # -- runs above and below ------------------------------------------------------------------
     "a run that was cancelled leaves its children": Mutation(
         "agentrun/runs/ending.py",
-        "    if isinstance(run.interrupt, RunCancelled | RunExpired):\n        reason",
-        "    if False:\n        reason",
+        "if (reason := reason_for_children(run)) is not None:",
+        "if (reason := None) is not None:",
         "crash/test_related_runs.py::test_a_child_is_cancelled_that_outlives_the_owner_of_both",
+    ),
+    "a child that is created late outlives its parent": Mutation(
+        "agentrun/runs/execute.py",
+        "            cancel_if_parent_ended(parent[0].run, key)",
+        "            pass",
+        "runs/test_deadline.py::test_a_child_ends_that_is_created_while_its_parent_ends",
+    ),
+    "a run that was handed back keeps its cancellation unread": Mutation(
+        "agentrun/runs/related_runs.py",
+        "        run = database.find(key)\n        if run[\"status\"] in _ENDED:\n            return",
+        "        return",
+        "runs/test_deadline.py::test_a_child_ends_that_is_claimed_while_its_parent_ends",
     ),
     "two threads receive one signal": Mutation(
         "agentrun/steps/waits.py",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from crashing import World, die_recorded, killed
+from crashing import World, die_recorded, killed, until
 
 import agentrun
 
@@ -103,13 +106,60 @@ def test_it_counts_from_the_submission_whoever_executes_the_run(
     assert world.effects == ["acted"] * 3
 
 
-def test_its_children_end_with_it(db: Any) -> None:
-    @agentrun.agent
-    async def parent() -> None:
-        await stuck()
+@agentrun.agent
+async def parent() -> None:
+    await stuck()
 
+
+def test_its_children_end_with_it(db: Any) -> None:
     fails_late(parent.with_options(key="k", deadline=0.3).run)
     assert agentrun.get("k/1").status() == "cancelled"
+
+
+def test_a_child_ends_that_is_created_while_its_parent_ends(db: Any, dsn: str) -> None:
+    with psycopg.connect(dsn) as other:
+        other.execute(  # until the rollback, this key keeps the child from being created
+            "INSERT INTO agentrun.runs (run_id, key, agent, status) "
+            "VALUES (gen_random_uuid(), 'k/1', 'stuck', 'queued')"
+        )
+        fails_late(parent.with_options(key="k", deadline=0.3).run)
+        other.rollback()
+    until(lambda: has_status("k/1", "cancelled"))
+
+
+def test_a_child_ends_that_is_claimed_while_its_parent_ends(db: Any, dsn: str) -> None:
+    interrupted = False
+
+    @agentrun.agent
+    async def child() -> None:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            raise KeyboardInterrupt
+        await asyncio.sleep(3600)
+
+    @agentrun.agent
+    async def above() -> None:
+        await child()
+
+    late = above.with_options(key="k", deadline=2)
+    with pytest.raises(KeyboardInterrupt):
+        late.run()
+    assert has_status("k/1", "queued")
+    with psycopg.connect(dsn) as other, ThreadPoolExecutor() as threads:
+        other.execute("SELECT FROM agentrun.runs WHERE key = 'k/1' FOR UPDATE")
+        run = threads.submit(fails_late, late.run)
+        until(lambda: has_status("k", "running"))
+        time.sleep(2.5)  # the child's claim waits, the parent's deadline passes
+        other.rollback()
+        run.result()
+    assert has_status("k/1", "cancelled")
+
+
+def has_status(key: str, status: str) -> bool:
+    with contextlib.suppress(agentrun.RunNotFound):
+        return agentrun.get(key).status() == status
+    return False
 
 
 @pytest.mark.parametrize("deadline", [0, -1, float("inf"), float("nan")])
