@@ -26,7 +26,7 @@ from agentrun.store.connection import connect
 from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 pytestmark = pytest.mark.long
 

@@ -22,7 +22,7 @@ from servers import Pair, kill
 import agentrun
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 pytestmark = pytest.mark.long
 

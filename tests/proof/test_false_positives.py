@@ -13,7 +13,7 @@ import pytest
 from ordinary import masked, sources
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 ALL, BATCH, SHARE = 20_000, 500, 3  # files in all, and of a case; cases of a bounded run
 MOST = 0.0002  # of the files may hold something masked

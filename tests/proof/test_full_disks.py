@@ -25,7 +25,7 @@ import agentrun
 from agentrun.store import embedded
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 pytestmark = pytest.mark.long
 

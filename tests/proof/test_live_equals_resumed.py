@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import seen
-from conftest import SEED, Proof
+from matrix import SEED, Proof
 
 from agentrun.testing import Provider
 

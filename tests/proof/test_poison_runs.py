@@ -31,7 +31,7 @@ from agentrun.core.events import Event, Usage
 from agentrun.store.database import Database
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 pytestmark = pytest.mark.long
 

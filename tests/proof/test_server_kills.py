@@ -18,7 +18,7 @@ from servers import kill
 from agentrun.store import embedded
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 pytestmark = pytest.mark.long
 

@@ -28,7 +28,7 @@ import agentrun
 from agentrun.testing import Call, Provider, Reply, Rule, When
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 BATCH = 40  # runs that one SIGKILL strikes
 ALL, SHARE = 20_000, 5  # files in all; batches that a bounded run takes

@@ -53,7 +53,7 @@ from agentrun.store.rows import Row, to_row
 from agentrun.store.sending import Batch, Sender
 
 if TYPE_CHECKING:
-    from conftest import Grounds, Proof
+    from matrix import Grounds, Proof
 
 pytestmark = pytest.mark.long
 

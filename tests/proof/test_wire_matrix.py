@@ -29,7 +29,7 @@ from proxy import Fault, FaultProxy, Side
 import agentrun
 
 if TYPE_CHECKING:
-    from conftest import Proof
+    from matrix import Proof
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("impatient")]
 
