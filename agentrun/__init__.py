@@ -23,6 +23,7 @@ from agentrun.api.agent_decorator import agent
 from agentrun.api.approval_links import approval_link, decide_by_link
 from agentrun.api.context_window import trim_messages
 from agentrun.api.deterministic import branch, now, rng, turn, uuid
+from agentrun.api.framework_calls import acall, call
 from agentrun.api.handle import Handle
 from agentrun.api.inbox import Waiting, approve, inbox, reject, resolve
 from agentrun.api.operations import (
@@ -139,6 +140,7 @@ __all__ = [
     "Waiting",
     "Worker",
     "__version__",
+    "acall",
     "acall_tools",
     "agent",
     "approval_link",
@@ -154,6 +156,7 @@ __all__ = [
     "async_http_client",
     "atranscript",
     "branch",
+    "call",
     "call_tools",
     "cancel",
     "connect",

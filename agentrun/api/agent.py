@@ -41,6 +41,7 @@ from agentrun.steps.masking import Covered, refuse_credential
 from agentrun.steps.refusals import refusal
 from agentrun.store.opening import default
 from agentrun.values.annotations import hints_of
+from agentrun.values.arguments import Arguments, RecordedArguments
 from agentrun.values.callables import (
     code_of,
     function_of,
@@ -49,7 +50,6 @@ from agentrun.values.callables import (
     refuse_unrecordable,
 )
 from agentrun.values.model_arguments import describe_problems
-from agentrun.values.typed_values import Arguments, RecordedArguments
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import ValidationError
@@ -33,6 +33,7 @@ from agentrun.steps.masking import Covered
 from agentrun.steps.refusals import refusal
 from agentrun.steps.step import StepRequest
 from agentrun.values.annotations import hints_of
+from agentrun.values.arguments import Arguments, RecordedArguments, UntypedArguments
 from agentrun.values.callables import (
     contexts_of,
     function_of,
@@ -43,7 +44,6 @@ from agentrun.values.callables import (
     refuse_unrecordable,
 )
 from agentrun.values.model_arguments import describe_problems
-from agentrun.values.typed_values import Arguments, RecordedArguments
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -104,7 +104,10 @@ class Tool:
         approval_timeout: float | None,
         kind: Kind,
         masked: Sequence[str] = (),
+        passes: Sequence[type[Exception]] = (),
+        untyped: Collection[str] | None = None,
     ) -> None:
+        """``untyped`` holds the names of the arguments of a call that a framework makes."""
         what = f"the {_WORDS[kind]}"
         refuse_unrecordable(given, what)
         self.given = given
@@ -118,13 +121,19 @@ class Tool:
         self.reconcile = reconcile
         self.approve = approve
         self.approval_timeout = approval_timeout
+        self.passes = tuple(passes)
         self.is_async = is_async(self.function)
         self._check()
+        self.passed: dict[str, Any] = {}  # the object of a bound method
+        if untyped is not None:
+            self.receiver, self.contexts = None, []
+            self.arguments: Arguments = UntypedArguments(self.function, untyped, what=what)
+            self.covered = Covered((), self.arguments, self.name)
+            return
         self.receiver = receiver_of(self.function)
         self.contexts = contexts_of(self.function)
         passed = [*([self.receiver] if self.receiver else []), *self.contexts]
         self.arguments = Arguments(self.function, what=what, passed=passed)
-        self.passed: dict[str, Any] = {}  # the object of a bound method
         self.covered = Covered(masked, self.arguments, self.name)
         if kind == "tool":
             self.covered.cover_replies(self.name, self.function)
@@ -189,8 +198,11 @@ class Tool:
         given: dict[str, Any],
         call: RequestedToolCall | None = None,
         passed: dict[str, Any] | None = None,
+        call_id: str | None = None,
     ) -> Flow[Any]:
         """Execute the tool with these arguments, as the step that answers the tool call ``call``.
+
+        Without ``call``, the tool call is found by ``call_id``, or else by equal arguments.
 
         ``passed`` holds objects that are passed on but not recorded: the object of a method, and
         the context of a framework.
@@ -201,7 +213,7 @@ class Tool:
         if call is None and self.kind == "tool":
             with line.run.lock:
                 call = find_call(
-                    line.scope, self.name, None, lambda sent: self._equals(sent, asked)
+                    line.scope, self.name, call_id, lambda sent: self._equals(sent, asked)
                 )
         body = StepBody(
             functools.partial(self._invoke_recorded, passed, asked.args),
@@ -211,6 +223,7 @@ class Tool:
             counted=self.kind == "tool",
             approve=approvals.needs_approval(self.approve, values),
             approval_timeout=self.approval_timeout,
+            passes=self.passes,
             edited=lambda given: functools.partial(
                 self._invoke_edited, {**given, **self._unmasked(asked.args)}, passed
             ),

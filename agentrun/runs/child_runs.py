@@ -25,7 +25,7 @@ from agentrun.steps.run_context import Letter
 from agentrun.steps.step import ActiveStep, StepRequest
 from agentrun.steps.waits import await_letter, record_received
 from agentrun.values import exceptions
-from agentrun.values.typed_values import RecordedArguments
+from agentrun.values.arguments import RecordedArguments
 
 
 def call(agent: RunnableAgent, line: ExecutionPoint, arguments: RecordedArguments) -> Flow[Any]:

@@ -57,8 +57,8 @@ from agentrun.store.liveness import Life
 from agentrun.store.mail import has_news
 from agentrun.store.opening import know_environment
 from agentrun.store.patience import use_patience
+from agentrun.values.arguments import RecordedArguments
 from agentrun.values.tagged_json import TypeMismatch, type_divergence
-from agentrun.values.typed_values import RecordedArguments
 
 _POLL = (0.02, 0.5)  # seconds between two looks at a run of another process: first, longest
 _LEAVING = 2.0  # seconds that an earlier claim of the same run gets to leave this process

@@ -16,7 +16,7 @@ from agentrun.core.flow import Op
 from agentrun.runs.options import Options
 from agentrun.steps.divergence_policy import OnDivergence
 from agentrun.steps.execution_point import ExecutionPoint
-from agentrun.values.typed_values import Arguments
+from agentrun.values.arguments import Arguments
 
 __all__ = [
     "RunnableAgent",

@@ -37,7 +37,8 @@ from agentrun.steps.blocking import blocking, pause
 from agentrun.steps.execution_point import at_point
 from agentrun.steps.run_context import Letter
 from agentrun.values import exceptions
-from agentrun.values.typed_values import Arguments, Result, outcome_of
+from agentrun.values.arguments import Arguments
+from agentrun.values.typed_values import Result, outcome_of
 
 if TYPE_CHECKING:
     from agentrun.steps.step import ActiveStep

@@ -44,6 +44,7 @@ class StepBody:
     counted: bool = False  # True for a tool call, which budgets count
     approve: bool = False  # whether a person must approve before the first attempt
     approval_timeout: float | None = None  # seconds that a person has to decide
+    passes: tuple[type[Exception], ...] = ()  # exceptions that are control flow: never retried
     edited: Callable[[Json], Callable[[StepInfo], Any]] | None = (
         None  # From arguments that a person edited, the function to call instead of `call`.
     )
@@ -114,7 +115,7 @@ def _record_failure(step: ActiveStep, body: StepBody, error: Exception) -> Flow[
         error.settled = True  # an outer step that raises it again is not in doubt because of it
     known = step.run.history.steps.get(step.ident)
     failed = known.failures if known else 0
-    if isinstance(error, ToolFailed) or failed >= body.retries:
+    if isinstance(error, (ToolFailed, *body.passes)) or failed >= body.retries:
         step.fail(error)
         return
     retry_in = _backoff(failed)

@@ -14,7 +14,8 @@ from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
 from agentrun.core.naming import fold
 from agentrun.core.rules import CredentialRule
-from agentrun.values.typed_values import Arguments, Result
+from agentrun.values.arguments import Arguments
+from agentrun.values.typed_values import Result
 
 __all__ = ["Covered", "mask", "refuse_credential"]
 

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin
 
 from agentrun.core.errors import ConfigError
 from agentrun.values.annotations import hints_of
-from agentrun.values.typed_values import KEY_PARAMETER
+from agentrun.values.arguments import KEY_PARAMETER
 
 RECEIVERS = frozenset({"self", "cls"})
 

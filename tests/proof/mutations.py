@@ -1607,6 +1607,24 @@ MUTATIONS: dict[str, Mutation] = {
         "        return\n        if run",
         "runs/test_deadline.py::test_a_child_ends_that_is_claimed_while_its_parent_ends",
     ),
+    "a framework's call forgets the id of the model's call": Mutation(
+        "agentrun/api/tool.py",
+        "line.scope, self.name, call_id, lambda",
+        "line.scope, self.name, None, lambda",
+        "api/test_framework_calls.py::test_a_call_id_finds_the_models_call",
+    ),
+    "a framework's control flow is retried": Mutation(
+        "agentrun/steps/function_step.py",
+        "isinstance(error, (ToolFailed, *body.passes))",
+        "isinstance(error, ToolFailed)",
+        "api/test_framework_calls.py::test_control_flow_is_no_failure_to_retry_and_comes_back_whole",
+    ),
+    "a framework's async call has no key": Mutation(
+        "agentrun/api/framework_calls.py",
+        "    @functools.wraps(fn)",
+        "    @functools.wraps(lambda **given: None)",
+        "api/test_framework_calls.py::test_the_function_gets_the_steps_key",
+    ),
     "two threads receive one signal": Mutation(
         "agentrun/steps/waits.py",
         'free = str(letter["id"]) not in step.run.consumed',

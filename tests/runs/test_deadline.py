@@ -107,12 +107,12 @@ def test_it_counts_from_the_submission_whoever_executes_the_run(
 
 
 @agentrun.agent
-async def parent() -> None:
+async def has_stuck_child() -> None:
     await stuck()
 
 
 def test_its_children_end_with_it(db: Any) -> None:
-    fails_late(parent.with_options(key="k", deadline=0.3).run)
+    fails_late(has_stuck_child.with_options(key="k", deadline=0.3).run)
     assert agentrun.get("k/1").status() == "cancelled"
 
 
@@ -122,7 +122,7 @@ def test_a_child_ends_that_is_created_while_its_parent_ends(db: Any, dsn: str) -
             "INSERT INTO agentrun.runs (run_id, key, agent, status) "
             "VALUES (gen_random_uuid(), 'k/1', 'stuck', 'queued')"
         )
-        fails_late(parent.with_options(key="k", deadline=0.3).run)
+        fails_late(has_stuck_child.with_options(key="k", deadline=0.3).run)
         other.rollback()
     until(lambda: has_status("k/1", "cancelled"))
 
