@@ -26,6 +26,7 @@ MAY_ENTER = {
     "steps": {"core", "store", "models", "values", "steps"},
     "runs": {"core", "store", "models", "values", "steps", "runs"},
     "api": {"core", "store", "models", "values", "steps", "runs", "api"},
+    "integrations": {"agentrun", "core", "integrations"},
     "testing": {"agentrun", "core", "testing"},  # the doubles start without agentrun
     "bundled": {"bundled", "core"},
     "demo": {"agentrun", "demo", "testing", "bundled", "view"},
@@ -45,7 +46,7 @@ ONLY_IN = {
     "tiktoken": {"models"},
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
-    "pydantic": {"values", "steps", "api", "demo", "tools", "cli"},
+    "pydantic": {"values", "steps", "api", "integrations", "demo", "tools", "cli"},
 }
 IMPURE = {"asyncio", "threading", "socket", "os", "time", "random", "subprocess"}
 FUNCTION_LINES, FILE_LINES, COLUMNS = 70, 500, 100

@@ -1625,6 +1625,24 @@ MUTATIONS: dict[str, Mutation] = {
         "    @functools.wraps(lambda **given: None)",
         "api/test_framework_calls.py::test_the_function_gets_the_steps_key",
     ),
+    "an MCP server gets no key": Mutation(
+        "agentrun/integrations/mcp.py",
+        "KEY: agentrun.current_step().key}",
+        "}",
+        "integrations/test_adapters.py::test_killed_in_a_tool_it_goes_on",
+    ),
+    "a resumed session reads what came later": Mutation(
+        "agentrun/integrations/openai_agents.py",
+        "return await agentrun.step(effect=\"read\")(session_read)(limit)",
+        "return await session_read(limit)",
+        "integrations/test_adapters.py::test_a_resumed_session_reads_what_it_read_and_adds_nothing_twice",
+    ),
+    "a decorated tool of a framework is recorded twice": Mutation(
+        "agentrun/integrations/effect_classes.py",
+        'return hasattr(getattr(function, "__func__", function), "__agentrun_tool__")',
+        "return False",
+        "integrations/test_adapters.py::test_a_decorated_tool_is_recorded_once_as_it_declares",
+    ),
     "two threads receive one signal": Mutation(
         "agentrun/steps/waits.py",
         'free = str(letter["id"]) not in step.run.consumed',

@@ -1,0 +1,105 @@
+"""LangGraph: inside a run, each tool call of a `ToolNode` is a recorded step.
+
+    from agentrun.integrations.langgraph import durable_tools
+
+    tools = ToolNode([refund, search], **durable_tools(effects={"search": "read"}))
+
+Give the chat model a client that is recorded, or call `agentrun.install()` before it is made. A
+tool says its effect class in its metadata, ``metadata={"effect": "read"}``. A tool whose function
+`agentrun.tool` decorates is recorded as it declares.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import ToolMessage, message_to_dict, messages_from_dict
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.errors import GraphBubbleUp
+
+import agentrun
+from agentrun.core.events import Effect, Json
+from agentrun.integrations.effect_classes import choose_effect, is_recorded_tool
+
+__all__ = ["durable_tools"]
+
+_PACKER = JsonPlusSerializer()
+
+
+def durable_tools(
+    *, effects: Mapping[str, Effect] | None = None, default: Effect = "once"
+) -> dict[str, Any]:
+    """The arguments that make a `ToolNode` record its tool calls, sync and async.
+
+    `interrupt()` and `Command` inside a tool are control flow: a resumed run takes the same way.
+
+    Args:
+        effects: effect classes by tool name; they precede the tools' metadata.
+        default: the effect class of a tool that declares none.
+
+    Example:
+        >>> node = ToolNode([search], **durable_tools(effects={"search": "read"}))
+    """
+
+    def options(request: Any) -> dict[str, Any]:
+        name = request.tool_call["name"]
+        declared = (getattr(request.tool, "metadata", None) or {}).get("effect")
+        return {
+            "call_id": request.tool_call.get("id"),
+            "effect": choose_effect(name, effects, declared, default),
+            "passes": (GraphBubbleUp,),
+        }
+
+    def record(request: Any, execute: Any) -> Any:
+        if not _is_recorded_here(request):
+            return execute(request)
+
+        def act(**given: Any) -> Json:
+            return _pack(execute(_edit(request, given)))
+
+        call = request.tool_call
+        return _unpack(agentrun.call(call["name"], call["args"], act, **options(request)))
+
+    async def arecord(request: Any, execute: Any) -> Any:
+        if not _is_recorded_here(request):
+            return await execute(request)
+
+        async def act(**given: Any) -> Json:
+            return _pack(await execute(_edit(request, given)))
+
+        call = request.tool_call
+        return _unpack(await agentrun.acall(call["name"], call["args"], act, **options(request)))
+
+    return {"wrap_tool_call": record, "awrap_tool_call": arecord}
+
+
+def _is_recorded_here(request: Any) -> bool:
+    """Whether the call is made inside a run, and its function does not record itself."""
+    if agentrun.current_run() is None:
+        return False
+    functions = (getattr(request.tool, "func", None), getattr(request.tool, "coroutine", None))
+    return not any(map(is_recorded_tool, functions))
+
+
+def _edit(request: Any, given: dict[str, Any]) -> Any:
+    """The request, with the arguments that a person edited."""
+    if given == request.tool_call["args"]:
+        return request
+    return request.override(tool_call={**request.tool_call, "args": given})
+
+
+def _pack(value: Any) -> Json:
+    """A tool message as readable JSON; a `Command` as LangGraph's own serializer writes it."""
+    if isinstance(value, ToolMessage):
+        return {"message": message_to_dict(value)}
+    kind, data = _PACKER.dumps_typed(value)
+    return {"packed": kind, "data": base64.b64encode(data).decode()}
+
+
+def _unpack(recorded: Json) -> Any:
+    if "message" in recorded:
+        (message,) = messages_from_dict([recorded["message"]])
+        return message
+    return _PACKER.loads_typed((recorded["packed"], base64.b64decode(recorded["data"])))
