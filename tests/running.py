@@ -11,6 +11,8 @@ from openai import AsyncOpenAI, OpenAI
 
 import agentrun
 from agentrun.core.errors import Interrupt
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Provider
 
 
@@ -31,7 +33,7 @@ def aclient(provider: Provider) -> AsyncOpenAI:
 @pytest.fixture
 def events(db: agentrun.Database) -> Callable[[str], list[Any]]:
     def read(key: str) -> list[Any]:
-        return db.events(db.find(key)["run_id"])[0]
+        return read_events(db, find_run(db, key).run_id)[0]
 
     return read
 

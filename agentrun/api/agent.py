@@ -40,6 +40,7 @@ from agentrun.steps.execution_point import ExecutionPoint, current_point
 from agentrun.steps.masking import Covered, refuse_credential
 from agentrun.steps.refusals import refusal
 from agentrun.store.opening import default
+from agentrun.store.serving import wake_workers
 from agentrun.values.annotations import hints_of
 from agentrun.values.arguments import Arguments, RecordedArguments
 from agentrun.values.callables import (
@@ -268,7 +269,7 @@ class DurableAgent(Generic[P, R]):
         database, key = default(), self._key()
         arguments = self.record_arguments(args, kwargs)
         yield from execute.create(self, database, key, self.options, arguments)
-        yield blocking(partial(database.query, "notify"))
+        yield blocking(partial(wake_workers, database))
         return Handle(key, database, self.arguments.result)
 
     def _key(self) -> str:

@@ -17,6 +17,8 @@ from agentrun.runs.reply_stream import Piece, astream_text, stream_text
 from agentrun.runs.run_ends import held_error, read_end
 from agentrun.steps.blocking import blocking, pause
 from agentrun.store.database import Database
+from agentrun.store.runs import FoundRun, find_run
+from agentrun.store.values import read_events
 from agentrun.values.typed_values import Result
 
 R = TypeVar("R")
@@ -57,7 +59,7 @@ class Handle(Generic[R]):
             >>> handle.status()
             'done'
         """
-        status: RunStatus = self._database.find(self.key)["status"]
+        status: RunStatus = find_run(self._database, self.key).status
         return status
 
     async def astatus(self) -> RunStatus:
@@ -142,13 +144,13 @@ class Handle(Generic[R]):
         end = None if timeout is None else time.monotonic() + timeout
         look, warn_at = _POLL[0], time.monotonic() + _STARTING
         while True:
-            run = yield blocking(partial(self._database.find, self.key))
-            if run["status"] in ("done", "failed", "cancelled"):
-                journal = partial(self._database.events, run["run_id"], exact=True)
+            run = yield blocking(partial(find_run, self._database, self.key))
+            if run.status in ("done", "failed", "cancelled"):
+                journal = partial(read_events, self._database, run.run_id, exact=True)
                 events, _ = yield blocking(journal)
                 return read_end(self.key, events[-1], self._returns)
-            if run["status"] == "held" and not (yield blocking(partial(self._is_decided, run))):
-                raise held_error(self.key, run["reason"], run["open_doubt"])
+            if run.status == "held" and not (yield blocking(partial(self._is_decided, run))):
+                raise held_error(self.key, run.reason, run.open_doubt)
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError((yield blocking(partial(self._why_not, run))))
             if _is_ready(run) and time.monotonic() >= warn_at:
@@ -157,19 +159,19 @@ class Handle(Generic[R]):
             yield pause(look if end is None else max(0.0, min(look, end - time.monotonic())))
             look = min(_POLL[1], look * 1.5)
 
-    def _is_decided(self, run: dict[str, Any]) -> bool:
+    def _is_decided(self, run: FoundRun) -> bool:
         """Whether a held run will go on, because a decision has come.
 
         A decision may come while the run is being parked. Its worker then makes the run due a
         moment later; until then the run still looks held.
         """
-        if run["due"]:
+        if run.due:
             return True
-        (row,) = self._database.query("is_decided", run_id=run["run_id"])
+        (row,) = self._database.query("is_decided", run_id=run.run_id)
         return bool(row["yes"])
 
-    def _why_not(self, run: dict[str, Any]) -> str:
-        text = f"run {self.key!r} is {run['status']}"
+    def _why_not(self, run: FoundRun) -> str:
+        text = f"run {self.key!r} is {run.status}"
         why = missing_worker(self._database, self.key) if _is_ready(run) else None
         return f"{text}, and {why}" if why else text
 
@@ -182,11 +184,11 @@ def transcript_of(database: Database, key: str) -> Transcript:
 
 def journal_of(database: Database, key: str) -> tuple[list[Event], bool]:
     """The journal of a run, and whether the process that owns the run is dead."""
-    run = database.find(key)
-    events = database.events(run["run_id"])[0]
-    return events, bool(database.query("owner_lost", run_id=run["run_id"])[0]["lost"])
+    run = find_run(database, key)
+    events = read_events(database, run.run_id)[0]
+    return events, bool(database.query("owner_lost", run_id=run.run_id)[0]["lost"])
 
 
-def _is_ready(run: dict[str, Any]) -> bool:
+def _is_ready(run: FoundRun) -> bool:
     """Whether a worker could claim the run now."""
-    return bool(run["status"] == "queued" or run["due"])
+    return bool(run.status == "queued" or run.due)

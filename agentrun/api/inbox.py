@@ -21,6 +21,7 @@ from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.store.database import Database
 from agentrun.store.mail import send_letter, waiting_steps
 from agentrun.store.opening import default
+from agentrun.store.runs import FoundRun, find_run
 
 _OUTCOMES = {Happened: "happened", NotHappened: "not_happened", Unknown: "unknown"}
 
@@ -208,9 +209,9 @@ def decide(
     """Send a decision, if it answers the present request of the run; return the letter's id."""
     check(payload, "payload")
     database = default()
-    run = database.find(key)
+    run = find_run(database, key)
     waits_for = "doubt" if kind == "resolve" else "decision"
-    found = database.query("asked", run_id=run["run_id"], step=step)
+    found = database.query("asked", run_id=run.run_id, step=step)
     if not found or found[0]["waits_for"] != waits_for:
         raise _refusal_of(database, run, step, waits_for)
     asked = found[0]
@@ -235,19 +236,19 @@ def decide(
     return letter
 
 
-def _refusal_of(database: Database, run: dict[str, Any], step: int, waits_for: str) -> RunError:
+def _refusal_of(database: Database, run: FoundRun, step: int, waits_for: str) -> RunError:
     """The error of a decision that answers no request: it came too late, or none was asked for."""
-    key = run["key"]
-    taken = database.query("taken", run_id=run["run_id"], step=step, doubt=waits_for == "doubt")
+    key = run.key
+    taken = database.query("taken", run_id=run.run_id, step=step, doubt=waits_for == "doubt")
     if taken:
         return AlreadyDecided(
             f"step {step} of run {key!r} is decided already: {taken[0]['decision']}", key=key
         )
-    if run["status"] == "held" and str(run["reason"]).startswith("diverged"):
-        what = f"waits for no decision about a call. It {run['reason']}"
+    if run.status == "held" and str(run.reason).startswith("diverged"):
+        what = f"waits for no decision about a call. It {run.reason}"
     elif waits_for == "decision":
         what = f"does not wait for a decision about step {step}"
-    elif doubts := waiting_steps(database, run["run_id"], "doubt"):
+    elif doubts := waiting_steps(database, run.run_id, "doubt"):
         what = f"is in doubt about step {', '.join(map(str, doubts))}"
     else:
         what = "is not in doubt"

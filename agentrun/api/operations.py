@@ -32,6 +32,8 @@ from agentrun.store import retention
 from agentrun.store.budgets import raise_budget
 from agentrun.store.mail import send_letter
 from agentrun.store.opening import default
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 
 def response_ended(identifier: str) -> bool:
@@ -77,7 +79,7 @@ def get(key: str | UUID) -> Handle[Any]:
         'done'
     """
     database = default()
-    agent = registry.find_agent(database.find(str(key))["agent"])
+    agent = registry.find_agent(find_run(database, str(key)).agent)
     return Handle(str(key), database, None if agent is None else agent.arguments.result)
 
 
@@ -166,7 +168,7 @@ def price_of_accepting(key: str) -> Price:
     covers all steps. Raises RunNotFound.
     """
     database = default()
-    events, _ = database.events(database.find(key)["run_id"])
+    events, _ = read_events(database, find_run(database, key).run_id)
     history, parked = History(events), diverged_park(events)
     ident = parked.output["divergence"].get("ident") if parked is not None else None
     if ident is None:
@@ -244,14 +246,14 @@ def _prepare_resume(
 ) -> tuple[Flow[Any], bool]:
     registry.refuse_while_importing(f"run {key!r}")
     database = default()
-    run = database.find(key)
-    agent = registry.registered(run["agent"])
+    run = find_run(database, key)
+    agent = registry.registered(run.agent)
     by = by or acting_user()
     if budget is not None:
         to = ", ".join(f"{limit}={amount:g}" for limit, amount in budget.limits().items())
         raised = f"budget raised to {to}"
         reason = f"{reason} ({raised})" if reason else raised
-        run_id = run["run_id"]
+        run_id = run.run_id
         if not raise_budget(database, run_id, budget, run_id=run_id, by=by, reason=reason):
             raise ConfigError(f"run {key!r} has no budget of its own that could be raised")
     check_on_divergence(on_divergence)

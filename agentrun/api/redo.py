@@ -16,6 +16,8 @@ from agentrun.core.redo import Redo, plan_redo
 from agentrun.runs.child_runs import child_key
 from agentrun.store.database import Database
 from agentrun.store.opening import default
+from agentrun.store.runs import FoundRun, find_run
+from agentrun.store.values import read_events
 
 __all__ = ["aredo", "check_once", "redo"]
 
@@ -57,7 +59,7 @@ def redo(
         agentrun.redo("ticket-42", 3, reason="the reply was no JSON")
     """
     database = default()
-    run = database.find(key)
+    run = find_run(database, key)
     plan = _plan(database, run, step)
     if dry_run:
         return plan
@@ -109,11 +111,11 @@ def check_once(plan: Redo) -> None:
         )
 
 
-def _plan(database: Database, run: dict[str, Any], step: int) -> Redo:
-    key = str(run["key"])
-    if run["status"] == "cancelled":  # a resume would cancel the run again before its first step
+def _plan(database: Database, run: FoundRun, step: int) -> Redo:
+    key = run.key
+    if run.status == "cancelled":  # a resume would cancel the run again before its first step
         raise RunError(f"run {key!r} was cancelled, which is for good: start another run", key=key)
-    events, _ = database.events(run["run_id"])
+    events, _ = read_events(database, run.run_id)
     _refuse_child_with_recorded_end(database, key, events[0].input.get("parent"))
     history = History(events)
     plan = plan_redo(key, history, step)
@@ -130,7 +132,7 @@ def _refuse_child_with_recorded_end(
     """
     if parent is None:
         return
-    events, _ = database.events(database.find(parent["key"])["run_id"])
+    events, _ = read_events(database, find_run(database, parent["key"]).run_id)
     known = History(events).by_number.get(parent["step"])
     if known is None or known.outcome is None:
         return
@@ -141,26 +143,26 @@ def _refuse_child_with_recorded_end(
     )
 
 
-def _describe_child(database: Database, run: dict[str, Any], known: RecordedStep) -> str:
+def _describe_child(database: Database, run: FoundRun, known: RecordedStep) -> str:
     """Describe the child run of a step, and what doing it anew pays and does again.
 
     Raises RunError if the child's agent has a key of its own: then a redo would find the same
     run again.
     """
     assert known.key is not None
-    key = child_key(run["key"], run["run_id"], known.begun_at, known.key)
+    key = child_key(run.key, run.run_id, known.begun_at, known.key)
     try:
-        child = database.find(key)
+        child = find_run(database, key)
     except RunPruned:
         return f"child run {key!r}, which was pruned, is begun anew, as another run"
     except RunNotFound:
         raise RunError(
-            f"step {known.step} of run {run['key']!r} is the child run {known.name!r}, whose agent "
+            f"step {known.step} of run {run.key!r} is the child run {known.name!r}, whose agent "
             "was given a key: it is one run each time, and would be found again. Call it without "
             "with_options(key=…), or with another key",
-            key=run["key"],
+            key=run.key,
         ) from None
-    events, _ = database.events(child["run_id"])
+    events, _ = read_events(database, child.run_id)
     had = price_of(History(events).steps.values())
     done = f", and {', '.join(had.effects)}" if had.effects else ""
     return (

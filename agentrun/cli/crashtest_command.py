@@ -18,6 +18,8 @@ from agentrun.cli.run_commands import from_json, only_data_on_stdout, parse_argu
 from agentrun.cli.show_commands import Connect, full_key
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing.crash import Report, Rig
 from agentrun.testing.crash.child import Order, Subject, execute_order
 from agentrun.testing.crash.recorded_replies import rules_from_journal
@@ -90,8 +92,8 @@ def _test_demo_agents(as_json: bool, *, cache: bool, **options: Any) -> None:
 
 def _load_journal(connect: Connect, key: str) -> list[Event]:
     with connect() as database:
-        run = database.find(full_key(database, key))
-        return database.events(run["run_id"], exact=True)[0]
+        run = find_run(database, full_key(database, key))
+        return read_events(database, run.run_id, exact=True)[0]
 
 
 def _read_rules(script: Path) -> list[Rule]:

@@ -17,6 +17,7 @@ from agentrun.cli.redo_command import confirm_redo
 from agentrun.cli.show_commands import full_key
 from agentrun.core.errors import AgentrunError, ConfigError
 from agentrun.steps.divergence_policy import OnDivergence
+from agentrun.store.runs import find_run
 
 __all__ = ["resume"]
 
@@ -74,7 +75,7 @@ def resume(
         elif key is None:
             raise ConfigError("name the run: agentrun resume KEY [FILE], or --diverged")
         else:
-            keys = [str(database.find(full_key(database, key))["key"])]
+            keys = [str(find_run(database, full_key(database, key)).key)]
         if accept and not yes:
             _list_prices(keys, as_json=as_json)
             raise typer.Exit(_NEEDS_YES)
@@ -145,7 +146,7 @@ def _agent_of(key: str, file: str | None, defined: list[str]) -> Any:
     from agentrun.runs.registry import registered
     from agentrun.store.opening import default
 
-    name = default().find(key)["agent"]
+    name = find_run(default(), key).agent
     try:
         agent = registered(name)
     except ConfigError:

@@ -22,6 +22,7 @@ from agentrun.core.errors import ConfigError
 from agentrun.core.state import ENDED
 from agentrun.runs.live_workers import missing_worker
 from agentrun.store.database import Database
+from agentrun.store.runs import find_run
 from agentrun.view.safe import pretty
 
 __all__ = [
@@ -64,7 +65,7 @@ def submit(
         positional, named = agent.arguments.call_with(parse_arguments(agent, args), "")
         handle = agent.submit(*positional, **named)
     emit_json({"key": handle.key, "status": "queued"}) if as_json else emit(handle.key)
-    if database.find(handle.key)["status"] not in ENDED and (
+    if find_run(database, handle.key).status not in ENDED and (
         why := missing_worker(database, handle.key)
     ):
         note(f"warning: {why}")

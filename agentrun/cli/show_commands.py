@@ -23,6 +23,7 @@ from agentrun.core.transcript import fold
 from agentrun.runs.live_workers import who_continues
 from agentrun.runs.reply_stream import stream_text
 from agentrun.store.database import Database
+from agentrun.store.runs import find_run
 from agentrun.store.watching import watch as pieces
 from agentrun.view.safe import visible
 
@@ -48,7 +49,7 @@ def full_key(database: Database, key: str) -> str:
             raise RunNotFound("there are no runs yet", key=key)
         return str(newest[0]["key"])
     try:
-        return str(database.find(key)["key"])
+        return str(find_run(database, key).key)
     except RunPruned:
         raise
     except RunNotFound:
@@ -230,7 +231,7 @@ def watch(connect: Connect, key: str, *, full: bool, text: bool, as_json: bool) 
             elif time.monotonic() - last_heard > _QUIET:
                 last_heard = time.monotonic()
                 explained = _explain_silence(database, key, explained)
-        status = database.find(key)["status"]
+        status = find_run(database, key).status
     if status in ENDED - {"done"}:
         raise typer.Exit(1)
 

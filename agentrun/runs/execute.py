@@ -57,6 +57,8 @@ from agentrun.store.liveness import Life
 from agentrun.store.mail import has_news
 from agentrun.store.opening import know_environment
 from agentrun.store.patience import use_patience
+from agentrun.store.runs import FoundRun, find_run
+from agentrun.store.values import read_events
 from agentrun.values.arguments import RecordedArguments
 from agentrun.values.tagged_json import TypeMismatch, type_divergence
 
@@ -135,17 +137,17 @@ def create(
     created: bool = yield blocking(create_run)
     if created:
         return
-    run: dict[str, Any] = yield blocking(lambda: database.find(key))
-    if run["agent"] not in agent.names:
+    run: FoundRun = yield blocking(lambda: find_run(database, key))
+    if run.agent not in agent.names:
         raise RunConflict(
-            f"run {key!r} belongs to agent {run['agent']!r}, not {agent.name!r}. If that is a "
-            f"former name of the agent: @agentrun.agent(aliases=({run['agent']!r},)). Else choose "
+            f"run {key!r} belongs to agent {run.agent!r}, not {agent.name!r}. If that is a "
+            f"former name of the agent: @agentrun.agent(aliases=({run.agent!r},)). Else choose "
             f"another key; `agentrun resume {quote(key)} FILE` goes on with the run",
             key=key,
         )
-    if run["fingerprint"] != mark:
-        events, _ = yield blocking(partial(database.events, run["run_id"]))
-        _check_same(agent, key, run["fingerprint"], events[0].input["args"], arguments, secret)
+    if run.fingerprint != mark:
+        events, _ = yield blocking(partial(read_events, database, run.run_id))
+        _check_same(agent, key, run.fingerprint, events[0].input["args"], arguments, secret)
 
 
 def _check_same(
@@ -198,13 +200,13 @@ def proceed(
     """
     wait = _POLL[0]
     while True:
-        run: dict[str, Any] = yield blocking(partial(database.find, key))
-        if run["status"] in ("done", "cancelled") or (run["status"] == "failed" and not person):
-            events, _ = yield blocking(partial(database.events, run["run_id"], exact=True))
+        run: FoundRun = yield blocking(partial(find_run, database, key))
+        if run.status in ("done", "cancelled") or (run.status == "failed" and not person):
+            events, _ = yield blocking(partial(read_events, database, run.run_id, exact=True))
             return read_end(key, events[-1], agent.arguments.result)
         if not person and (yield from _still_in_doubt(database, run)):
             if options.on_held == "raise":
-                raise held_error(key, run["reason"], run["open_doubt"])
+                raise held_error(key, run.reason, run.open_doubt)
             yield pause(_POLL[1])
             continue
         claim = _Claim(database, run, person)
@@ -232,8 +234,8 @@ def proceed(
             logger.warning("%s", held)  # the only sign in this process that a person has to act
 
 
-def _still_in_doubt(database: Database, run: dict[str, Any]) -> Flow[bool]:
-    if run["status"] != "held" or run["open_doubt"] is None:
+def _still_in_doubt(database: Database, run: FoundRun) -> Flow[bool]:
+    if run.status != "held" or run.open_doubt is None:
         return False
     news: bool = yield blocking(partial(has_news, database, run))
     return not news
@@ -246,9 +248,7 @@ class _Claim:
     that no code executes, and the run would stay owned as long as this process lives.
     """
 
-    def __init__(
-        self, database: Database, run: dict[str, Any], person: ResumeRequest | None
-    ) -> None:
+    def __init__(self, database: Database, run: FoundRun, person: ResumeRequest | None) -> None:
         self._database, self._run, self._person = database, run, person
         self._lock = threading.Lock()
         self._dropped = False
@@ -259,7 +259,7 @@ class _Claim:
         run, database = self._run, self._database
         owned, life = database.owner_of(run)
         if owned:
-            return str(run["owner"])
+            return str(run.owner)
         claimed = database.claim(run, _claim_reason(run, life, self._person))
         if claimed is not None:
             with self._lock:
@@ -276,12 +276,12 @@ class _Claim:
                 self._database.hand_back(self._tail)
 
 
-def _claim_reason(run: dict[str, Any], life: Life | None, person: ResumeRequest | None) -> str:
+def _claim_reason(run: FoundRun, life: Life | None, person: ResumeRequest | None) -> str:
     if life is not None:
         return takeover_reason(life)
     if person is not None:
         return f"resumed by {person.by}"
-    return "first claim" if run["epoch"] == 0 else f"was {run['status']}"
+    return "first claim" if run.epoch == 0 else f"was {run.status}"
 
 
 def takeover_reason(life: Life) -> str:

@@ -7,6 +7,7 @@ from shlex import quote
 
 from agentrun.core.errors import NoWorkerWarning
 from agentrun.store.database import Database
+from agentrun.store.serving import find_servers
 
 __all__ = ["missing_worker", "warn_missing_worker", "who_continues"]
 
@@ -17,13 +18,13 @@ def missing_worker(database: Database, key: str) -> str | None:
     None if a live worker can take the run, or if a process owns the run: one that waits in place,
     as `.run()` does, needs no worker.
     """
-    found = database.query("servers", key=key)
-    if not found or found[0]["owned"] or found[0]["serving"]:
+    servers = find_servers(database, key)
+    if servers is None or servers.owned or servers.serving:
         return None
-    agent, queue = found[0]["agent"], found[0]["queue"]
+    agent, queue = servers.agent, servers.queue
     option = "" if queue == "default" else f" --queue {quote(queue)}"
     start = f"start one with `agentrun worker FILE{option}`"
-    if found[0]["knowing"]:
+    if servers.knowing:
         return f"no live worker that knows agent {agent!r} serves queue {queue!r}: {start}"
     return f"no live worker knows agent {agent!r}: {start}"
 
@@ -32,7 +33,8 @@ def who_continues(database: Database, key: str) -> str:
     """A text that says who continues a run that can go on now."""
     if why := missing_worker(database, key):
         return f"{why}, or go on here: `agentrun resume {quote(key)} FILE`"
-    owned = database.query("servers", key=key)[0]["owned"]
+    servers = find_servers(database, key)
+    owned = servers is not None and servers.owned
     return "its process goes on with the run" if owned else "a worker goes on with the run"
 
 

@@ -27,6 +27,8 @@ from agentrun.core.state import ENDED
 from agentrun.runs.run_ends import held_error
 from agentrun.steps.blocking import blocking, pause
 from agentrun.steps.run_context import RunContext
+from agentrun.store.runs import look_up_run
+from agentrun.store.values import read_events
 
 # Events about who owned the run, not about what the run did. They are not written again.
 _OF_THE_CLAIM = frozenset(
@@ -53,20 +55,18 @@ def restore_and_hold(run: RunContext, lost: JournalLost) -> Flow[BaseException]:
 def _try_to_restore(run: RunContext, lost: JournalLost) -> BaseException | None:
     """Try it once; None if another process wrote to the journal meanwhile."""
     database = run.database
-    rows = database.query("run", key=run.key)
-    events, shared = database.events(run.run_id, exact=True) if rows else ([], Shared())
+    found = look_up_run(database, run.key)
+    events, shared = read_events(database, run.run_id, exact=True) if found else ([], Shared())
     known = {_identity(event) for event in run.journaled_events(after=0)}
     kept = sum(_identity(event) in known for event in events)
     missing = run.journaled_events(after=kept)
     if not any(event.step and event.seq <= lost.acknowledged for event in missing):
         return lost
-    if not rows:
+    if found is None:
         return StoreError(_loss_text(missing, lost, "The run itself is not there any more."))
     gone_on = len(events) > kept
-    if gone_on and rows[0]["status"] in ENDED:
-        return StoreError(
-            _loss_text(missing, lost, f"The run is {rows[0]['status']} without them.")
-        )
+    if gone_on and found.status in ENDED:
+        return StoreError(_loss_text(missing, lost, f"The run is {found.status} without them."))
     if gone_on:
         again: list[Event] = []
         advice = f"{events[-1].worker} has gone on without them, and may have repeated them."
@@ -74,7 +74,7 @@ def _try_to_restore(run: RunContext, lost: JournalLost) -> BaseException | None:
         again = [event for event in missing if _is_restorable(event, lost)]
         advice = "They are recorded again, but for what `transaction` tools did: that is undone."
     reason = _loss_text(missing, lost, f"{advice} Then: agentrun resume {quote(run.key)} FILE")
-    if not database.hold(rows[0], reason, again=again, seen=(len(events), shared)):
+    if not database.hold(found, reason, again=again, seen=(len(events), shared)):
         return None
     return held_error(run.key, reason, None)
 

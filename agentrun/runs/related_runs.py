@@ -22,6 +22,8 @@ from agentrun.steps.model_step import warn_of_responses
 from agentrun.steps.run_context import RunContext
 from agentrun.store.database import Database
 from agentrun.store.mail import send_letter
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 __all__ = [
     "cancel",
@@ -68,22 +70,22 @@ def cancel(database: Database, key: str, *, by: str, reason: str | None) -> None
 
     Raises RunError for a run that has ended.
     """
-    run = database.find(key)
-    if run["status"] in _ENDED:
-        raise RunError(f"run {key!r} is {run['status']} already", key=key)
+    run = find_run(database, key)
+    if run.status in _ENDED:
+        raise RunError(f"run {key!r} is {run.status} already", key=key)
     send_letter(database, key, "cancel", by=by, reason=reason, payload={})
     why = f"by {by}" + (f": {reason}" if reason else "")
     cancelled = Event(event="run_cancelled", by=by, reason=why)
     while not database.owner_of(run)[0]:
-        events, _ = database.events(run["run_id"])
+        events, _ = read_events(database, run.run_id)
         below = f"its parent {key!r} was cancelled"
-        cancel_children(database, run["run_id"], by=by, reason=below)
+        cancel_children(database, run.run_id, by=by, reason=below)
         tell_parent(database, key, events[0].input.get("parent"), "run_cancelled")
         if database.claim(run, f"cancelled {why}", then=[cancelled]) is not None:
             warn_of_responses(key, History(events))
             return
         # Another process claimed the run meanwhile, and obeys the letter; or a claim of the run was
         # handed back, and then no process obeys the letter.
-        run = database.find(key)
-        if run["status"] in _ENDED:
+        run = find_run(database, key)
+        if run.status in _ENDED:
             return

@@ -13,6 +13,7 @@ from agentrun.core.events import Event, Json
 from agentrun.core.messages import reply_messages
 from agentrun.store.database import Database
 from agentrun.store.partials import partials_of
+from agentrun.store.runs import find_run
 from agentrun.store.watching import watch
 
 __all__ = ["Piece", "astream_text", "stream_text"]
@@ -43,7 +44,7 @@ def stream_text(database: Database, key: str, after: Piece | None = None) -> Ite
     ``after`` is the last piece that was read before. Raises RunNotFound.
     """
     reader = _PieceReader(after)
-    run_id = database.find(key)["run_id"]
+    run_id = find_run(database, key).run_id
     for events in watch(database, key):
         for event in events:
             yield from reader.add_outcome(event)

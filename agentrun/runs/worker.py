@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from types import TracebackType
 from typing import Any, Self
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 
@@ -35,13 +35,23 @@ from agentrun.core.state import SAFEGUARD
 from agentrun.runs import execute
 from agentrun.runs.code_version import code_version
 from agentrun.runs.registry import RunnableAgent, known_agents, registered
-from agentrun.store.arrays import UUIDS
+from agentrun.store.claims import (
+    ClaimedRun,
+    claim_ready,
+    count_fruitless_claims,
+    find_abandoned,
+    find_diverged,
+)
 from agentrun.store.connection import connect
 from agentrun.store.database import Database
 from agentrun.store.journal import JournalTail
 from agentrun.store.liveness import Heart
+from agentrun.store.mail import wake_overlooked
 from agentrun.store.opening import default
 from agentrun.store.patience import PROCESS
+from agentrun.store.runs import RunAtEpoch, RunRow
+from agentrun.store.serving import announce_worker
+from agentrun.store.values import read_events
 
 POLL = 0.25  # seconds between two looks for work when nothing wakes the worker
 SWEEP = 2.0  # seconds between two looks for runs of dead workers and for overlooked mail
@@ -204,13 +214,8 @@ class Worker:
         if free <= 0:
             return 0
         worker = self._announce()
-        claims = self._db.query(
-            "claim_ready",
-            agents=list(self._agents),
-            queues=self._queues,
-            limit=free,
-            worker=worker,
-            batch=uuid4(),
+        claims = claim_ready(
+            self._db, worker, agents=list(self._agents), queues=self._queues, limit=free
         )
         for claim in claims:
             with self._hold_on_error(claim):
@@ -218,13 +223,13 @@ class Worker:
         return len(claims)
 
     @contextlib.contextmanager
-    def _hold_on_error(self, run: dict[str, Any]) -> Iterator[None]:
+    def _hold_on_error(self, run: RunAtEpoch) -> Iterator[None]:
         """If the block cannot take the run up, park the run for a person, and go on with others."""
         try:
             yield
         except (AgentrunError, Interrupt) as error:
-            logger.warning("run %r cannot be taken up: %s", run["key"], error)
-            advice = f"When that is mended: agentrun.resume({run['key']!r})"
+            logger.warning("run %r cannot be taken up: %s", run.key, error)
+            advice = f"When that is mended: agentrun.resume({run.key!r})"
             self._db.hold(run, f"it cannot be taken up: {error}. {advice}")
 
     def _announce(self) -> str:
@@ -239,7 +244,7 @@ class Worker:
         queues = sorted({queue for _, queue in served})
         card = heart, heart.registrations, agents, queues
         if self._announced != card:
-            self._db.query("serving", worker=heart.worker, agents=agents, queues=queues)
+            announce_worker(self._db, heart.worker, agents=agents, queues=queues)
             self._announced = card
         return heart.worker
 
@@ -252,25 +257,25 @@ class Worker:
     def _sweep(self) -> None:
         """Take over runs that no process executes any more, and wake runs with overlooked mail."""
         looked = self._db.heart.now()
-        self._db.query("overlooked", since=self._looked)
+        wake_overlooked(self._db, since=self._looked)
         self._looked = looked - OVERDUE
         worker = self._announce()
         seen: list[UUID] = []  # skipped runs, so that the next query returns the runs behind them
         while (free := self._concurrency - len(self._running())) > 0 and not self._stop.is_set():
             with self._guard:
                 here = [*self._executing.values(), *self._db.active]
-            abandoned = self._db.query(
-                "abandoned",
+            abandoned = find_abandoned(
+                self._db,
+                worker,
                 agents=list(self._agents),
                 queues=self._queues,
-                worker=worker,
-                here=UUIDS([*here, *seen]),
+                here=[*here, *seen],
                 limit=free,
             )
             for run in abandoned:
-                seen.append(run["run_id"])
+                seen.append(run.run_id)
                 with self._hold_on_error(run):
-                    self._take_over(run, own=run["owner"] == worker)
+                    self._take_over(run, own=run.owner == worker)
             if len(abandoned) < free:
                 break
         self._try_diverged()
@@ -282,12 +287,12 @@ class Worker:
             return
         with self._guard:
             here = [*self._executing.values(), *self._db.active]
-        for run in self._db.query(
-            "diverged",
+        for run in find_diverged(
+            self._db,
             agents=list(self._agents),
             known=known_agents(),
             queues=self._queues,
-            here=UUIDS(here),
+            here=here,
             started=self._started,
             version=code_version(),
             limit=free,
@@ -295,31 +300,26 @@ class Worker:
             with self._hold_on_error(run):
                 claimed = self._db.claim(run, "diverged before; tried with this code")
                 if claimed is not None:
-                    self._execute(run["key"], run["agent"], claimed)
+                    self._execute(run.key, run.agent, claimed)
 
-    def _take_over(self, run: dict[str, Any], *, own: bool) -> None:
+    def _take_over(self, run: RunRow, *, own: bool) -> None:
         owned, life = self._db.owner_of(run)
         if owned or (life is None and not own):
             return
-        if run["epoch"] >= SUSPECT and self._count_fruitless_claims(run["run_id"]) >= SUSPECT:
+        if run.epoch >= SUSPECT and count_fruitless_claims(self._db, run.run_id) >= SUSPECT:
             if self._is_on_trial():
                 return
-            self._suspect = run["run_id"]
+            self._suspect = run.run_id
         why = "left behind by this worker" if life is None else execute.takeover_reason(life)
         claimed = self._db.claim(run, why)
         if claimed is not None:
-            self._execute(run["key"], run["agent"], claimed)
+            self._execute(run.key, run.agent, claimed)
 
     def _is_on_trial(self) -> bool:
         """Whether a suspect is executing here that has not recorded a step since its takeover."""
         with self._guard:
             here = self._suspect if self._suspect in self._executing.values() else None
-        return here is not None and self._count_fruitless_claims(here) > 0
-
-    def _count_fruitless_claims(self, run_id: UUID) -> int:
-        """How many claims in a row, up to the last one, added no step to the run's journal."""
-        (row,) = self._db.query("fruitless", run_id=run_id)
-        return int(row["claims"])
+        return here is not None and count_fruitless_claims(self._db, here) > 0
 
     def _listen(self) -> None:
         """Wake the worker on NOTIFY, if the connection can listen; otherwise it only polls."""
@@ -339,21 +339,21 @@ class Worker:
 
     # -- executing ---------------------------------------------------------------------------------
 
-    def _begin(self, claim: dict[str, Any]) -> None:
-        events, shared = self._db.events(claim["run_id"], exact=True)
+    def _begin(self, claim: ClaimedRun) -> None:
+        events, shared = read_events(self._db, claim.run_id, exact=True)
         worker = self._db.heart.worker
-        if events[-1].worker != worker or events[-1].seq != claim["seq"]:
+        if events[-1].worker != worker or events[-1].seq != claim.seq:
             return  # another worker has claimed the run since
-        key, seq, mask = claim["key"], claim["seq"], self._db.mask
-        tail = JournalTail(claim["run_id"], claim["epoch"], worker, seq, shared, mask=mask, key=key)
-        self._execute(key, claim["agent"], (tail, events))
+        key, seq, mask = claim.key, claim.seq, self._db.mask
+        tail = JournalTail(claim.run_id, claim.epoch, worker, seq, shared, mask=mask, key=key)
+        self._execute(key, claim.agent, (tail, events))
 
     def _execute(self, key: str, name: str, claimed: tuple[JournalTail, list[Event]]) -> None:
         # A child run's agent may be one of this process that the worker does not serve.
         agent = self._agents.get(name) or registered(name)
         tail = claimed[0]
         if (
-            tail.epoch > POISON and self._count_fruitless_claims(tail.run_id) > POISON
+            tail.epoch > POISON and count_fruitless_claims(self._db, tail.run_id) > POISON
         ):  # this claim included
             self._park_for_person(tail)
             return

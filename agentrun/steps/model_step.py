@@ -31,6 +31,7 @@ from agentrun.steps.step import ActiveStep, StepRequest
 from agentrun.steps.waits import wait_until
 from agentrun.store.limits import LimitedCall
 from agentrun.store.partials import EVERY
+from agentrun.store.values import read_exact_bytes, read_payload
 
 # How providers lay out a JSON body. If one of these layouts reproduces a body byte for byte, the
 # body is stored as a value, and later requests can refer to its texts. Otherwise the bytes are
@@ -436,9 +437,9 @@ def _reply_from_json(point: ExecutionPoint, outcome: Event) -> ModelReply:
 def _bytes_of(point: ExecutionPoint, raw: dict[str, Any]) -> bytes:
     database, run_id = point.run.database, point.run.run_id
     if "exact" in raw:
-        return database.exact_bytes(run_id, raw["exact"])
+        return read_exact_bytes(database, run_id, raw["exact"])
     name: str = raw["payload"]
-    return detach(database.payload(run_id, name), name)
+    return detach(read_payload(database, run_id, name), name)
 
 
 def _layout(body: Json, raw: bytes) -> str | None:

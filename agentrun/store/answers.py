@@ -131,7 +131,7 @@ class Answers:
             with self._database.connection() as conn:
                 return find_dead(conn, gateway) is not None
 
-        if not self._database._patiently(is_dead):
+        if not self._database.patiently(is_dead):
             return False
         for lost in self._database.query("gateway_lost", gateway=gateway):
             logger.warning(

@@ -27,7 +27,7 @@ from agentrun.core import points
 from agentrun.core.codec import LIMIT, Payload
 from agentrun.core.errors import ConfigError, StoreUnavailable
 from agentrun.core.log import logger
-from agentrun.store.sending import log_waiting, retry_attempts
+from agentrun.store.patience import log_waiting, retry_attempts
 
 __all__ = ["ABANDONED", "Blob", "Blobs", "fetch", "is_large"]
 

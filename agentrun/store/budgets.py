@@ -89,7 +89,7 @@ def _transact(database: Database, decide: Callable[[psycopg.Connection[Any]], T]
             points.reach("reserve", "after")
         return decided
 
-    return database._patiently(transact)
+    return database.patiently(transact)
 
 
 def _decide(

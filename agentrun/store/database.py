@@ -24,30 +24,29 @@ from agentrun.core.budget import Budget
 from agentrun.core.codec import encode
 from agentrun.core.errors import LeaseLost, StoreError
 from agentrun.core.events import Event, Json
-from agentrun.core.secrets import Masker, mask
 from agentrun.core.sharing import Shared
 from agentrun.core.state import SAFEGUARD, status_after
 from agentrun.store.backpressure import WriterLoad
 from agentrun.store.blobs import Blobs
-from agentrun.store.exact_values import ExactValue, exact_columns, read_protected
+from agentrun.store.exact_values import ExactValue, exact_columns
 from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.keys import check_key, run_id_of
 from agentrun.store.late_results import keep_late
 from agentrun.store.limits import SharedLimits
 from agentrun.store.liveness import LEASE, Heart, Life, find_dead, life_of
 from agentrun.store.partials import Partials
-from agentrun.store.pool import Pool
-from agentrun.store.retention import run_not_found
 from agentrun.store.roles import require
 from agentrun.store.rows import Row, payload_columns
+from agentrun.store.runs import RunAtEpoch, RunRow, look_up_run
 from agentrun.store.sending import Batch, Sender
+from agentrun.store.session import Session
 from agentrun.store.sql import QUERIES
-from agentrun.store.values import events_of, exact_bytes, payload_of
+from agentrun.store.values import read_events
 
 T = TypeVar("T")
 
 
-class Database(Pool):
+class Database(Session):
     """An open database, as `connect` returns it; a context manager that ends with `close`.
 
     Users need only `close`, which drains: steps in flight finish and runs are handed back. The
@@ -66,10 +65,9 @@ class Database(Pool):
         blobs: Blobs | None = None,
         tools_dsn: str | None = None,
     ) -> None:
-        super().__init__(dsn)
+        super().__init__(dsn, blobs)
         self.tools_dsn = tools_dsn or dsn  # the login for the bodies of `transaction` tools
         self.lease = lease
-        self.blobs = blobs  # where large values are stored; None: in the database
         self._claiming = threading.Lock()
         # One reservation at a time: their transactions would wait for each other in the server.
         self.reserving = threading.Lock()
@@ -118,7 +116,7 @@ class Database(Pool):
             if self.blobs is not None:
                 self.blobs.prove()
         if heart is None or heart.dead:
-            heart = self._heart = self._patiently(
+            heart = self._heart = self.patiently(
                 lambda: Heart(self.dsn, self.lease, self._after_beat, self.load.measure)
             )
             self.limits.load()
@@ -132,7 +130,7 @@ class Database(Pool):
                 require(conn, "worker", "execute runs")
 
         if not self.executes:
-            self._patiently(check)
+            self.patiently(check)
             self.executes = True
 
     def _after_beat(self, conn: psycopg.Connection[Any]) -> None:
@@ -146,7 +144,7 @@ class Database(Pool):
             with self.connection() as conn:
                 self._stop_runs(conn)
 
-        self._patiently(stop)
+        self.patiently(stop)
 
     def _stop_runs(self, conn: psycopg.Connection[Any]) -> None:
         """Stop the runs of this process that expired or were cancelled."""
@@ -164,24 +162,7 @@ class Database(Pool):
     def _claims(self) -> Sender:
         return Sender(self.dsn, "claim")
 
-    @cached_property
-    def mask_key(self) -> bytes:
-        """The key for this database's masks and fingerprints. Raises ConfigError if denied."""
-        (row,) = read_protected(lambda: self.query("mask_key"), "agentrun.mask_key")
-        return bytes(row["key"])
-
-    @cached_property
-    def mask(self) -> Masker:
-        """The masker for values of this database that people see."""
-        return mask.under(self.mask_key)
-
     # -- runs -------------------------------------------------------------------------------------
-
-    def find(self, key: str) -> dict[str, Any]:
-        """The row of a run. Raises RunNotFound, with similar keys, or RunPruned."""
-        if rows := self.query("run", key=check_key(key)):
-            return rows[0]
-        raise run_not_found(self.query, key)
 
     def create(
         self,
@@ -201,7 +182,7 @@ class Database(Pool):
         run_id, nonce = run_id_of(key), uuid4()
         payloads = [encoded.payload] if encoded.payload else []
         if self.blobs is not None and payloads:
-            if self.query("run", key=check_key(key)):
+            if look_up_run(self, key) is not None:
                 return False  # the run exists, and a blob uploaded now would belong to no row
             payloads = [self.blobs.keep(p, run_id, f"0-{nonce.hex}") for p in payloads]
         row = self.query(
@@ -225,61 +206,42 @@ class Database(Pool):
         )
         return bool(row)
 
-    def events(self, run_id: UUID, *, exact: bool = False) -> tuple[list[Event], Shared]:
-        """The decoded journal of a run, and the table of texts that later requests may refer to.
-
-        The values are as people see them; with ``exact``, as the agent's code saw them. Raises
-        ConfigError if this login may not read exact values.
-        """
-        return events_of(self, run_id, exact=exact)
-
-    def exact_bytes(self, run_id: UUID, name: str) -> bytes:
-        """The exact bytes of a reply that contains a secret. Raises ConfigError, RunPruned."""
-        return exact_bytes(self, run_id, name)
-
-    def payload(self, run_id: UUID, digest: str) -> bytes:
-        """The compressed bytes of a large value, by its digest.
-
-        Raises StoreUnavailable if this process cannot get them, RunPruned if the run was pruned.
-        """
-        return payload_of(self, run_id, digest)
-
     # -- ownership --------------------------------------------------------------------------------
 
-    def owner_of(self, run: dict[str, Any]) -> tuple[bool, Life | None]:
+    def owner_of(self, run: RunRow) -> tuple[bool, Life | None]:
         """Whether a live worker executes the run, and the last owner's row if that is dead."""
-        owner = run["owner"]
-        if run["status"] != "running" or owner is None:
+        owner = run.owner
+        if run.status != "running" or owner is None:
             return False, None
         # `heart` registers this process first: after a failover, the leases of other workers count
         # from the first registration with the new server.
         if self.heart.worker == owner:
-            return run["run_id"] in self.active, None
+            return run.run_id in self.active, None
 
         def find() -> Life | None:
             with self.connection() as conn:
                 return find_dead(conn, owner)
 
-        dead = self._patiently(find)
+        dead = self.patiently(find)
         return dead is None, dead
 
     def claim(
-        self, run: dict[str, Any], reason: str, *, then: Sequence[Event] = ()
+        self, run: RunRow, reason: str, *, then: Sequence[Event] = ()
     ) -> tuple[JournalTail, list[Event]] | None:
         """Claim a run without a live owner: append `claimed` by compare-and-swap on the last seq.
 
         Returns the run's tail, and its journal including the claim; None if another worker was
         faster. The events ``then`` are committed together with the claim, and the claim ends there.
         """
-        run_id: UUID = run["run_id"]
-        events, shared = self.events(run_id, exact=True)
+        run_id: UUID = run.run_id
+        events, shared = read_events(self, run_id, exact=True)
         last = events[-1]
-        if (last.epoch, _status(events)) != (run["epoch"], run["status"]):
+        if (last.epoch, _status(events)) != (run.epoch, run.status):
             return None  # the run went on since the caller read its row: it may have an owner now
         with self._claiming:
             worker = self._start_heart().worker
             claimed = Event(event="claimed", reason=reason)
-            key, mask = run["key"], self.mask
+            key, mask = run.key, self.mask
             tail = JournalTail(run_id, last.epoch + 1, worker, last.seq, shared, mask=mask, key=key)
             batch = Batch(tail.encode([claimed, *then]))
             try:
@@ -304,7 +266,7 @@ class Database(Pool):
 
     def hold(
         self,
-        run: dict[str, Any],
+        run: RunAtEpoch,
         reason: str,
         *,
         again: Sequence[Event] = (),
@@ -316,16 +278,16 @@ class Database(Pool):
         ``again`` are committed before the park, in the same commit. With them, ``seen`` is the seq
         up to which the caller has read the journal, and the table of texts up to there.
         """
-        run_id: UUID = run["run_id"]
+        run_id: UUID = run.run_id
         pruned: dict[str, Any] = {"epoch": None, "seq": 0}
         last = next(iter(self.query("tail", run_id=run_id)), pruned)
         seq, shared = seen or (last["seq"], Shared())
-        if (last["epoch"], last["seq"]) != (run["epoch"], seq):
+        if (last["epoch"], last["seq"]) != (run.epoch, seq):
             return False
         with self._claiming:
             worker = self._start_heart().worker
-            key, mask = run["key"], self.mask
-            tail = JournalTail(run_id, run["epoch"] + 1, worker, seq, shared, mask=mask, key=key)
+            key, mask = run.key, self.mask
+            tail = JournalTail(run_id, run.epoch + 1, worker, seq, shared, mask=mask, key=key)
             claimed = Event(event="claimed", reason=reason)
             parked = Event(event="parked", status="held", by=SAFEGUARD, reason=reason)
             batch = Batch(tail.encode([claimed, *again, parked]))
@@ -348,7 +310,7 @@ class Database(Pool):
     def is_stored(self, batch: Batch) -> bool:
         """Whether this batch, of one run, is in the journal."""
         with self._claiming:
-            return bool(self._patiently(lambda: self._claims.stored_runs(batch)))
+            return bool(self.patiently(lambda: self._claims.stored_runs(batch)))
 
     def settled_in(self, worker: str) -> float:
         """The seconds until ``worker`` certainly sends none of the effects that it began."""
@@ -360,7 +322,7 @@ class Database(Pool):
             with self.connection() as conn:
                 return life_of(conn, worker)
 
-        life = self._patiently(read)
+        life = self.patiently(read)
         return 0.0 if life is None else life.settled_in
 
     # -- entering, leaving, closing ------------------------------------------------------------
@@ -403,11 +365,6 @@ class Database(Pool):
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is not None:
             heart.stop(idle=idle)
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
 
     def __enter__(self) -> Self:
         return self

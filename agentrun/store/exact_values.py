@@ -7,21 +7,18 @@ before a run is executed with half of its values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
-import psycopg
-
 from agentrun.core.codec import SealedValue
-from agentrun.core.errors import ConfigError
 from agentrun.store.arrays import BOOLS, BYTEAS, INT8S, TEXTS, UUIDS, Array
+from agentrun.store.session import Session
 
-__all__ = ["ExactValue", "Part", "exact_columns", "late_parts", "read_exact", "read_protected"]
+__all__ = ["ExactValue", "Part", "exact_columns", "late_parts", "read_exact"]
 
 Part = Literal["input", "output", "raw", "mail", "late"]
-Query = Callable[..., list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +54,14 @@ def late_parts(values: Sequence[ExactValue], name: str) -> list[ExactValue]:
 
 
 def read_exact(
-    query: Query, run_id: UUID, *parts: Part, name: str | None = None
+    session: Session, run_id: UUID, *parts: Part, name: str | None = None
 ) -> Mapping[tuple[str, str], SealedValue]:
     """The exact values of these parts of a run, by part and name.
 
     Raises ConfigError if this login may not read them.
     """
-    rows = read_protected(
-        lambda: query("exact_values", run_id=run_id, parts=list(parts), place=name),
-        "agentrun.exact_values",
-    )
+    rows = session.query("exact_values", run_id=run_id, parts=list(parts), place=name)
     return {
         (row["part"], row["name"]): SealedValue(row["escaped"], row["size"], bytes(row["zstd"]))
         for row in rows
     }
-
-
-def read_protected(read: Callable[[], list[dict[str, Any]]], table: str) -> list[dict[str, Any]]:
-    """Return ``read()``. Raises ConfigError if this login may not read ``table``."""
-    try:
-        return read()
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise ConfigError(
-            f"this database login may not read {table}, which runs need to be executed and their "
-            f"results to be given back: connect as a worker, or GRANT SELECT ON {table} to its role"
-        ) from error

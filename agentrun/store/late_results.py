@@ -12,7 +12,6 @@ import threading
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agentrun.core.codec import Codec, decode, decode_exact
@@ -20,25 +19,24 @@ from agentrun.core.errors import Parking
 from agentrun.core.events import Event
 from agentrun.store.exact_values import exact_columns, late_parts, read_exact
 from agentrun.store.rows import Row, payload_columns, usage_columns, usage_in
-
-if TYPE_CHECKING:
-    from agentrun.store.database import Database
+from agentrun.store.session import Session
+from agentrun.store.values import read_payload
 
 __all__ = ["keep_late", "late_result"]
 
 
-def late_result(database: Database, run_id: UUID, step: int, attempt: int) -> Event | None:
+def late_result(session: Session, run_id: UUID, step: int, attempt: int) -> Event | None:
     """The late answer to this attempt or an earlier one, as the outcome that it would have been."""
-    rows = database.query("late", run_id=run_id, step=step, attempt=attempt)
+    rows = session.query("late", run_id=run_id, step=step, attempt=attempt)
     if not rows:
         return None
     row = rows[0]
     flags = Codec(row["codec"])
     if Codec.OUTPUT_MASKED in flags:
         name = f"{step}.{row['attempt']}"
-        output = decode_exact(read_exact(database.query, run_id, "late", name=name)["late", name])
+        output = decode_exact(read_exact(session, run_id, "late", name=name)["late", name])
     else:
-        fetch = partial(database.payload, run_id) if Codec.OUTPUT_PAYLOAD in flags else None
+        fetch = partial(read_payload, session, run_id) if Codec.OUTPUT_PAYLOAD in flags else None
         output = decode(row["output"], Codec.OUTPUT_ESCAPED in flags, fetch)
     return Event(
         event="step_finished",
@@ -54,7 +52,7 @@ def late_result(database: Database, run_id: UUID, step: int, attempt: int) -> Ev
     )
 
 
-def keep_late(database: Database, row: Row) -> None:
+def keep_late(session: Session, row: Row) -> None:
     """Store the answer in a row that was refused, if a later attempt could adopt it.
 
     The answer is stored in the database whatever its size. A blob that was uploaded for the refused
@@ -79,7 +77,7 @@ def keep_late(database: Database, row: Row) -> None:
 
     def keep() -> None:
         with contextlib.suppress(Parking):  # the process ends and the database is away
-            database.query("keep_late", **parameters)
+            session.query("keep_late", **parameters)
 
     # In a thread, since the flushing thread must not wait for it. Losing the answer breaks no
     # promise: the next owner treats the attempt as one without an answer.

@@ -6,7 +6,8 @@ owner reads the letter and appends an event for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -18,18 +19,17 @@ from agentrun.store.arrays import UUIDS
 from agentrun.store.exact_values import read_exact
 from agentrun.store.keys import check_key
 from agentrun.store.retention import run_not_found
+from agentrun.store.runs import FoundRun
+from agentrun.store.session import Session
 
-if TYPE_CHECKING:
-    from agentrun.store.database import Database
-
-__all__ = ["has_news", "letters_of", "send_letter", "waiting_steps", "wake"]
+__all__ = ["has_news", "letters_of", "send_letter", "waiting_steps", "wake", "wake_overlooked"]
 
 _MASKED = int(Codec.INPUT_MASKED | Codec.OUTPUT_MASKED)
 _NO_LIMIT = 1 << 30  # bytes; a letter's payload is stored in its row, whatever its size
 
 
 def send_letter(
-    database: Database,
+    session: Session,
     key: str,
     kind: LetterKind,
     *,
@@ -50,12 +50,12 @@ def send_letter(
         RunNotFound: no run has this key.
     """
     mail_id = mail_id or uuid4()
-    encoded = encode(payload, at="payload", limit=_NO_LIMIT, mask=database.mask)
+    encoded = encode(payload, at="payload", limit=_NO_LIMIT, mask=session.mask)
     sealed: dict[str, Any] = {}  # the exact payload, stored by the same statement
     if (exact := encoded.exact) is not None:
         sealed = {"escaped": exact.escaped, "size": exact.size, "zstd": exact.zstd}
     try:
-        database.query(
+        session.query(
             "send_masked_mail" if sealed else "send_mail",
             key=check_key(key),
             id=mail_id,
@@ -70,17 +70,17 @@ def send_letter(
             **sealed,
         )
     except psycopg.errors.NoDataFound:
-        raise run_not_found(database.query, key) from None
+        raise run_not_found(session, key) from None
     except psycopg.errors.UniqueViolation as error:
         raise AlreadyDecided(error.diag.message_primary or str(error), key=key) from None
     return mail_id
 
 
-def letters_of(database: Database, run_id: UUID) -> list[dict[str, Any]]:
+def letters_of(session: Session, run_id: UUID) -> list[dict[str, Any]]:
     """The letters to a run, oldest first, with the payloads exactly as they were sent."""
-    rows = database.query("mail", run_id=run_id)
+    rows = session.query("mail", run_id=run_id)
     masked = any(row["codec"] & _MASKED for row in rows)
-    exact = read_exact(database.query, run_id, "mail") if masked else {}
+    exact = read_exact(session, run_id, "mail") if masked else {}
     for row in rows:
         if (sealed := exact.get(("mail", str(row["id"])))) is not None:
             row["payload"] = decode_exact(sealed)
@@ -90,21 +90,26 @@ def letters_of(database: Database, run_id: UUID) -> list[dict[str, Any]]:
     return rows
 
 
-def wake(database: Database, run_id: UUID, looks: list[set[str]]) -> None:
+def wake(session: Session, run_id: UUID, looks: list[set[str]]) -> None:
     """Make a parked run due if a letter arrived since its waiting steps read the mail, or a
     cancellation at any time.
 
     ``looks`` has, for each step that read the mail, the ids of the letters that it found.
     """
     seen = UUIDS([UUID(letter) for letter in set.intersection(*looks)] if looks else [])
-    database.query("wake", run_id=run_id, looked=bool(looks), seen=seen)
+    session.query("wake", run_id=run_id, looked=bool(looks), seen=seen)
 
 
-def has_news(database: Database, run: dict[str, Any]) -> bool:
+def wake_overlooked(session: Session, since: datetime) -> None:
+    """Make parked runs due that missed a letter sent after this time."""
+    session.query("overlooked", since=since)
+
+
+def has_news(session: Session, run: FoundRun) -> bool:
     """Whether a held run has a letter that its journal does not have yet, or is due."""
-    return run["due"] or bool(database.query("news", run_id=run["run_id"]))
+    return run.due or bool(session.query("news", run_id=run.run_id))
 
 
-def waiting_steps(database: Database, run_id: UUID, waits_for: str) -> list[int]:
+def waiting_steps(session: Session, run_id: UUID, waits_for: str) -> list[int]:
     """The steps at which a run waits for a person: a ``doubt`` or a ``decision``."""
-    return [row["step"] for row in database.query("asking", run_id=run_id, waits_for=waits_for)]
+    return [row["step"] for row in session.query("asking", run_id=run_id, waits_for=waits_for)]

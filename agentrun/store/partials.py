@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -23,10 +23,8 @@ from agentrun.core.log import logger
 from agentrun.core.secrets import Masker
 from agentrun.store.arrays import INT2S, INT4S, INT8S, TEXTS, UUIDS
 from agentrun.store.patience import PROCESS
+from agentrun.store.session import Session
 from agentrun.store.sql import QUERIES
-
-if TYPE_CHECKING:
-    from agentrun.store.database import Database
 
 __all__ = ["EVERY", "Partial", "Partials", "partials_of"]
 
@@ -56,8 +54,8 @@ class _StreamState:
 class Partials:
     """The streams in flight of this process."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._changed = threading.Condition()
         self._pending: dict[tuple[UUID, int], _StreamState] = {}  # by step, to be written
         self._obsolete: set[tuple[UUID, int]] = set()  # steps whose rows are to be deleted
@@ -121,7 +119,7 @@ class Partials:
                 self._changed.wait_for(lambda: self._closed, EVERY)
 
     def _send(self, states: list[_StreamState], obsolete: set[tuple[UUID, int]]) -> None:
-        masker = self._database.mask
+        masker = self._session.mask
         encoded = [
             (state, body) for state in states if (body := _encode(state.body, masker)) is not None
         ]
@@ -136,7 +134,7 @@ class Partials:
             "over_run": UUIDS([run_id for run_id, _ in obsolete]),
             "over_step": INT4S([step for _, step in obsolete]),
         }
-        with self._database.connection() as conn:
+        with self._session.connection() as conn:
             points.reach("tell_partials", "before")
             conn.execute(QUERIES["tell_partials"], columns)
             points.reach("tell_partials", "after")
@@ -155,9 +153,9 @@ def _encode(body: Json, mask: Masker) -> Encoded | None:
     return None if encoded.payload is not None else encoded
 
 
-def partials_of(database: Database, run_id: UUID, step: int | None = None) -> list[Partial]:
+def partials_of(session: Session, run_id: UUID, step: int | None = None) -> list[Partial]:
     """The received parts of a run's replies, or of one step's, for attempts without an outcome."""
-    rows = database.query("partials", run_id=run_id, step=step)
+    rows = session.query("partials", run_id=run_id, step=step)
     return [
         Partial(row["step"], row["attempt"], decode(row["body"], _escaped(row))) for row in rows
     ]

@@ -17,16 +17,19 @@ import asyncio
 import contextlib
 import math
 import os
+import random
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
+from itertools import count
 from typing import Any, TypeVar
 
 import psycopg
 
 from agentrun.core.errors import Parking
+from agentrun.core.log import logger, should_log_again
 
 __all__ = [
     "GRACE",
@@ -35,6 +38,8 @@ __all__ = [
     "at_exit",
     "current",
     "in_thread",
+    "log_waiting",
+    "retry_attempts",
     "use_patience",
     "wait_until_done",
 ]
@@ -166,6 +171,26 @@ def use_patience(patience: Patience) -> Iterator[None]:
         yield
     finally:
         current.reset(token)
+
+
+def log_waiting(what: str, error: Exception, attempt: int) -> None:
+    """Log that a call waits for the database or the blob store; not at every attempt."""
+    if should_log_again(attempt):
+        logger.warning("waiting for the %s: %s", what, str(error).strip() or type(error))
+
+
+def retry_attempts() -> Iterable[int]:
+    """Yield the numbers of attempts, and sleep between them: longer each time, up to a second.
+
+    The sleep has jitter, so that processes do not return to a restarted server in step. Raises
+    Parking instead of a further attempt when the wait has to give up.
+    """
+    began = time.monotonic()
+    for attempt in count():
+        if attempt:
+            current.get().check(began)
+        yield attempt
+        time.sleep(min(1.0, 0.01 * 2 ** min(attempt, 7)) * random.uniform(0.5, 1.0))
 
 
 async def in_thread(call: Callable[[], T]) -> T:

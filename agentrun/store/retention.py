@@ -7,10 +7,10 @@ call of it and one transaction. So a crash undoes at most one batch, and the nex
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 from agentrun.core import points
@@ -18,13 +18,9 @@ from agentrun.core.errors import ConfigError, RunNotFound, RunPruned
 from agentrun.core.state import ENDED
 from agentrun.store.arrays import INT8S, TEXTS, TIMESTAMPS, UUIDS
 from agentrun.store.blobs import ABANDONED, Blobs
-
-if TYPE_CHECKING:
-    from agentrun.store.database import Database
+from agentrun.store.session import Session
 
 __all__ = ["Pruned", "prune", "refuse_pruned", "run_not_found"]
-
-_Query = Callable[..., list[dict[str, Any]]]
 
 _OLDEST = timedelta(days=365_000)
 _REST = 9.0  # pause after a batch, in times of its duration, so that workers are not slowed down
@@ -55,7 +51,7 @@ class Pruned:
 
 
 def prune(
-    database: Database,
+    session: Session,
     older_than: timedelta | None,
     *,
     forget_keys: timedelta | None,
@@ -74,20 +70,20 @@ def prune(
     asked = {"statuses": list(status), "agent": agent, "dry_run": dry_run}
     removed: dict[str, int] = {}
     # Read once for all batches. Otherwise `prune` would never end while runs end all the time.
-    now: datetime = database.query("server")[0]["now"]
+    now: datetime = session.query("server")[0]["now"]
     if older_than is not None:
         before = now - older_than
-        removed |= _prune_runs(database, before, now, asked)
-        removed |= database.query("prune_workers", before=before, dry_run=dry_run)[0]
-    if database.blobs is not None:
-        removed["blobs"] = _sweep(database, database.blobs, now, dry_run=dry_run)
+        removed |= _prune_runs(session, before, now, asked)
+        removed |= session.query("prune_workers", before=before, dry_run=dry_run)[0]
+    if session.blobs is not None:
+        removed["blobs"] = _sweep(session, session.blobs, now, dry_run=dry_run)
     if forget_keys is not None:
-        removed["keys"] = _forget_keys(database, now - forget_keys, asked)
+        removed["keys"] = _forget_keys(session, now - forget_keys, asked)
     return Pruned(**removed)
 
 
 def _prune_runs(
-    database: Database, before: datetime, now: datetime, asked: dict[str, Any]
+    session: Session, before: datetime, now: datetime, asked: dict[str, Any]
 ) -> dict[str, int]:
     """Remove batch after batch, until one finds no run."""
     call = uuid4()
@@ -95,22 +91,22 @@ def _prune_runs(
     after: dict[str, Any] = {"after_at": None, "after_id": None}
     while True:
         began = time.monotonic()
-        (found,) = database.query("prune", before=before, batch=call, **asked, **after)
+        (found,) = session.query("prune", before=before, batch=call, **asked, **after)
         after = {"after_at": found["until_at"], "after_id": found["until_id"]}
         if found["until_at"] is None:
             break
         seen = {name: seen[name] + found[name] for name in seen}
         _pause(began)
     # Counted from the tombstones, since the answer to a batch may have been lost.
-    return seen if asked["dry_run"] else database.query("pruned", batch=call, since=now)[0]
+    return seen if asked["dry_run"] else session.query("pruned", batch=call, since=now)[0]
 
 
-def _forget_keys(database: Database, before: datetime, asked: dict[str, Any]) -> int:
+def _forget_keys(session: Session, before: datetime, asked: dict[str, Any]) -> int:
     limit = None if asked["dry_run"] else _KEYS
     total = 0
     while True:
         began = time.monotonic()
-        keys: int = database.query("forget_keys", before=before, limit=limit, **asked)[0]["keys"]
+        keys: int = session.query("forget_keys", before=before, limit=limit, **asked)[0]["keys"]
         total += keys
         if limit is None or keys < limit:
             return total
@@ -121,22 +117,22 @@ def _pause(began: float) -> None:
     time.sleep(min(_REST * (time.monotonic() - began), _LONGEST))
 
 
-def run_not_found(query: _Query, key: str) -> RunNotFound:
+def run_not_found(session: Session, key: str) -> RunNotFound:
     """The error for a key that no run has, with similar keys. Raises RunPruned if a run had it."""
-    refuse_pruned(query, key=key)
-    near = [row["key"] for row in query("keys", prefix=key[:3], limit=3)]
+    refuse_pruned(session, key=key)
+    near = [row["key"] for row in session.query("keys", prefix=key[:3], limit=3)]
     hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
     return RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
 
 
-def _sweep(database: Database, blobs: Blobs, now: datetime, *, dry_run: bool) -> int:
+def _sweep(session: Session, blobs: Blobs, now: datetime, *, dry_run: bool) -> int:
     """Remove blobs that no row names or ever will, such as those of pruned runs; return the number.
 
     A page is listed before its rows are read. So a blob that is uploaded in between is not in it.
     """
     swept = 0
     for page in blobs.pages():
-        orphans = database.query(
+        orphans = session.query(
             "orphans",
             blob=TEXTS([blob.name for blob in page]),
             run_id=UUIDS([blob.run_id for blob in page]),
@@ -155,9 +151,9 @@ def _sweep(database: Database, blobs: Blobs, now: datetime, *, dry_run: bool) ->
     return swept
 
 
-def refuse_pruned(query: _Query, *, key: str | None = None, run_id: UUID | None = None) -> None:
+def refuse_pruned(session: Session, *, key: str | None = None, run_id: UUID | None = None) -> None:
     """Raise RunPruned if the run with this key or id was pruned."""
-    for stone in query("tombstone", key=key, run_id=run_id):
+    for stone in session.query("tombstone", key=key, run_id=run_id):
         raise RunPruned(
             f"run {stone['key']!r} was pruned on {stone['pruned_at']:%F %T %Z}; it was"
             f" {stone['status']} on {stone['ended_at']:%F}. Its key is not executed again: choose"

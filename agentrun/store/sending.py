@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -18,13 +15,12 @@ from psycopg.rows import scalar_row
 
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
-from agentrun.core.log import logger, should_log_again
 from agentrun.core.state import status_after
 from agentrun.store.arrays import UUIDS
 from agentrun.store.batch_outcomes import explain_refusals, stored_runs
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, connect, is_transient
 from agentrun.store.exact_values import exact_columns
-from agentrun.store.patience import current
+from agentrun.store.patience import log_waiting, retry_attempts
 from agentrun.store.rows import Row, as_text, columns, payload_columns
 from agentrun.store.sql import QUERIES, numbered
 
@@ -34,8 +30,6 @@ __all__ = [
     "append",
     "append_async",
     "append_plain",
-    "log_waiting",
-    "retry_attempts",
 ]
 
 T = TypeVar("T")
@@ -193,23 +187,3 @@ class Sender:
         if conn is not None:
             with contextlib.suppress(Exception):
                 conn.close()
-
-
-def log_waiting(what: str, error: Exception, attempt: int) -> None:
-    """Log that a call waits for the database or the blob store; not at every attempt."""
-    if should_log_again(attempt):
-        logger.warning("waiting for the %s: %s", what, str(error).strip() or type(error))
-
-
-def retry_attempts() -> Iterable[int]:
-    """Yield the numbers of attempts, and sleep between them: longer each time, up to a second.
-
-    The sleep has jitter, so that processes do not return to a restarted server in step. Raises
-    Parking instead of a further attempt when the wait has to give up (see `patience`).
-    """
-    began = time.monotonic()
-    for attempt in count():
-        if attempt:
-            current.get().check(began)
-        yield attempt
-        time.sleep(min(1.0, 0.01 * 2 ** min(attempt, 7)) * random.uniform(0.5, 1.0))

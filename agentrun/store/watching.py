@@ -15,6 +15,8 @@ from agentrun.core.events import Event
 from agentrun.core.state import ENDED, status_after
 from agentrun.store.database import Database
 from agentrun.store.rows import Reader
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_payload
 
 __all__ = ["watch"]
 
@@ -25,13 +27,13 @@ def watch(database: Database, key: str, *, every: float = 0.25) -> Iterator[list
     This polls every ``every`` seconds and yields an empty list if there was no new event. Raises
     RunNotFound.
     """
-    run_id = database.find(key)["run_id"]
-    reader = Reader(partial(database.payload, run_id))
+    run_id = find_run(database, key).run_id
+    reader = Reader(partial(read_payload, database, run_id))
     after, status = 0, None
     while True:
         rows = database.query("events", run_id=run_id, after=after)
         if not rows:
-            database.find(key)  # raises if the run was pruned in the meantime
+            find_run(database, key)  # raises if the run was pruned in the meantime
         events = [reader.event(row) for row in rows]
         for event in events:
             after, status = event.seq, status_after(event) or status

@@ -24,6 +24,8 @@ from openai import AsyncOpenAI, OpenAI
 import agentrun
 from agentrun import Budget
 from agentrun.models import background_response
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Fault, Provider, Reply
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
@@ -80,7 +82,7 @@ def execute(agent: Any, dsn: str, **options: Any) -> Callable[[], None]:
 
 def journal(dsn: str) -> list[Any]:
     with agentrun.connect(dsn) as db:
-        return db.events(db.find("k")["run_id"])[0]
+        return read_events(db, find_run(db, "k").run_id)[0]
 
 
 def rows(dsn: str, query: LiteralString) -> list[tuple[Any, ...]]:

@@ -24,6 +24,8 @@ from crashing import World, ended, spawn
 from openai import AsyncOpenAI, OpenAI
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Provider, Reply
 
 KILLS = 20
@@ -195,7 +197,7 @@ def test_a_loop_survives_twenty_random_kills(
 def compare(dsn: str, key: str, ledger: list[Any], world: World) -> None:
     """What the outside saw of one run against what its journal says."""
     with agentrun.connect(dsn) as db:
-        events, _ = db.events(db.find(key)["run_id"])
+        events, _ = read_events(db, find_run(db, key).run_id)
         transcript = agentrun.transcript(key)
         with db.connection() as conn:
             refunds = conn.execute("SELECT n FROM refunds").fetchall()

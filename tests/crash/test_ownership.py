@@ -13,6 +13,8 @@ import pytest
 from crashing import World, ended, in_child, spawn, until
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 LEASE = 2.0
 
@@ -46,10 +48,10 @@ class Work:
     def recorded(self) -> bool:
         with agentrun.connect(self.dsn) as db:
             try:
-                run = db.find("k")
+                run = find_run(db, "k")
             except agentrun.RunNotFound:
                 return False
-            return any(e.event == "step_finished" for e in db.events(run["run_id"])[0])
+            return any(e.event == "step_finished" for e in read_events(db, run.run_id)[0])
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def work(dsn: str, tmp_path: Path) -> Work:
 
 def journal(dsn: str) -> list[Any]:
     with agentrun.connect(dsn) as db:
-        return db.events(db.find("k")["run_id"])[0]
+        return read_events(db, find_run(db, "k").run_id)[0]
 
 
 def test_a_stopped_process_woken_after_its_lease_changes_nothing(work: Work, dsn: str) -> None:

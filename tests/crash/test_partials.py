@@ -21,6 +21,7 @@ from agentrun.cli import app
 from agentrun.core.messages import reply_messages
 from agentrun.steps import model_step
 from agentrun.store import partials
+from agentrun.store.runs import find_run
 from agentrun.testing import Fault, Provider, Reply
 
 ASKED: Any = [{"role": "user", "content": "go"}]
@@ -173,7 +174,7 @@ def test_a_former_owner_writes_no_partial(dsn: str, provider: Provider) -> None:
     provider.say([Reply(WORDS, chunks=12)])
     with agentrun.connect(dsn) as db:
         db.create("k", "talk", {"args": {}}, "")
-        run_id = db.find("k")["run_id"]
+        run_id = find_run(db, "k").run_id
         db.partials.publish(run_id, 1, 1, "w-gone", 1, {"choices": []})
         db.partials.close()
     assert kept(dsn) == []

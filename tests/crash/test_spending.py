@@ -19,6 +19,8 @@ from openai import AsyncOpenAI, OpenAI
 import agentrun
 from agentrun import Budget
 from agentrun.models.usage import list_price
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Provider, Reply
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
@@ -170,7 +172,7 @@ def test_a_budget_needs_no_network_but_loopback(dsn: str) -> None:
                 assert asks.with_options(key="k").run() == "echo: hi"
                 intents = [
                     event.usage
-                    for event in db.events(db.find("k")["run_id"])[0]
+                    for event in read_events(db, find_run(db, "k").run_id)[0]
                     if event.event == "attempt_started"
                 ]
             assert [usage and "tokens by" in (usage.priced_by or "") for usage in intents] == [True]

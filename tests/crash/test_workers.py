@@ -17,6 +17,8 @@ import pytest
 from crashing import World, ended, spawn, until
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
 
@@ -151,7 +153,7 @@ def test_a_run_waits_for_an_approval_with_no_process_alive(
         assert ended(spawn(serve_until("done"))) == 0
         assert world.effects == ["paid 5"]
         assert agentrun.get("k").result() == "paid"
-        decisions = db.events(db.find("k")["run_id"])[0]
+        decisions = read_events(db, find_run(db, "k").run_id)[0]
     asked = [(e.status, e.by) for e in decisions if e.event == "resolved"]
     assert asked == [("approved", "postgres")]  # as the database knows whoever wrote "ada"
 

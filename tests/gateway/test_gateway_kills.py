@@ -20,6 +20,8 @@ from gateways import Gateway, statuses, steps
 from openai import OpenAI
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Fault, Provider, Reply
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
@@ -250,7 +252,7 @@ def spend(db: agentrun.Database) -> Counter[str]:
 def attempts(db: agentrun.Database, key: str) -> int:
     """How often the run's processes were about to send a call."""
     try:
-        events = db.events(db.find(key)["run_id"])[0]
+        events = read_events(db, find_run(db, key).run_id)[0]
     except agentrun.RunNotFound:
         return 0
     return sum(event.event == "attempt_started" for event in events)

@@ -30,6 +30,7 @@ from agentrun.store.batch_outcomes import stored_runs
 from agentrun.store.connection import DeadlineConnection
 from agentrun.store.database import Database
 from agentrun.store.rows import to_row
+from agentrun.store.runs import find_run
 from agentrun.store.sending import Batch, Sender
 
 LEASE = 4.0  # seconds
@@ -76,7 +77,7 @@ def write(dsn: str, number: int, notes: Path, stop: Any) -> None:
         for _ in range(4):
             key = str(uuid4())
             database.create(key, "none", {}, "")
-            run_id = database.find(key)["run_id"]
+            run_id = find_run(database, key).run_id
             claim = Batch([to_row(Event(event="claimed"), run_id, 2, 1, worker, Shared())])
             assert sender.send(claim)
             ends[run_id] = 2

@@ -154,9 +154,9 @@ MUTATIONS: dict[str, Mutation] = {
         "test_house.py::test_no_import_goes_in_a_circle",
     ),
     "two classes have one name": Mutation(
-        "agentrun/store/pool.py",
-        "class Pool",
-        "class Journal:\n    pass\n\n\nclass Event:\n    pass\n\n\nclass Pool",
+        "agentrun/store/session.py",
+        "class Session:",
+        "class Journal:\n    pass\n\n\nclass Event:\n    pass\n\n\nclass Session:",
         "test_house.py::test_class_names_are_unique_and_function_names_say_something",
     ),
     # -- what a crash test sees ------------------------------------------------------------------
@@ -395,7 +395,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "the command line counts on a worker that is not there": Mutation(
         "agentrun/runs/live_workers.py",
-        '    if not found or found[0]["owned"] or found[0]["serving"]:\n',
+        "    if servers is None or servers.owned or servers.serving:\n",
         "    if True:\n",
         "cli/test_cli_status.py::test_what_is_decided_and_not_taken_up_is_told_as_that",
     ),
@@ -626,7 +626,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a run that went on since it was looked at is claimed": Mutation(
         "agentrun/store/database.py",
-        'if (last.epoch, _status(events)) != (run["epoch"], run["status"]):',
+        "if (last.epoch, _status(events)) != (run.epoch, run.status):",
         "if False:",
         "store/test_claims.py::test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed",
     ),
@@ -1236,8 +1236,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a resumed agent sees masks": Mutation(
         "agentrun/store/database.py",
-        "        events, shared = self.events(run_id, exact=True)\n",
-        "        events, shared = self.events(run_id)\n",
+        "        events, shared = read_events(self, run_id, exact=True)\n",
+        "        events, shared = read_events(self, run_id)\n",
         "steps/test_masking.py::test_a_resumed_agent_sees_every_byte_that_the_live_one_saw",
     ),
     "a letter is read as people see it": Mutation(
@@ -1420,7 +1420,7 @@ MUTATIONS: dict[str, Mutation] = {
         "test_a_server_that_cannot_start_is_not_started_in_a_loop_and_says_why",
     ),
     "a process that is to end waits for its database for ever": Mutation(
-        "agentrun/store/sending.py",
+        "agentrun/store/patience.py",
         "            current.get().check(began)\n",
         "            pass\n",
         "store/test_store_patience.py::test_a_wait_gives_up_where_the_process_is_to_end",
@@ -1603,7 +1603,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a run that was handed back keeps its cancellation unread": Mutation(
         "agentrun/runs/related_runs.py",
-        "        run = database.find(key)\n        if run",
+        "        run = find_run(database, key)\n        if run",
         "        return\n        if run",
         "runs/test_deadline.py::test_a_child_ends_that_is_claimed_while_its_parent_ends",
     ),

@@ -23,7 +23,9 @@ from invariants import assert_invariants
 import agentrun
 from agentrun.store import liveness
 from agentrun.store.connection import connect
+from agentrun.store.runs import find_run
 from agentrun.store.sql import QUERIES
+from agentrun.store.values import read_events
 
 if TYPE_CHECKING:
     from matrix import Proof
@@ -125,13 +127,13 @@ def test_a_wall_clock_that_jumps_changes_nothing(dsn: str, tmp_path: Path, proof
             worker = spawn(partial(serve, dsn, agent, clock))
             asked = 0
             while handle.status() != "done":
-                _, dead = db.owner_of(db.find(case.name))
+                _, dead = db.owner_of(find_run(db, case.name))
                 assert dead is None, "a rival may take the run"
                 asked += 1
             assert handle.result() == 6
             os.kill(worker, signal.SIGTERM)
             assert ended(worker) == 0
-            events, _ = db.events(db.find(case.name)["run_id"])
+            events, _ = read_events(db, find_run(db, case.name).run_id)
             assert world.effects == ["act 1", "act 2"]
             assert [e.event for e in events].count("claimed") == 2, "at first, and after the wait"
             began, woke = [e.at for e in events if e.kind == "wait"]

@@ -17,6 +17,8 @@ from psycopg.rows import scalar_row
 from shapes import SHAPES
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 pytestmark = pytest.mark.long
 
@@ -75,7 +77,7 @@ def test_a_key_submitted_by_many_at_once_is_one_run(proof: Any, grounds: Any) ->
                     refused = False
                 except agentrun.RunConflict:
                     refused = True
-                (created,) = db.events(db.find(run)["run_id"])[0]
+                (created,) = read_events(db, find_run(db, run).run_id)[0]
                 assert refused == (created.input["args"]["run"] != given)
 
     def story(case: Any) -> Story:

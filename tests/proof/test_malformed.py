@@ -18,6 +18,8 @@ from replies import BODIES, STREAMS
 from sayings import Saying, Server
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.view.chat import as_openai
 from agentrun.view.jsonl import read_jsonl, write_jsonl
 from agentrun.view.markdown import as_markdown
@@ -134,7 +136,7 @@ class Malformed:
 
     def read(self, key: str) -> None:
         """Every viewer and every view can read the run."""
-        events, _ = self.database.events(self.database.find(key)["run_id"])
+        events, _ = read_events(self.database, find_run(self.database, key).run_id)
         transcript = agentrun.transcript(key)
         assert agentrun.as_text(transcript)
         assert agentrun.as_html(transcript)

@@ -23,6 +23,7 @@ from sayings import Saying, Server, completion
 import agentrun
 from agentrun.core.codec import LIMIT, MAX_DEPTH
 from agentrun.core.events import Event
+from agentrun.store.runs import find_run
 
 pytestmark = [
     pytest.mark.long,
@@ -214,7 +215,7 @@ def test_every_view_answers_on_any_journal(database: Any, proof: Any) -> None:
         written += 1
         key, given = f"run {written}", {"has_input": True, "has_output": True}
         database.create(key, "agent", {}, "")
-        tail, _ = database.claim(database.find(key), "test")
+        tail, _ = database.claim(find_run(database, key), "test")
         database.writer.wait(database.writer.append(tail, [Event(**row, **given) for row in rows]))
         owner = tail.worker if status == "running" else None
         with database.connection() as conn:

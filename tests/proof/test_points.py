@@ -31,6 +31,7 @@ from agentrun.store.answers import Answers, CallEnd
 from agentrun.store.connection import AsyncToolConnection, ToolConnection
 from agentrun.store.limits import LimitedCall
 from agentrun.store.mail import send_letter
+from agentrun.store.runs import find_run
 from agentrun.store.sending import _APPEND, _APPEND_PLAIN
 from agentrun.store.sql import QUERIES
 
@@ -158,7 +159,7 @@ def limit_calls(dsn: str) -> None:
         db.create("limited", "agent", {"args": {}}, "")
         db.limits.load()
         worker = db.heart.worker
-        call = LimitedCall(db.find("limited")["run_id"], "k", worker, "openai/m", 1)
+        call = LimitedCall(find_run(db, "limited").run_id, "k", worker, "openai/m", 1)
         assert db.limits.request_permit(call)[0] == 0.0
         db.limits.finish_call(call, 1)
         db.limits.hold("openai/m", worker, 0.0, "it failed", circuit=True)
@@ -175,7 +176,7 @@ def put_outside(dsn: str, folder: Path) -> set[str]:
     passed: list[str] = []
     with agentrun.connect(dsn, blobs=f"file://{folder}") as database:
         database.create("outside", "agent", {"args": {}}, "")
-        claimed = database.claim(database.find("outside"), "first claim")
+        claimed = database.claim(find_run(database, "outside"), "first claim")
         assert claimed is not None
         assert database.blobs is not None
         points.arm(passed.append)

@@ -29,6 +29,8 @@ from invariants import assert_invariants
 import agentrun
 from agentrun.core.events import Event, Usage
 from agentrun.store.database import Database
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 if TYPE_CHECKING:
     from matrix import Proof
@@ -187,4 +189,4 @@ def states(db: Database, bad: Any, fine: list[Any]) -> str:
 
 def reasons(db: Database, run: Any) -> list[str | None]:
     """Why each event of a run happened."""
-    return [event.reason for event in db.events(db.find(run.key)["run_id"])[0]]
+    return [event.reason for event in read_events(db, find_run(db, run.key).run_id)[0]]

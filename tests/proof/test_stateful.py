@@ -50,7 +50,9 @@ from agentrun.store.keys import run_id_of
 from agentrun.store.late_results import late_result
 from agentrun.store.mail import letters_of, wake
 from agentrun.store.rows import Row, to_row
+from agentrun.store.runs import FoundRun, find_run
 from agentrun.store.sending import Batch, Sender
+from agentrun.store.values import read_events
 
 if TYPE_CHECKING:
     from matrix import Grounds, Proof
@@ -232,7 +234,7 @@ class Runs(RuleBasedStateMachine):
         self.clerk = Worker(self.office.heart.worker)
         self.processes = [Process(self.dsn) for _ in range(WORKERS)]
         self.workers = {worker.name: worker for worker in [self.clerk, *self.all_workers()]}
-        self.snapshots: list[dict[str, Any]] = []
+        self.snapshots: list[FoundRun] = []
         self.sent: list[tuple[Batch, bool, Run]] = []
         self.turn = 0
 
@@ -264,7 +266,7 @@ class Runs(RuleBasedStateMachine):
 
     def outcomes(self, key: str) -> dict[int | None, tuple[str | None, object]]:
         """How the steps of a run ended, by its journal."""
-        events, _ = self.office.events(run_id_of(key))
+        events, _ = read_events(self.office, run_id_of(key))
         ends = [event for event in events if event.event == "step_finished"]
         return {end.step: (end.status, end.output) for end in ends}
 
@@ -320,7 +322,7 @@ class Runs(RuleBasedStateMachine):
         assert {claim["key"] for claim in claims} == {run.key for run in expected}
         for found in sorted(claims, key=lambda claim: claim["key"]):
             run = self.model.runs[found["key"]]
-            events, shared = process.db.events(found["run_id"])
+            events, shared = read_events(process.db, found["run_id"])
             assert (events[-1].event, events[-1].seq) == ("claimed", found["seq"])
             tail = JournalTail(
                 found["run_id"], found["epoch"], process.worker.name, found["seq"], shared
@@ -333,7 +335,7 @@ class Runs(RuleBasedStateMachine):
     def look_at_a_run(self, which: int) -> None:
         """For later: by then it may have gone on."""
         if run := chosen(which, self.model.runs.values()):
-            self.snapshots.append(self.office.find(run.key))
+            self.snapshots.append(find_run(self.office, run.key))
 
     @precondition(has_runs)
     @rule(who=pick, which=pick, stale=rarely, person=st.booleans(), silent=st.booleans())
@@ -342,26 +344,26 @@ class Runs(RuleBasedStateMachine):
         process = self.process(who)
         snapshots = self.snapshots if stale else []
         if not stale and (run := chosen(which, self.model.runs.values())):
-            snapshots = [process.db.find(run.key)]
+            snapshots = [find_run(process.db, run.key)]
         seen = chosen(which, snapshots)
-        ended = seen and seen["status"] in ENDED and not (person and seen["status"] == "failed")
+        ended = seen and seen.status in ENDED and not (person and seen.status == "failed")
         if seen is None or ended:
             return
-        owner = self.workers[seen["owner"]] if seen["owner"] else None
+        owner = self.workers[seen.owner] if seen.owner else None
         if silent and owner is not process.worker:
             self.silence(owner)
         busy = owner not in (None, process.worker) and (owner.forgotten or owner.looked_at())
         claim = _Claim(process.db, seen, ResumeRequest("ada") if person else None)
-        if seen["key"] in self.model.pruned and not busy:
+        if seen.key in self.model.pruned and not busy:
             with pytest.raises(agentrun.RunPruned):
                 claim()
             self.done["claim of the pruned"] += 1
             return
-        answer, run = claim(), self.model.runs.get(seen["key"])
+        answer, run = claim(), self.model.runs.get(seen.key)
         if busy or run is None:
-            assert answer == seen["owner"]
+            assert answer == seen.owner
             self.done["claim of the living's"] += 1
-        elif (run.epoch, run.status) != (seen["epoch"], seen["status"]):
+        elif (run.epoch, run.status) != (seen.epoch, seen.status):
             assert answer is None
             self.done["claim too late"] += 1
         else:
@@ -369,7 +371,7 @@ class Runs(RuleBasedStateMachine):
             self.done["claim" if run.owner in (None, process.worker) else "take over"] += 1
             held = Held(process, self.model.claim(run, process.worker), answer[0])
             process.held.append(held)
-            if seen["status"] == "failed":
+            if seen.status == "failed":
                 resumed = Event(event="resumed", by="ada")
                 assert process.append(held, resumed) == self.model.append(held.claim)
 

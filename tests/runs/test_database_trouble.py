@@ -26,6 +26,8 @@ from servers import fill, free, kill, small_disk
 
 import agentrun
 from agentrun.store import connection, embedded
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Provider, Reply
 
 WAITS = "waiting for the database"
@@ -100,7 +102,7 @@ def test_a_run_whose_server_goes_away_waits_says_so_and_goes_on(
         Report(then=lambda: embedded.start(new_home)) as report,
     ):
         assert talk.with_options(key="k").run() == "done"
-        events, _ = db.events(db.find("k")["run_id"])
+        events, _ = read_events(db, find_run(db, "k").run_id)
     assert report.waited
     assert world.effects == ["act 0", "act 1", "act 2"]
     assert provider.billed() == 4
@@ -413,7 +415,7 @@ def test_a_run_whose_database_has_a_full_disk_waits_says_so_and_goes_on(
 
     with agentrun.connect(dsn) as db, Report(then=free_again) as report:
         work.with_options(key="k").run()
-        events, _ = db.events(db.find("k")["run_id"])
+        events, _ = read_events(db, find_run(db, "k").run_id)
     if full == "tables":
         assert any("No space left on device" in line for line in report.lines if WAITS in line)
     else:

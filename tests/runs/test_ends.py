@@ -19,6 +19,7 @@ from openai import AsyncOpenAI
 
 import agentrun
 from agentrun.store.database import Database
+from agentrun.store.runs import find_run
 from agentrun.testing import Provider, Reply
 
 Events = Callable[[str], list[Any]]
@@ -76,7 +77,7 @@ def test_a_lost_lease_does_not_swallow_a_cancellation(db: Any, dsn: str) -> None
         run = agentrun.current_run()
         assert run is not None
         other = Database(dsn)
-        claimed = other.claim(other.find("k"), "took over")  # as if we had been declared dead
+        claimed = other.claim(find_run(other, "k"), "took over")  # as if we had been declared dead
         assert claimed is not None
         taken.set()
         try:

@@ -18,6 +18,7 @@ import agentrun
 from agentrun.core import points
 from agentrun.core.events import Event
 from agentrun.store.database import Database
+from agentrun.store.runs import find_run
 
 LOST = "lost what it had acknowledged"
 
@@ -100,14 +101,14 @@ def test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss(
     handle = agent.submit()
     with agentrun.Worker([agent]):
         until(lambda: handle.status() == "held")
-        epoch = db.find("k")["epoch"]
+        epoch = find_run(db, "k").epoch
         agentrun.send("k", "whatever")
-        until(lambda: db.find("k")["epoch"] > epoch and handle.status() == "held")
+        until(lambda: find_run(db, "k").epoch > epoch and handle.status() == "held")
         assert world.effects == ["act 1", "act 2"]
         with pytest.raises(agentrun.RunHeld, match=LOST):
             handle.result(timeout=30)
     # As after a death between the claim and the park that should have followed it.
-    assert db.claim(db.find("k"), "test") is not None
+    assert db.claim(find_run(db, "k"), "test") is not None
     with pytest.raises(agentrun.RunHeld, match=LOST):
         agent.run()
     assert agentrun.resume("k") == 6
@@ -147,7 +148,7 @@ def test_whoever_went_on_without_what_was_lost_is_stopped(
 
         def go_on() -> None:
             cut(dsn, after=after)
-            claimed = other.claim(other.find("k"), "test")
+            claimed = other.claim(find_run(other, "k"), "test")
             assert claimed is not None
             claims.append(claimed[0])
             other.writer.wait(other.writer.append(claims[0], [Event(event="resumed")]))

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 import agentrun
 from agentrun.core.codec import MAX_DEPTH
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 
 def test_a_done_run_is_answered_from_the_journal(db: Any) -> None:
@@ -397,7 +399,7 @@ def test_runs_equals_what_the_journal_says(db: Any, sql: Any) -> None:
     with pytest.raises(agentrun.RunFailed):
         bad.with_options(key="bad").run()
     for key, status, epoch in sql("SELECT key, status, epoch FROM agentrun.runs"):
-        events, _ = db.events(db.find(key)["run_id"])
+        events, _ = read_events(db, find_run(db, key).run_id)
         statuses = [s for s in map(status_after, events) if s]
         assert (status, epoch) == (statuses[-1], events[-1].epoch)
 

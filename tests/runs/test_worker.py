@@ -14,6 +14,8 @@ from proxy import Fault, FaultProxy
 import agentrun
 from agentrun.core import points
 from agentrun.runs import worker
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 
 @agentrun.agent
@@ -37,7 +39,7 @@ def test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked(db: Any, d
 
     handle = poison.with_options(key="bad").submit()
     for _ in range(5):
-        assert db.claim(db.find("bad"), "a test") is not None
+        assert db.claim(find_run(db, "bad"), "a test") is not None
     with db.connection() as conn:
         conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
     with (
@@ -109,7 +111,7 @@ def test_runs_that_may_crash_their_workers_are_tried_one_at_a_time(
     handles = [suspect.with_options(key=f"k{n}").submit(n) for n in range(3)]
     for n in range(3):
         for _ in range(2):
-            assert db.claim(db.find(f"k{n}"), "a test") is not None
+            assert db.claim(find_run(db, f"k{n}"), "a test") is not None
     with db.connection() as conn:
         conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
     monkeypatch.setattr(worker, "SWEEP", 0.0)
@@ -137,7 +139,7 @@ def test_runs_that_wait_for_their_trial_hide_none_behind_them(db: Any, dsn: str)
     waiting = [suspect.with_options(key=f"k{n}").submit() for n in range(4)]
     handle = double.with_options(key="fine").submit(2)
     for key in [one.key for one in waiting] * 2 + [handle.key]:
-        assert db.claim(db.find(key), "a test") is not None
+        assert db.claim(find_run(db, key), "a test") is not None
     with db.connection() as conn:
         conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
     with (
@@ -308,7 +310,7 @@ def test_a_worker_stops_once_a_child_run_within_a_tool_has_ended(db: Any) -> Non
     assert began.wait(30)
     stopping = threading.Thread(target=working.stop, daemon=True)
     stopping.start()
-    until(lambda: db.active[db.find(handle.key)["run_id"]].draining)
+    until(lambda: db.active[find_run(db, handle.key).run_id].draining)
     go.set()
     stopping.join(30)
     assert not stopping.is_alive(), "it hangs"
@@ -458,7 +460,7 @@ def test_a_run_that_is_due_as_it_parks_is_executed_by_the_worker_that_parked_it(
 
     def late(point: str) -> None:
         if point == "wake:before":  # parked, and not yet left
-            until(lambda: db.find("k")["epoch"] == 2)
+            until(lambda: find_run(db, "k").epoch == 2)
 
     points.arm(late)
     try:
@@ -474,13 +476,13 @@ def test_a_run_whose_earlier_claim_does_not_leave_goes_to_whoever_is_free(db: An
         def drain(self) -> None: ...
 
     db.create("k", "double", {"args": {"n": 2}}, "")
-    run = db.find("k")
-    assert db.enter(run["run_id"], Busy())
+    run = find_run(db, "k")
+    assert db.enter(run.run_id, Busy())
     with agentrun.Worker([double]):
-        until(lambda: db.find("k")["epoch"] == 2)
-        db.leave(run["run_id"])
+        until(lambda: find_run(db, "k").epoch == 2)
+        db.leave(run.run_id)
         assert agentrun.get("k").result(timeout=30) == 4
-    ends = [event.event for event in db.events(run["run_id"])[0]][2:]
+    ends = [event.event for event in read_events(db, run.run_id)[0]][2:]
     assert ends[0] == "handed_back"
 
 

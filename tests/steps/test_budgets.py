@@ -16,6 +16,8 @@ from openai import AsyncOpenAI, OpenAI
 import agentrun
 from agentrun import Budget
 from agentrun.models.usage import list_price
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Fault, Provider, Reply
 
 MODEL = "gpt-4o"  # $10 a million tokens written
@@ -132,7 +134,9 @@ def test_it_fails_if_it_is_to(db: Any, client: OpenAI, provider: Provider) -> No
         agentrun.resume("k")
     assert agentrun.resume("k", by="ada", budget=Budget(model_calls=5)) == 5
     assert provider.billed() == 5
-    (resumed,) = [event for event in db.events(db.find("k")["run_id"])[0] if event.by == "ada"]
+    (resumed,) = [
+        event for event in read_events(db, find_run(db, "k").run_id)[0] if event.by == "ada"
+    ]
     assert resumed.reason == "budget raised to model_calls=5"
 
 

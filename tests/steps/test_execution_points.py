@@ -20,6 +20,8 @@ from crashing import World, die, killed
 from openai import AsyncOpenAI
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Provider, Reply
 
 DOCS = ("a1", "a2", "b1", "b2")
@@ -249,7 +251,7 @@ def test_equal_work_of_a_pool_is_told_apart_by_its_submission(db: Any, tmp_path:
             return list(pool.map(lambda name: contexts[name].run(work, name), "ab"))
 
     assert agent.with_options(key="k").run() == ["indexed a", "indexed b"]
-    events = db.events(db.find("k")["run_id"])[0]
+    events = read_events(db, find_run(db, "k").run_id)[0]
     idents = {event.input["args"]["doc"]: event.ident for event in events if event.name == "index"}
     assert idents == {"a": "t1/2", "b": "t2/2"}
 
@@ -276,7 +278,7 @@ def test_a_call_id_is_found_in_the_reply_of_a_sibling_task(db: Any) -> None:
 
     with Provider(script=[reply]) as provider:
         assert agent.with_options(key="k").run(provider.base_url) == ["found x", "found y"]
-    events = db.events(db.find("k")["run_id"])[0]
+    events = read_events(db, find_run(db, "k").run_id)[0]
     idents = {event.ident for event in events if event.kind == "tool"}
     (model,) = {event.ident for event in events if event.kind == "model"}
     assert idents == {f"{model}#0", f"{model}#1"}

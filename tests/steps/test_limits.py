@@ -17,6 +17,7 @@ from openai import OpenAI
 
 import agentrun
 from agentrun.store.limits import LimitedCall, SharedLimits
+from agentrun.store.runs import find_run
 from agentrun.testing import Fault, Provider
 
 MODEL = "127.0.0.1:*/gpt-5-mini"
@@ -253,7 +254,7 @@ def test_the_higher_priority_goes_first(db: Any, sql: Any) -> None:
 
     def wait(name: str) -> float:
         (told,) = db.query(
-            "permit", run_id=db.find(name)["run_id"], key=name, model=MODEL, tokens=1,
+            "permit", run_id=find_run(db, name).run_id, key=name, model=MODEL, tokens=1,
             worker=db.heart.worker,
         )  # fmt: skip
         return float(told["wait"])

@@ -16,6 +16,8 @@ from zstandard import ZstdDecompressor
 
 import agentrun
 from agentrun.core.codec import fingerprint
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Provider, Reply
 from agentrun.view.jsonl import read_jsonl, write_jsonl
 
@@ -245,7 +247,7 @@ def test_a_fingerprint_cannot_be_guessed(db: Any, sql: Any) -> None:
 def test_json_of_an_export_keeps_the_masks(db: Any, provider: Provider, client: OpenAI) -> None:
     provider.say([Reply(f"said {KEY}")])
     looped(client, [], [], lambda: None).with_options(key="k").run("q")
-    events, _ = db.events(db.find("k")["run_id"])
+    events, _ = read_events(db, find_run(db, "k").run_id)
     lines = list(write_jsonl(events, compact=True))
     assert KEY not in "".join(lines)
     again = list(read_jsonl(lines))

@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from zstandard import ZstdDecompressor
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Fault, Provider, Reply
 
 MODEL = "gpt-5-mini"
@@ -194,7 +196,7 @@ def test_a_long_wait_that_a_provider_asks_for_frees_the_slot(
     with agentrun.Worker([talk], concurrency=1):
         later = talk.with_options(key="later").submit("later")
         until(lambda: later.status() == "waiting")
-        assert "HTTP 429; tries again at" in db.find("later")["reason"]
+        assert "HTTP 429; tries again at" in find_run(db, "later").reason
         assert talk.with_options(key="now").submit("now").result(timeout=60) == "echo: now"
         assert later.result(timeout=60) == "echo: later"
     (failed,) = (e for e in events("later") if e.event == "attempt_failed")
@@ -223,8 +225,8 @@ def test_a_resumed_run_keeps_the_wait_that_was_asked_for(
 
     def die_refused(own: agentrun.Database) -> None:
         until(lambda: bool(own.query("runs", status="running", limit=1)))
-        run_id = own.find("k")["run_id"]
-        until(lambda: own.events(run_id)[0][-1].event == "attempt_failed")
+        run_id = find_run(own, "k").run_id
+        until(lambda: read_events(own, run_id)[0][-1].event == "attempt_failed")
         die()
 
     killed(in_child)

@@ -15,6 +15,7 @@ import agentrun
 from agentrun.core import points
 from agentrun.core.events import Event
 from agentrun.store.database import Database
+from agentrun.store.runs import find_run
 
 
 @pytest.fixture
@@ -260,7 +261,7 @@ def test_answers_that_come_after_a_refused_checkpoint_are_kept(db: Any, dsn: str
     @agentrun.tool(effect="transaction")
     async def robbed() -> None:
         await started.wait()  # a claim takes no run whose journal has moved since it was found
-        claimed = other.claim(other.find("k"), "test")
+        claimed = other.claim(find_run(other, "k"), "test")
         assert claimed is not None
         cancelled = Event(event="run_cancelled", reason="test")
         other.writer.wait(other.writer.append(claimed[0], [cancelled]))
@@ -284,4 +285,4 @@ def test_answers_that_come_after_a_refused_checkpoint_are_kept(db: Any, dsn: str
     with Database(dsn) as other:
         with pytest.raises(agentrun.RunError, match="cancelled"):
             both.with_options(key="k").run()
-        until(lambda: bool(db.query("late", run_id=db.find("k")["run_id"], step=2, attempt=1)))
+        until(lambda: bool(db.query("late", run_id=find_run(db, "k").run_id, step=2, attempt=1)))

@@ -30,6 +30,8 @@ from agentrun.core.events import Event
 from agentrun.store import blobs as blobs_module
 from agentrun.store.blobs import ABANDONED, Blobs
 from agentrun.store.database import Database
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events, read_payload
 from agentrun.view.jsonl import write_jsonl
 
 NONE = timedelta()
@@ -146,7 +148,7 @@ def test_large_values_lie_outside_and_come_back(
     assert inside(conn) == 0
     assert len(named(conn)) == 2, "the argument, and what the tool returned"
     assert kept(place) == named(conn)
-    lines = "".join(write_jsonl(db.events(db.find("k")["run_id"])[0]))
+    lines = "".join(write_jsonl(read_events(db, find_run(db, "k").run_id)[0]))
     assert "x" * 200_000 in lines
     assert "y" * 100_000 in lines
     with agentrun.connect(dsn, blobs=place.url):
@@ -177,7 +179,7 @@ def test_exact_bytes_go_out_where_they_are_many(
     db.writer.wait(db.writer.append(tail, [event]))
     assert kept(place) == named(conn) != []
     payload = attach(raw)
-    assert db.payload(tail.run_id, payload.digest) == payload.zstd
+    assert read_payload(db, tail.run_id, payload.digest) == payload.zstd
 
 
 def test_async_agents_put_values_outside_too(db: Database, place: Place, conn: Connection) -> None:
@@ -339,7 +341,7 @@ def test_nothing_of_a_run_overtakes_its_large_values(
         s3.door = None
         database.writer.wait(queued[2])
         assert all(done.finished and done.error is None for done in queued)
-        written, _ = database.events(tails[0].run_id)
+        written, _ = read_events(database, tails[0].run_id)
         assert [event.output for event in written[2:]] == [event.output for event in events]
 
 
@@ -495,7 +497,7 @@ def test_a_kill_between_a_blob_and_its_row_leaves_at_most_an_orphan(
 
 def claimed(db: Database, key: str) -> Any:
     db.create(key, "reader", {"args": {}}, "")
-    found = db.claim(db.find(key), "first claim")
+    found = db.claim(find_run(db, key), "first claim")
     assert found is not None
     return found[0]
 
@@ -591,7 +593,7 @@ def test_a_late_answer_is_kept_in_the_database(
     tail = claimed(db, "k")
     conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
     with Database(dsn) as successor:
-        assert successor.claim(successor.find("k"), "took over") is not None
+        assert successor.claim(find_run(successor, "k"), "took over") is not None
     answer = Event(event="step_finished", step=1, kind="tool", name="t", ident="0", attempt=1,
                    status="ok", effect="once", output="x" * 100_000, has_output=True)  # fmt: skip
     with pytest.raises(agentrun.LeaseLost):

@@ -9,6 +9,7 @@ import pytest
 from agentrun.core.events import Event
 from agentrun.store.database import Database
 from agentrun.store.liveness import life_of
+from agentrun.store.runs import find_run
 
 
 @pytest.fixture
@@ -27,30 +28,30 @@ def two(dsn: str) -> Iterator[Database]:
 def test_a_run_that_ended_since_it_was_looked_at_is_not_claimed(
     one: Database, two: Database
 ) -> None:
-    seen = two.find("run")
-    claimed = one.claim(one.find("run"), "first claim")
+    seen = find_run(two, "run")
+    claimed = one.claim(find_run(one, "run"), "first claim")
     assert claimed is not None
     one.writer.wait(one.writer.append(claimed[0], [Event(event="run_finished")]))
     assert two.claim(seen, "was queued") is None
-    assert one.find("run")["status"] == "done"
+    assert find_run(one, "run").status == "done"
 
 
 def test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed(
     one: Database, two: Database
 ) -> None:
-    seen = two.find("run")
-    assert one.claim(one.find("run"), "first claim") is not None
+    seen = find_run(two, "run")
+    assert one.claim(find_run(one, "run"), "first claim") is not None
     assert two.claim(seen, "was queued") is None
-    assert one.find("run")["owner"] == one.heart.worker
+    assert find_run(one, "run").owner == one.heart.worker
 
 
 def test_a_run_of_a_live_worker_is_owned_and_of_a_dead_one_is_not(
     one: Database, two: Database
 ) -> None:
-    assert one.claim(one.find("run"), "first claim") is not None
-    assert two.owner_of(two.find("run")) == (True, None)
+    assert one.claim(find_run(one, "run"), "first claim") is not None
+    assert two.owner_of(find_run(two, "run")) == (True, None)
     one.heart.stop()
-    owned, life = two.owner_of(two.find("run"))
+    owned, life = two.owner_of(find_run(two, "run"))
     assert not owned
     assert life is not None
     assert life.cause == "stopped"
@@ -64,7 +65,7 @@ def test_a_process_that_still_executes_a_run_at_its_close_is_not_said_to_have_st
 
     database = Database(dsn)
     database.create("run", "agent", {}, "")
-    claimed = database.claim(database.find("run"), "first claim")
+    claimed = database.claim(find_run(database, "run"), "first claim")
     assert claimed is not None
     database.enter(claimed[0].run_id, Busy())
     worker = database.heart.worker

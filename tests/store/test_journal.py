@@ -31,6 +31,7 @@ from agentrun.store.database import Database
 from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.migrate import migrate
 from agentrun.store.rows import Row, to_row
+from agentrun.store.runs import find_run
 from agentrun.store.sql import QUERIES, numbered
 
 Claim = Callable[[str], JournalTail]
@@ -63,7 +64,7 @@ def writer(dsn: str, late: list[Row]) -> Iterator[Writer]:
 def taken(database: Database, key: str) -> JournalTail:
     """Make a run if there is none of this key, and take it over, whoever has it."""
     database.create(key, "agent", {}, "")
-    claimed = database.claim(database.find(key), "test")
+    claimed = database.claim(find_run(database, key), "test")
     assert claimed is not None
     return claimed[0]
 
@@ -354,7 +355,7 @@ def interrupt_soon():
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with Database(sys.argv[1]) as database:
     database.create("run", "agent", {}, "")
-    tail, _ = database.claim(database.find("run"), "test")
+    tail, _ = database.claim(find_run(database, "run"), "test")
     for step in range(300):
         waiting = threading.Event()
         thread = threading.Thread(target=interrupt_soon)
@@ -377,7 +378,7 @@ def test_ctrl_c_anywhere_in_a_wait_loses_nothing_and_hangs_nobody(dsn: str) -> N
     )
     assert child.stdout.strip() == "interrupted 300 times", child.stderr
     with Database(dsn) as database:
-        assert steps(dsn, database.find("run")["run_id"]) == list(range(300))
+        assert steps(dsn, find_run(database, "run").run_id) == list(range(300))
     assert_invariants(dsn)
 
 
@@ -561,8 +562,8 @@ def test_a_run_that_a_person_resumed_is_not_up_for_grabs_while_it_executes(
     writer.wait(writer.append(tail, [Event(event="run_failed")]))
     tail = claim("run")
     writer.wait(writer.append(tail, [Event(event="resumed", by="ann")]))
-    run = database.find("run")
-    assert (run["status"], run["owner"]) == ("running", tail.worker)
+    run = find_run(database, "run")
+    assert (run.status, run.owner) == ("running", tail.worker)
 
 
 def test_both_append_statements_take_every_column_of_a_row() -> None:

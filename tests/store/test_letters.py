@@ -11,6 +11,7 @@ from agentrun.store import sending
 from agentrun.store.database import Database
 from agentrun.store.mail import wake
 from agentrun.store.rows import to_row
+from agentrun.store.runs import find_run
 from agentrun.store.sending import Batch
 
 
@@ -19,7 +20,7 @@ def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost
     the parker has looked at its mail for the last time."""
     with Database(dsn) as database:
         database.create("k", "agent", {}, "")
-        claimed = database.claim(database.find("k"), "first claim")
+        claimed = database.claim(find_run(database, "k"), "first claim")
         assert claimed is not None
         tail = claimed[0]
         parked = Event(event="parked", status="waiting", reason="waits for a letter")

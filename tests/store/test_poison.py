@@ -12,6 +12,7 @@ from agentrun.core.codec import plain
 from agentrun.core.events import Event, Usage
 from agentrun.core.log import logger
 from agentrun.store.mail import letters_of
+from agentrun.store.runs import find_run
 
 
 def test_a_key_too_long_for_the_database_is_refused(dsn: str) -> None:
@@ -67,7 +68,7 @@ def test_who_sent_a_letter_and_why_may_be_any_text(dsn: str, text: str) -> None:
     with agentrun.connect(dsn) as database:
         run.with_options(key="k").submit()
         agentrun.cancel("k", by=f"by {text}", reason=f"because {text}")
-        (letter,) = letters_of(database, database.find("k")["run_id"])
+        (letter,) = letters_of(database, find_run(database, "k").run_id)
         assert agentrun.get("k").status() == "cancelled"
     assert letter["claimed_by"] == f"by {plain(text)}"
     assert letter["reason"] == f"because {plain(text)}"

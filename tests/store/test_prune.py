@@ -30,8 +30,10 @@ from agentrun.store.journal import JournalTail
 from agentrun.store.mail import send_letter
 from agentrun.store.retention import refuse_pruned
 from agentrun.store.rows import payload_columns, to_row, usage_columns
+from agentrun.store.runs import FoundRun, find_run
 from agentrun.store.sending import Batch
 from agentrun.store.sql import QUERIES
+from agentrun.store.values import read_events, read_payload
 
 MONTH = timedelta(days=30)
 NONE = timedelta()
@@ -124,7 +126,7 @@ def come_late(db: Database, run_id: UUID) -> None:
 
 
 def claimed(db: Database, key: str) -> JournalTail:
-    found = db.claim(db.find(key), "first claim")
+    found = db.claim(find_run(db, key), "first claim")
     assert found is not None
     return found[0]
 
@@ -243,7 +245,7 @@ def test_a_tree_goes_as_a_whole_and_never_below_a_parent_that_lives(
 def test_no_child_is_begun_below_a_run_that_was_pruned(db: Database, conn: Connection) -> None:
     """As by a process that was stopped between its intent and the child, for longer than that."""
     worked.with_options(key="top").run("a")
-    parent = db.find("top")["run_id"]
+    parent = find_run(db, "top").run_id
     agentrun.prune(NONE)
     assert not db.create("top/left", "worked", {"args": {}}, "", parent=parent)
     assert keys(conn) == []
@@ -253,7 +255,7 @@ def test_a_child_that_is_begun_while_its_parent_is_pruned(db: Database, conn: Co
     """It keeps the tree where it was earlier, and is refused where it is later."""
     for key in ("goes", "stays"):
         worked.with_options(key=key).run("a")
-    runs = {key: db.find(key)["run_id"] for key in ("goes", "stays")}
+    runs = {key: find_run(db, key).run_id for key in ("goes", "stays")}
     child = (
         "INSERT INTO agentrun.runs (run_id, key, agent, status, parent)"
         " SELECT gen_random_uuid(), 'stays/child', 'worked', 'queued', run_id FROM agentrun.runs"
@@ -281,7 +283,7 @@ def test_a_child_that_is_begun_before_its_tree_is_looked_at_again(
         blocking.execute(TOMBSTONES + " WHERE key = 'first'")
         removed = pool.submit(agentrun.prune, NONE)
         until_blocked(conn, "agentrun.prune(")
-        second = db.find("second")["run_id"]
+        second = find_run(db, "second").run_id
         assert db.create("second/child", "worked", {"args": {}}, "", parent=second)
         blocking.rollback()
         assert removed.result(60).runs == 1
@@ -362,7 +364,7 @@ def refused(conn: Connection, first: str, change: str, match: str) -> None:
 
 def test_nothing_else_opens_the_journal(db: Database, conn: Connection) -> None:
     worked.with_options(key="k").run("a")
-    come_late(db, db.find("k")["run_id"])
+    come_late(db, find_run(db, "k").run_id)
     for table in ("journal", "late_results"):
         for first in ("SELECT 1", TOMBSTONES):
             for change in ("DELETE FROM agentrun.{}", "UPDATE agentrun.{} SET step = 9",
@@ -512,15 +514,15 @@ def open_prune(dsn: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def failed(db: Database, conn: Connection) -> dict[str, Any]:
+def failed(db: Database, conn: Connection) -> FoundRun:
     """A run `k` that failed: it can be resumed."""
     with pytest.raises(agentrun.RunFailed):
         worked.with_options(key="k").run("oh", True)
-    return db.find("k")
+    return find_run(db, "k")
 
 
 def test_a_run_that_is_claimed_while_it_is_pruned_is_gone(
-    db: Database, conn: Connection, failed: dict[str, Any]
+    db: Database, conn: Connection, failed: FoundRun
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         with open_prune(db.dsn) as pruning:
@@ -534,22 +536,22 @@ def test_a_run_that_is_claimed_while_it_is_pruned_is_gone(
 
 
 def test_a_run_that_was_claimed_before_is_kept(
-    db: Database, conn: Connection, failed: dict[str, Any]
+    db: Database, conn: Connection, failed: FoundRun
 ) -> None:
-    (last,) = db.query("tail", run_id=failed["run_id"])
+    (last,) = db.query("tail", run_id=failed.run_id)
     event = Event(event="claimed", reason="resumed")
-    row = to_row(event, failed["run_id"], last["seq"] + 1, last["epoch"] + 1, db.heart.worker,
+    row = to_row(event, failed.run_id, last["seq"] + 1, last["epoch"] + 1, db.heart.worker,
                  claimed_tail(failed).shared)  # fmt: skip
     with psycopg.connect(db.dsn, row_factory=dict_row) as claiming:
-        assert sending.append(claiming, Batch([row])) == {failed["run_id"]}
+        assert sending.append(claiming, Batch([row])) == {failed.run_id}
         assert agentrun.prune(NONE).runs == 0, "and it does not wait"
         claiming.commit()
     assert agentrun.prune(NONE).runs == 0
-    assert db.find("k")["status"] == "running"
+    assert find_run(db, "k").status == "running"
 
 
-def claimed_tail(run: dict[str, Any]) -> JournalTail:
-    return JournalTail(run["run_id"], run["epoch"], "nobody", 0)
+def claimed_tail(run: FoundRun) -> JournalTail:
+    return JournalTail(run.run_id, run.epoch, "nobody", 0)
 
 
 def test_a_key_that_is_used_while_its_run_is_pruned_is_not_executed(
@@ -618,7 +620,7 @@ def test_what_a_zombie_of_a_pruned_run_does_leaves_nothing(db: Database, conn: C
     tail = claimed(db, "k")
     with Database(db.dsn) as successor:
         conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
-        run = successor.find("k")
+        run = find_run(successor, "k")
         found = successor.claim(run, "took over")
         assert found is not None
         finished = Event(event="run_finished")
@@ -738,14 +740,14 @@ def test_a_run_that_is_pruned_while_somebody_reads_it_says_so(
     db: Database, conn: Connection
 ) -> None:
     worked.with_options(key="k").run("x" * 100_000)
-    run_id: UUID = db.find("k")["run_id"]
+    run_id: UUID = find_run(db, "k").run_id
     (payload,) = conn.execute("SELECT digest FROM agentrun.payloads LIMIT 1")
     agentrun.prune(NONE)
     with pytest.raises(agentrun.RunPruned):
-        db.events(run_id)
+        read_events(db, run_id)
     with pytest.raises(agentrun.RunPruned):
-        db.payload(run_id, payload["digest"])
-    refuse_pruned(db.query, key="another")
+        read_payload(db, run_id, payload["digest"])
+    refuse_pruned(db, key="another")
 
 
 def test_a_forgotten_key_is_free(
@@ -778,7 +780,7 @@ def test_a_zombie_that_writes_while_its_run_is_pruned_is_refused(
     tail = claimed(db, "k")
     with Database(db.dsn) as successor:
         conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
-        found = successor.claim(successor.find("k"), "took over")
+        found = successor.claim(find_run(successor, "k"), "took over")
         assert found is not None
         successor.writer.wait(successor.writer.append(found[0], [Event(event="run_finished")]))
     with ThreadPoolExecutor(1) as pool:

@@ -19,6 +19,7 @@ from agentrun.core.errors import AgentrunError, ConfigError, RunHeld
 from agentrun.store import roles
 from agentrun.store.audit import read_only_query
 from agentrun.store.connection import connect
+from agentrun.store.runs import find_run
 from agentrun.testing import Call, Provider, Reply
 
 pytestmark = pytest.mark.direct("logins of its own")
@@ -161,7 +162,7 @@ def test_guards_mean_the_catalog_and_not_what_a_session_calls_so(dsn: str, login
         with pytest.raises(RunHeld):
             held.with_options(key="held").run()
         with pytest.raises(AgentrunError, match="a tool cannot decide"):
-            deciding.run(str(db.find("held")["run_id"]))
+            deciding.run(str(find_run(db, "held").run_id))
         assert [one.step for one in agentrun.inbox("held")] == [1]
     assert "follows its journal" in refused(
         login("worker"),

@@ -17,6 +17,7 @@ from agentrun.store import patience
 from agentrun.store.connection import connect
 from agentrun.store.database import Database
 from agentrun.store.patience import PROCESS
+from agentrun.store.runs import find_run
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +52,14 @@ def raised(call: Callable[[], Any]) -> BaseException | None:
 
 def test_a_wait_gives_up_where_the_process_is_to_end(nowhere: str) -> None:
     with PROCESS.hurrying():
-        error = raised(lambda: Database(nowhere).find("k"))
+        error = raised(lambda: find_run(Database(nowhere), "k"))
     assert isinstance(error, Parking)
     assert error.status == "queued"
     assert not PROCESS.hurried
 
 
 def test_a_wait_goes_on_where_the_process_does(nowhere: str) -> None:
-    thread = threading.Thread(target=lambda: raised(lambda: Database(nowhere).find("k")))
+    thread = threading.Thread(target=lambda: raised(lambda: find_run(Database(nowhere), "k")))
     thread.daemon = True
     thread.start()
     thread.join(5 * patience.GRACE)
@@ -79,7 +80,7 @@ def test_a_statement_that_gets_no_answer_is_cut_off(dsn: str) -> None:
 
 def test_the_thread_of_a_cancelled_waiter_gives_up(nowhere: str) -> None:
     async def wait_and_go() -> None:
-        waiting = asyncio.create_task(patience.in_thread(lambda: Database(nowhere).find("k")))
+        waiting = asyncio.create_task(patience.in_thread(lambda: find_run(Database(nowhere), "k")))
         await asyncio.sleep(0.1)
         waiting.cancel()
         await asyncio.wait([waiting])

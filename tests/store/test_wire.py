@@ -23,6 +23,7 @@ from agentrun.store.connection import DeadlineConnection, connect
 from agentrun.store.database import Database
 from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.rows import Row, to_row
+from agentrun.store.runs import find_run
 from agentrun.store.sending import Batch, Sender, append
 
 # What happens, and whether to the answer instead.
@@ -46,7 +47,7 @@ def claim(dsn: str) -> Iterator[Callable[[str], JournalTail]]:
 
         def take(key: str) -> JournalTail:
             database.create(key, "agent", {}, "")
-            claimed = database.claim(database.find(key), "test")
+            claimed = database.claim(find_run(database, key), "test")
             assert claimed is not None
             return claimed[0]
 

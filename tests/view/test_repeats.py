@@ -9,6 +9,8 @@ import pytest
 from openai import AsyncOpenAI
 
 import agentrun
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 from agentrun.testing import Call, Provider, Reply
 from agentrun.view.chat import as_openai
 from agentrun.view.markdown import as_markdown
@@ -50,7 +52,7 @@ def test_a_conversation_is_told_once(db: Any, tasks: bool, long: bool) -> None:
     pages = str(transcript), as_markdown(transcript)
     for text in SAID:
         assert [page.count(f"{text}{more[:4]}") for page in pages] == [1, 1]
-    journal = db.events(db.find("k")["run_id"])[0]
+    journal = read_events(db, find_run(db, "k").run_id)[0]
     assert [message["content"] for message in as_openai(journal)] == said
     assert [content for _, content in sql(db, "k")] == said
 
@@ -77,7 +79,7 @@ def test_tool_calls_in_tasks_of_their_own_are_told_once(db: Any) -> None:
     with Provider(script=[asks, "here they are"]) as provider:
         agent.with_options(key="k").run(provider.base_url)
     assert [role for role, _ in sql(db, "k")] == ["user", "assistant", "tool", "tool", "assistant"]
-    journal = db.events(db.find("k")["run_id"])[0]
+    journal = read_events(db, find_run(db, "k").run_id)[0]
     assert [message["role"] for message in as_openai(journal)] == [role for role, _ in sql(db, "k")]
     page = as_markdown(agentrun.transcript("k"))
     assert [page.count(text) for text in ("one moment", "here they are")] == [1, 1]

@@ -1,4 +1,8 @@
-"""A pool of connections, and named statements that wait while the database is away."""
+"""The lowest layer of the store: connections, named statements, and patience.
+
+Every function of the store that reads or writes takes a `Session`. Its statements wait while the
+database is away, so no caller has to retry.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +10,55 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.rows import RowFactory, class_row, dict_row
 
 from agentrun.core import points
 from agentrun.core.errors import ConfigError
+from agentrun.core.secrets import Masker, mask
+from agentrun.store.blobs import Blobs
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, is_transient
 from agentrun.store.connection import connect as open_connection
-from agentrun.store.sending import log_waiting, retry_attempts
+from agentrun.store.patience import log_waiting, retry_attempts
 from agentrun.store.sql import QUERIES
 
-__all__ = ["Pool"]
+__all__ = ["Session"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _IDLE = 4  # connections kept open for reads
 
 
-class Pool:
-    """Connections of one process to one database; a forked child has to open its own."""
+class Session:
+    """One process's access to one database; a forked child has to open its own."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, blobs: Blobs | None = None) -> None:
         self.dsn = dsn
+        self.blobs = blobs  # where large values are stored; None: in the database
         self._pid = os.getpid()
         self._idle: list[DeadlineConnection] = []
         self._guard = threading.Lock()
         self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether this session was closed in this process."""
+        return self._closed
+
+    @cached_property
+    def mask_key(self) -> bytes:
+        """The key for this database's masks and fingerprints. Raises ConfigError if denied."""
+        (row,) = self.query("mask_key")
+        return bytes(row["key"])
+
+    @cached_property
+    def mask(self) -> Masker:
+        """The masker for values of this database that people see."""
+        return mask.under(self.mask_key)
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[DeadlineConnection]:
@@ -58,23 +84,33 @@ class Pool:
                 conn.close()
 
     def query(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Execute a named statement of `queries.sql` and return its rows.
+        """Execute a named statement of `queries.sql` and return its rows as dicts.
 
         While the database is away this waits, and logs that it waits.
         """
+        return self._execute(name, parameters, dict_row)
 
-        def run() -> list[dict[str, Any]]:
+    def rows(self, kind: type[R], name: str, **parameters: Any) -> list[R]:
+        """Like `query`, with each row as an object of this class, whose fields are the columns."""
+        return self._execute(name, parameters, class_row(kind))
+
+    def _execute(self, name: str, parameters: dict[str, Any], factory: RowFactory[R]) -> list[R]:
+        def execute() -> list[R]:
             with self.connection() as conn:
-                if name not in points.COMMITS:
-                    return _rows(conn.execute(QUERIES[name], parameters))
-                points.reach(name, "before")
-                rows = _rows(conn.execute(QUERIES[name], parameters))
-                points.reach(name, "after")
+                writes = name in points.COMMITS
+                if writes:
+                    points.reach(name, "before")
+                cursor = conn.cursor(row_factory=factory).execute(QUERIES[name], parameters)
+                # Not `cursor.description`, which psycopg builds on every access.
+                result = cursor.pgresult
+                rows = cursor.fetchall() if result is not None and result.nfields else []
+                if writes:
+                    points.reach(name, "after")
                 return rows
 
-        return self._patiently(run)
+        return self.patiently(execute)
 
-    def _patiently(self, action: Callable[[], T]) -> T:
+    def patiently(self, action: Callable[[], T]) -> T:
         """Repeat the action until it returns, or fails for a reason that does not pass."""
         for attempt in retry_attempts():
             try:
@@ -103,8 +139,3 @@ class Pool:
         if os.getpid() == getattr(self, "_pid", None):
             for conn in self._idle:
                 conn.close()
-
-
-def _rows(cursor: psycopg.Cursor[Any]) -> list[dict[str, Any]]:
-    result = cursor.pgresult  # not `cursor.description`, which psycopg builds on every access
-    return cursor.fetchall() if result is not None and result.nfields else []
