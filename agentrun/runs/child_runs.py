@@ -21,9 +21,9 @@ from agentrun.runs.registry import RunnableAgent
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.open_step import open_step
 from agentrun.steps.refusals import asking_database
-from agentrun.steps.run_context import Letter
 from agentrun.steps.step import ActiveStep, StepRequest
 from agentrun.steps.waits import await_letter, record_received
+from agentrun.store.mail import Letter
 from agentrun.values import exceptions
 from agentrun.values.arguments import RecordedArguments
 
@@ -125,4 +125,4 @@ def _child_options(given: Options, line: ExecutionPoint) -> Options:
 
 
 def _is_end(letter: Letter, step: ActiveStep) -> bool:
-    return bool(letter["kind"] == "child" and letter["step"] == step.number)
+    return bool(letter.kind == "child" and letter.step == step.number)

@@ -24,8 +24,8 @@ from agentrun.values import exceptions
 
 if TYPE_CHECKING:
     from agentrun.steps.execution_point import ExecutionPoint
-    from agentrun.steps.run_context import Letter
     from agentrun.steps.step import ActiveStep, StepRequest
+    from agentrun.store.mail import Letter
 
 Approve = bool | Callable[..., bool]
 
@@ -69,10 +69,10 @@ def await_approval(step: ActiveStep, timeout: float | None = None) -> Flow[Json]
     if letter is None:
         _expire(step, None, f"nobody decided about {step.wanted.name} within {timeout:g} s")
         return None
-    if until is not None and letter["kind"] == "approve" and letter["sent_at"] > until:
+    if until is not None and letter.kind == "approve" and letter.sent_at > until:
         _expire(step, letter, f"nobody decided about {step.wanted.name} within {timeout:g} s")
         return None
-    expires = letter["payload"].get("expires")
+    expires = letter.payload.get("expires")
     if expires is not None and datetime.fromisoformat(expires) <= step.run.heart.now():
         _expire(step, letter, f"the approval of {step.wanted.name} expired at {expires}")
         return None
@@ -101,13 +101,13 @@ def _requested_at(step: ActiveStep) -> datetime:
 
 def _apply_decision(step: ActiveStep, letter: Letter) -> Json:
     """Journal an approval or a rejection. Returns the person's edited arguments, if any."""
-    if letter["kind"] == "approve":
-        edited = letter["payload"].get("arguments")
+    if letter.kind == "approve":
+        edited = letter.payload.get("arguments")
         asked = step.wanted.asked["args"]
         output = None if edited is None else {"original": asked, "approved": edited}
         step.record_decision(letter, "approved", output)
         return edited
-    by, reason = letters.deciding_name(letter), letter["reason"]
+    by, reason = letters.deciding_name(letter), letter.reason
     text = f"{step.wanted.name} was not approved by {by}" + (f": {reason}" if reason else "")
     error = {"error": exceptions.describe(ToolFailed(text))}
     step.outcome = step.outcome_event("error", error, by=by)

@@ -33,8 +33,9 @@ from agentrun.values.exceptions import describe
 
 if TYPE_CHECKING:
     from agentrun.steps.execution_point import ExecutionPoint
-    from agentrun.steps.run_context import Letter, RunContext
+    from agentrun.steps.run_context import RunContext
     from agentrun.steps.step import ActiveStep
+    from agentrun.store.mail import Letter
 
 # Seconds to wait for calls under way. The limit ends a deadlock: a call that is made while the
 # stream of another is read waits for that stream, which waits for its reader.
@@ -239,7 +240,7 @@ def _refusal_text(step: ActiveStep, holder: BudgetHolder, refusal: BudgetRefusal
 def _apply_decision(step: ActiveStep, holder: BudgetHolder, letter: Letter) -> Flow[None]:
     """Journal a person's decision, and raise the budget. Raises RunExpired if it was rejected."""
     run, by = step.run, letters.deciding_name(letter)
-    approved = letter["kind"] == "approve"
+    approved = letter.kind == "approve"
     to = _raised_budget(letter) if approved else None
     if to is not None:
         reason = f"the budget of run {holder.key!r} was raised at step {step.number} of {run.key!r}"
@@ -248,13 +249,13 @@ def _apply_decision(step: ActiveStep, holder: BudgetHolder, letter: Letter) -> F
     output = {"budget": to and to.to_json(), "approved": None, "of": holder.key}
     step.record_decision(letter, "approved" if approved else "rejected", output)
     if not approved:
-        why = f": {letter['reason']}" if letter["reason"] else ""
+        why = f": {letter.reason}" if letter.reason else ""
         raise run.stop(RunExpired(f"a larger budget was rejected by {by}{why}"))
 
 
 def _raised_budget(letter: Letter) -> Budget | None:
     """The budget that a letter sets; None if it sets none and the run only asks again."""
-    limits = letter["payload"].get("budget")
+    limits = letter.payload.get("budget")
     return None if limits is None else Budget.from_json(limits)
 
 

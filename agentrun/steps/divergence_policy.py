@@ -71,13 +71,13 @@ def resumed_event(by: str | None, reason: str | None, on_divergence: OnDivergenc
 def read_decisions(run: RunContext) -> Flow[None]:
     """Apply what people have decided about a run that is parked for a divergence."""
     for letter in (yield from run.letters("")):
-        if letter["kind"] != "resume":
+        if letter.kind != "resume":
             continue
-        run.consumed.add(str(letter["id"]))
-        by = letter.get("claimed_by") or letter["by"]
-        reason, way = letter["reason"], letter["payload"].get("on_divergence")
+        run.consumed.add(letter.mail_id)
+        by = letter.claimed_by or letter.by
+        reason, way = letter.reason, letter.payload.get("on_divergence")
         way = way if way in ON_DIVERGENCE else None
-        received = Event(event="received", key=str(letter["id"]), by=by, reason=reason)
+        received = Event(event="received", key=letter.mail_id, by=by, reason=reason)
         run.append(received, resumed_event(by, reason, way))
         if way is not None:
             run.on_divergence, run.diverged_by = way, by or "somebody"

@@ -35,7 +35,7 @@ from agentrun.core.history import RecordedStep
 from agentrun.steps import letters, parking
 from agentrun.steps.blocking import blocking, pause
 from agentrun.steps.execution_point import at_point
-from agentrun.steps.run_context import Letter
+from agentrun.store.mail import Letter
 from agentrun.values import exceptions
 from agentrun.values.arguments import Arguments
 from agentrun.values.typed_values import Result, outcome_of
@@ -151,13 +151,13 @@ def _apply_resolution(step: ActiveStep) -> Flow[bool]:
     for letter in (yield from step.run.letters(step.ident)):
         if letters.answers_request(letter, step):
             parking.complete_wait(step, letter)
-            payload = letter["payload"]
+            payload = letter.payload
             happened = payload["outcome"] == "happened"
             _record_decision(
                 step,
                 payload["outcome"],
                 letters.deciding_name(letter),
-                letter["reason"],
+                letter.reason,
                 "ok" if happened else "",
                 {"result": payload.get("result")} if happened else None,
                 letter,

@@ -18,8 +18,8 @@ from agentrun.core.events import Event, Json
 
 if TYPE_CHECKING:
     from agentrun.core.history import History
-    from agentrun.steps.run_context import Letter
     from agentrun.steps.step import ActiveStep
+    from agentrun.store.mail import Letter
 
 DECISIONS = frozenset({"approve", "reject", "resolve"})
 
@@ -30,26 +30,26 @@ def answers_request(letter: Letter, step: ActiveStep) -> bool:
     """Whether a letter answers the open request of ``step``."""
     known = step.run.history.steps.get(step.ident)
     return (
-        letter["kind"] in DECISIONS
+        letter.kind in DECISIONS
         and known is not None
         and known.request is not None
-        and letter["answers"] == known.request_seq
-        and letter["fingerprint"] == known.request.fingerprint
+        and letter.answers == known.request_seq
+        and letter.fingerprint == known.request.fingerprint
     )
 
 
 def why_ignored(letter: Letter, history: History) -> str | None:
     """Why a letter does not count in this run at this moment; None if it may count."""
-    payload, kind = letter["payload"], letter["kind"]
+    payload, kind = letter.payload, letter.kind
     if kind not in DECISIONS:
         unreadable = kind in ("signal", "resume") and not isinstance(payload, dict)
         return "its payload is not a JSON object" if unreadable else None
-    known = history.by_number.get(letter["step"])
+    known = history.by_number.get(letter.step or 0)
     if known is None or known.request is None:
         return "that step has no open request"
-    if letter["answers"] != known.request_seq:
+    if letter.answers != known.request_seq:
         return "it does not answer the open request of that step"
-    if letter["fingerprint"] != known.request.fingerprint:
+    if letter.fingerprint != known.request.fingerprint:
         return "it is about other arguments"
     if (kind == "resolve") != (known.request.event == "in_doubt"):
         return "it is not the kind of decision that the step waits for"
@@ -84,23 +84,22 @@ def ignored_events(letter: Letter, why: str, history: History) -> list[Event]:
     If the letter had been stamped as the answer of an open request, the request is made anew.
     Otherwise the database would refuse every further answer as the second one.
     """
-    about = "" if letter["step"] is None else f" about step {letter['step']}"
-    reason = f"{letter['kind']}{about} does not count: {why}"
-    mail, by = str(letter["id"]), letter["by"]
+    about = "" if letter.step is None else f" about step {letter.step}"
+    reason = f"{letter.kind}{about} does not count: {why}"
+    mail, by = letter.mail_id, letter.by
     events = [Event(event="received", key=mail, status="ignored", by=by, reason=reason)]
-    known = history.by_number.get(letter["step"])
-    if known is not None and known.request is not None and letter["answers"] == known.request_seq:
+    known = history.by_number.get(letter.step or 0)
+    if known is not None and known.request is not None and letter.answers == known.request_seq:
         events.append(replace(known.request, run_id=None, seq=0, epoch=0, worker=None, at=None))
     return events
 
 
 def deciding_name(letter: Letter) -> str:
     """Who decided: the verified signer, else the name the sender gave, else the database's user."""
-    who: str = letter["signed_by"] or letter["claimed_by"] or letter["by"] or "somebody"
-    return who
+    return letter.signed_by or letter.claimed_by or letter.by or "somebody"
 
 
 def sender_names(letter: Letter) -> dict[str, Any]:
     """The sender's claimed and verified names, which are recorded beside the database's user."""
-    names = ("claimed_by", "signed_by")
-    return {name: letter[name] for name in names if letter[name] is not None}
+    names = {"claimed_by": letter.claimed_by, "signed_by": letter.signed_by}
+    return {column: name for column, name in names.items() if name is not None}

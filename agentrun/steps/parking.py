@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentrun.core.errors import Parking
 from agentrun.core.flow import Flow
@@ -30,6 +30,7 @@ from agentrun.steps.blocking import pause
 if TYPE_CHECKING:
     from agentrun.steps.run_context import RunContext
     from agentrun.steps.step import ActiveStep
+    from agentrun.store.mail import Letter
 
 POLL = (0.02, 0.5)  # seconds between checks for what a step waits for: the first pause, the longest
 
@@ -83,7 +84,7 @@ def wait(
     yield pause(max(0.0, seconds - _QUIET))
 
 
-def complete_wait(step: ActiveStep, letter: dict[str, Any] | None = None) -> None:
+def complete_wait(step: ActiveStep, letter: Letter | None = None) -> None:
     """Mark the step as under way again: what it waited for has come.
 
     Raises Interrupt if the run was parked meanwhile. The letter then stays unread and wakes
@@ -93,7 +94,7 @@ def complete_wait(step: ActiveStep, letter: dict[str, Any] | None = None) -> Non
     with run.lock:
         end_wait(step)
         if letter is not None:
-            run.seen_letters[step.ident].discard(str(letter["id"]))
+            run.seen_letters[step.ident].discard(letter.mail_id)
         run.check(step.scope)
         run.seen_letters.pop(step.ident, None)
 

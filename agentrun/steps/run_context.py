@@ -32,7 +32,7 @@ from agentrun.steps.refusals import asking_database
 from agentrun.store.commit_waiters import PendingCommit
 from agentrun.store.database import Database
 from agentrun.store.journal import JournalTail
-from agentrun.store.mail import letters_of
+from agentrun.store.mail import Letter, letters_of
 from agentrun.store.patience import PROCESS, Patience, wait_until_done
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 # Seconds that a new task or thread may take to begin its first step before a park ignores it.
 _BEGIN = 2.0
 
-Letter = dict[str, Any]  # a row of `mail`, decoded
 OpenModelStep = Callable[["ExecutionPoint", ModelRequest], Flow[ModelStep]]
 
 
@@ -195,21 +194,21 @@ class RunContext:
         """
         sent: list[Letter] = yield blocking(partial(letters_of, self.database, self.run_id))
         with self.lock:
-            unread = [letter for letter in sent if str(letter["id"]) not in self.consumed]
+            unread = [letter for letter in sent if letter.mail_id not in self.consumed]
             relevant = [letter for letter in unread if not self._journal_if_handled(letter)]
-            self.seen_letters[ident] = {str(letter["id"]) for letter in relevant}
+            self.seen_letters[ident] = {letter.mail_id for letter in relevant}
         return relevant
 
     def _journal_if_handled(self, letter: Letter) -> bool:
         """Journal a letter that no step has to act upon; False if a step may have to."""
-        if letter["kind"] == "budget":  # the waiting steps ask the budget again by themselves
-            notes = [Event(event="received", key=str(letter["id"]), by=letter["by"])]
+        if letter.kind == "budget":  # the waiting steps ask the budget again by themselves
+            notes = [Event(event="received", key=letter.mail_id, by=letter.by)]
         elif (why := letters.why_ignored(letter, self.history)) is not None:
             notes = letters.ignored_events(letter, why, self.history)
             logger.warning("run %r: %s", self.key, notes[0].reason)
         else:
             return False
-        self.consumed.add(str(letter["id"]))
+        self.consumed.add(letter.mail_id)
         self.append(*notes)
         return True
 

@@ -29,8 +29,9 @@ from agentrun.core.identity import RequestedToolCall, Scope
 from agentrun.steps import doubt, letters
 from agentrun.steps.blocking import blocking
 from agentrun.steps.performer import Performer, performer
-from agentrun.steps.run_context import Letter, RunContext
+from agentrun.steps.run_context import RunContext
 from agentrun.store.late_results import late_result
+from agentrun.store.mail import Letter
 from agentrun.store.partials import partials_of
 from agentrun.values.callables import unfinished_kind
 from agentrun.values.exceptions import describe
@@ -282,9 +283,9 @@ class ActiveStep:
     ) -> None:
         """Journal a person's decision about this step, and its consequences in the same commit."""
         details = {**letters.sender_names(letter), **(output or {})} or None
-        mail = str(letter["id"])
+        mail = letter.mail_id
         self.run.consumed.add(mail)
-        decision = self.decision_event(status, letter["by"], letter["reason"], mail, details)
+        decision = self.decision_event(status, letter.by, letter.reason, mail, details)
         self.run.append(decision, *then)
 
     def received_event(self, letter: Letter) -> Event:
@@ -295,9 +296,9 @@ class ActiveStep:
             kind=self.wanted.kind,
             name=self.wanted.name,
             ident=self.ident,
-            key=str(letter["id"]),
-            by=letter["by"],
-            reason=letter["reason"],
+            key=letter.mail_id,
+            by=letter.by,
+            reason=letter.reason,
         )
 
     def approval_request_event(self, reason: str) -> Event:

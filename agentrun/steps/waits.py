@@ -21,8 +21,8 @@ from agentrun.steps.blocking import pause
 from agentrun.steps.execution_point import ExecutionPoint, current_point
 from agentrun.steps.masking import refuse_credential
 from agentrun.steps.open_step import open_step
-from agentrun.steps.run_context import Letter
 from agentrun.steps.step import ActiveStep, StepRequest
+from agentrun.store.mail import Letter
 from agentrun.values import exceptions
 
 
@@ -128,9 +128,9 @@ def _receive(point: ExecutionPoint, name: str, timeout: float | None) -> Flow[An
 def _take_signal(step: ActiveStep, name: str, letter: Letter) -> bool:
     """Take a letter if it is this signal and no other thread of the run has taken it."""
     with step.run.lock:
-        free = str(letter["id"]) not in step.run.consumed
+        free = letter.mail_id not in step.run.consumed
         if taken := free and is_signal(letter, name):
-            step.run.consumed.add(str(letter["id"]))
+            step.run.consumed.add(letter.mail_id)
         return taken
 
 
@@ -139,7 +139,7 @@ def _record_signal(step: ActiveStep, name: str, letter: Letter | None) -> None:
         error = TimeoutError(f"no signal {name!r} came in time")
         step.finish("error", {"error": exceptions.describe(error)})
     else:
-        outcome = step.outcome_event("ok", {"result": letter["payload"].get("payload")})
+        outcome = step.outcome_event("ok", {"result": letter.payload.get("payload")})
         # In one commit: a crash between two would lose the signal.
         record_received(step, letter, outcome)
         step.mark_finished(outcome)
@@ -199,13 +199,13 @@ def wait_until(step: ActiveStep, until: datetime, reason: str) -> Flow[None]:
 
 def record_received(step: ActiveStep, letter: Letter, *then: Event) -> None:
     """Journal that a letter was read, with what follows from it, so that it is read once."""
-    step.run.consumed.add(str(letter["id"]))
+    step.run.consumed.add(letter.mail_id)
     step.run.append(step.received_event(letter), *then)
 
 
 def is_signal(letter: Letter, name: str) -> bool:
     """Whether a letter is a signal of this name."""
-    return bool(letter["kind"] == "signal" and letter["payload"].get("name") == name)
+    return bool(letter.kind == "signal" and letter.payload.get("name") == name)
 
 
 def signal_payload(name: str, payload: Json) -> Json:

@@ -6,6 +6,7 @@ owner reads the letter and appends an event for it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,10 +23,40 @@ from agentrun.store.retention import run_not_found
 from agentrun.store.runs import FoundRun
 from agentrun.store.session import Session
 
-__all__ = ["has_news", "letters_of", "send_letter", "waiting_steps", "wake", "wake_overlooked"]
+__all__ = [
+    "Letter",
+    "has_news",
+    "letters_of",
+    "send_letter",
+    "waiting_steps",
+    "wake",
+    "wake_overlooked",
+]
 
 _MASKED = int(Codec.INPUT_MASKED | Codec.OUTPUT_MASKED)
 _NO_LIMIT = 1 << 30  # bytes; a letter's payload is stored in its row, whatever its size
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A letter to a run. Any client of the database may have sent it, with any payload."""
+
+    id: UUID
+    kind: LetterKind
+    step: int | None
+    answers: int | None  # the seq of the request that it decides
+    fingerprint: str | None  # of that request
+    by: str | None  # the login of the sender
+    claimed_by: str | None  # the name that the sender gave
+    signed_by: str | None  # the name that a signed link proves
+    reason: str | None
+    payload: Json
+    sent_at: datetime
+
+    @property
+    def mail_id(self) -> str:
+        """The id as the journal has it, in the column `key`."""
+        return str(self.id)
 
 
 def send_letter(
@@ -76,18 +107,18 @@ def send_letter(
     return mail_id
 
 
-def letters_of(session: Session, run_id: UUID) -> list[dict[str, Any]]:
+def letters_of(session: Session, run_id: UUID) -> list[Letter]:
     """The letters to a run, oldest first, with the payloads exactly as they were sent."""
     rows = session.query("mail", run_id=run_id)
     masked = any(row["codec"] & _MASKED for row in rows)
     exact = read_exact(session, run_id, "mail") if masked else {}
+    letters = []
     for row in rows:
-        if (sealed := exact.get(("mail", str(row["id"])))) is not None:
-            row["payload"] = decode_exact(sealed)
-        else:
-            escaped = Codec.OUTPUT_ESCAPED in Codec(row["codec"])
-            row["payload"] = decode(row["payload"], escaped)
-    return rows
+        sealed = exact.get(("mail", str(row["id"])))
+        escaped = Codec.OUTPUT_ESCAPED in Codec(row.pop("codec"))
+        payload = decode(row["payload"], escaped) if sealed is None else decode_exact(sealed)
+        letters.append(Letter(**{**row, "payload": payload}))
+    return letters
 
 
 def wake(session: Session, run_id: UUID, looks: list[set[str]]) -> None:

@@ -585,11 +585,11 @@ class Runs(RuleBasedStateMachine):
         """The mail of a run as a step sees it."""
         found = letters_of(held.process.db, held.tail.run_id)
         known = held.run.letters
-        assert [(one["kind"], one["step"], one["answers"]) for one in found] == [
+        assert [(one.kind, one.step, one.answers) for one in found] == [
             (letter.kind, letter.step, letter.answers) for letter in known
         ]
-        assert {one["by"] for one in found} <= {self.user}
-        self.ids = {id(letter): one["id"] for letter, one in zip(known, found, strict=True)}
+        assert {one.by for one in found} <= {self.user}
+        self.ids = {id(letter): one.id for letter, one in zip(known, found, strict=True)}
         return list(known)
 
     def wake(self, held: Held, accepted: bool, seen: list[Letter] | None) -> None:

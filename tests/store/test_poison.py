@@ -70,8 +70,8 @@ def test_who_sent_a_letter_and_why_may_be_any_text(dsn: str, text: str) -> None:
         agentrun.cancel("k", by=f"by {text}", reason=f"because {text}")
         (letter,) = letters_of(database, find_run(database, "k").run_id)
         assert agentrun.get("k").status() == "cancelled"
-    assert letter["claimed_by"] == f"by {plain(text)}"
-    assert letter["reason"] == f"because {plain(text)}"
+    assert letter.claimed_by == f"by {plain(text)}"
+    assert letter.reason == f"because {plain(text)}"
     assert "a1B2a1B2" not in repr(letter)
 
 
