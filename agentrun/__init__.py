@@ -25,7 +25,7 @@ from agentrun.api.context_window import trim_messages
 from agentrun.api.deterministic import branch, now, rng, turn, uuid
 from agentrun.api.framework_calls import acall, call
 from agentrun.api.handle import Handle
-from agentrun.api.inbox import Waiting, approve, inbox, reject, resolve
+from agentrun.api.inbox import approve, inbox, reject, resolve
 from agentrun.api.operations import (
     aresponse_ended,
     aresume,
@@ -88,6 +88,7 @@ from agentrun.steps.execution_point import current_run
 from agentrun.steps.masking import mask
 from agentrun.steps.waits import areceive, asleep, receive, sleep
 from agentrun.store.database import Database
+from agentrun.store.inbox import Waiting
 from agentrun.store.opening import connect
 from agentrun.store.retention import Pruned
 from agentrun.view import as_html, as_text

@@ -158,6 +158,21 @@ def test_no_statement_stands_outside_the_queries_file() -> None:
                 assert not node.value.lstrip().startswith(verbs), f"{path.name}: {node.value[:60]}"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_the_store_sends_statements_by_name(path: Path) -> None:
+    """Other rooms call its functions, which are named for what they do and return typed values."""
+    if room(path) == "store":
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            partial = isinstance(node.func, ast.Name) and node.func.id == "partial"
+            for called in (node.func, *(node.args if partial else ())):
+                by_name = isinstance(called, ast.Attribute) and called.attr in ("query", "rows")
+                assert not by_name, f"line {node.lineno}: {ast.unparse(called)}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "agentrun.store.sql":
+            assert "QUERIES" not in {name.name for name in node.names}
+
+
 def test_what_is_decided_is_decided_by_the_databases_clock() -> None:
     """Machines disagree about the time; `Heart.now` is what a worker may ask."""
     apart = {

@@ -81,7 +81,7 @@ def approval_link(
         "step": str(step),
         "decision": decision,
         "signer": signer,
-        "expires": str(int((_now() + expires).timestamp())),
+        "expires": str(int((default().now() + expires).timestamp())),
         "fingerprint": waiting[0].fingerprint,
     }
     parts = urlsplit(base_url)
@@ -119,7 +119,7 @@ def decide_by_link(
     if not hmac.compare_digest(_sign(fields, secret).encode(), signature.encode()):
         raise RunError("this link is not valid: its signature does not fit its parameters")
     key, expires = fields["key"], int(fields["expires"])
-    if _now().timestamp() > expires:
+    if default().now().timestamp() > expires:
         when = datetime.fromtimestamp(expires, UTC)
         raise RunError(f"this link expired at {when:%F %T} UTC; make another one", key=key)
     kind: Decision = "approve" if fields["decision"] == "approve" else "reject"
@@ -133,12 +133,6 @@ def decide_by_link(
         fingerprint=fields["fingerprint"],
         signed_by=fields["signer"],
     )
-
-
-def _now() -> datetime:
-    """The time by the database's clock, so that all processes agree when a link expires."""
-    now: datetime = default().query("now")[0]["now"]
-    return now
 
 
 def _sign(fields: Mapping[str, str], secret: str | None) -> str:

@@ -17,7 +17,7 @@ from agentrun.runs.reply_stream import Piece, astream_text, stream_text
 from agentrun.runs.run_ends import held_error, read_end
 from agentrun.steps.blocking import blocking, pause
 from agentrun.store.database import Database
-from agentrun.store.runs import FoundRun, find_run
+from agentrun.store.runs import FoundRun, find_run, is_decided, is_owner_lost
 from agentrun.store.values import read_events
 from agentrun.values.typed_values import Result
 
@@ -165,10 +165,7 @@ class Handle(Generic[R]):
         A decision may come while the run is being parked. Its worker then makes the run due a
         moment later; until then the run still looks held.
         """
-        if run.due:
-            return True
-        (row,) = self._database.query("is_decided", run_id=run.run_id)
-        return bool(row["yes"])
+        return run.due or is_decided(self._database, run.run_id)
 
     def _why_not(self, run: FoundRun) -> str:
         text = f"run {self.key!r} is {run.status}"
@@ -186,7 +183,7 @@ def journal_of(database: Database, key: str) -> tuple[list[Event], bool]:
     """The journal of a run, and whether the process that owns the run is dead."""
     run = find_run(database, key)
     events = read_events(database, run.run_id)[0]
-    return events, bool(database.query("owner_lost", run_id=run.run_id)[0]["lost"])
+    return events, is_owner_lost(database, run.run_id)
 
 
 def _is_ready(run: FoundRun) -> bool:

@@ -6,7 +6,6 @@ the request, records the login of its sender, and accepts only the first letter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -15,43 +14,15 @@ from agentrun.api.acting_user import acting_user
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check
 from agentrun.core.errors import AlreadyDecided, ConfigError, RunError
-from agentrun.core.events import Effect, Json
 from agentrun.runs.live_workers import warn_missing_worker
 from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.store.database import Database
-from agentrun.store.mail import send_letter, waiting_steps
+from agentrun.store.inbox import Waiting, find_decision, find_question, list_waiting, waiting_steps
+from agentrun.store.mail import send_letter
 from agentrun.store.opening import default
 from agentrun.store.runs import FoundRun, find_run
 
 _OUTCOMES = {Happened: "happened", NotHappened: "not_happened", Unknown: "unknown"}
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One request that waits for a person, as `inbox` returns it.
-
-    The command `agentrun inbox` and the view `inbox` list the same requests.
-
-    Example:
-        >>> for waiting in agentrun.inbox():
-        ...     print(waiting.key, waiting.step, waiting.waits_for, waiting.name, waiting.args)
-    """
-
-    key: str
-    agent: str
-    step: int | None  # the number for `approve`, `reject`, `resolve`; None: the run as a whole
-    # "doubt": resolve it. "decision": approve or reject it, or see the reason. "divergence": the
-    # code asks for another step than this one; the reason lists the ways on and their prices.
-    waits_for: str
-    name: str | None  # of the tool
-    effect: Effect | None
-    attempt: int | None
-    args: Json  # the arguments of the call
-    idempotency_key: str | None
-    reason: str
-    since: datetime
-    fingerprint: str | None  # of the exact request; None: no letter can answer it
-    masked: Json = None  # how many values in the arguments are masked, by kind
 
 
 def inbox(key: str | None = None) -> list[Waiting]:
@@ -64,7 +35,7 @@ def inbox(key: str | None = None) -> list[Waiting]:
         >>> for waiting in agentrun.inbox():
         ...     print(waiting.key, waiting.step, waiting.reason)
     """
-    return [Waiting(**row) for row in default().query("inbox", key=key)]
+    return list_waiting(default(), key)
 
 
 def resolve(
@@ -211,14 +182,13 @@ def decide(
     database = default()
     run = find_run(database, key)
     waits_for = "doubt" if kind == "resolve" else "decision"
-    found = database.query("asked", run_id=run.run_id, step=step)
-    if not found or found[0]["waits_for"] != waits_for:
+    asked = find_question(database, run.run_id, step)
+    if asked is None or asked.waits_for != waits_for:
         raise _refusal_of(database, run, step, waits_for)
-    asked = found[0]
-    if fingerprint not in (None, asked["fingerprint"]):
+    if fingerprint not in (None, asked.fingerprint):
         raise RunError(
-            f"run {key!r} asks for something else at step {step} now: {asked['name']} with "
-            f"{asked['args']}; `agentrun inbox` shows it",
+            f"run {key!r} asks for something else at step {step} now: {asked.name} with "
+            f"{asked.args}; `agentrun inbox` shows it",
             key=key,
         )
     letter = send_letter(
@@ -229,7 +199,7 @@ def decide(
         by=(by or acting_user()) if signed_by is None else by,
         reason=reason,
         payload=payload,
-        fingerprint=asked["fingerprint"],
+        fingerprint=asked.fingerprint,
         signed_by=signed_by,
     )
     warn_missing_worker(database, key, stacklevel=4)
@@ -239,11 +209,9 @@ def decide(
 def _refusal_of(database: Database, run: FoundRun, step: int, waits_for: str) -> RunError:
     """The error of a decision that answers no request: it came too late, or none was asked for."""
     key = run.key
-    taken = database.query("taken", run_id=run.run_id, step=step, doubt=waits_for == "doubt")
-    if taken:
-        return AlreadyDecided(
-            f"step {step} of run {key!r} is decided already: {taken[0]['decision']}", key=key
-        )
+    decision = find_decision(database, run.run_id, step, doubt=waits_for == "doubt")
+    if decision is not None:
+        return AlreadyDecided(f"step {step} of run {key!r} is decided already: {decision}", key=key)
     if run.status == "held" and str(run.reason).startswith("diverged"):
         what = f"waits for no decision about a call. It {run.reason}"
     elif waits_for == "decision":

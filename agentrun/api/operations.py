@@ -32,7 +32,7 @@ from agentrun.store import retention
 from agentrun.store.budgets import raise_budget
 from agentrun.store.mail import send_letter
 from agentrun.store.opening import default
-from agentrun.store.runs import find_run
+from agentrun.store.runs import find_run, list_diverged, wake_for_response
 from agentrun.store.values import read_events
 
 
@@ -52,7 +52,7 @@ def response_ended(identifier: str) -> bool:
         >>> agentrun.response_ended(client.webhooks.unwrap(body, headers).data.id)
         True
     """
-    return bool(default().query("response_ended", reason=response_wait_reason(identifier)))
+    return wake_for_response(default(), response_wait_reason(identifier))
 
 
 async def aresponse_ended(identifier: str) -> bool:
@@ -178,7 +178,7 @@ def price_of_accepting(key: str) -> Price:
 
 def diverged_runs(agent: str | None = None) -> list[str]:
     """The keys of runs that are parked because their code diverged, the longest parked first."""
-    return [str(row["key"]) for row in default().query("diverged_runs", agent=agent)]
+    return list_diverged(default(), agent)
 
 
 def resume_diverged(

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,7 @@ from agentrun.cli.options import AsJson, By, Key, Larger, Reason, Status, Writte
 from agentrun.cli.show_commands import full_key as _full_key
 from agentrun.core.errors import ConfigError, NoWorkerWarning
 from agentrun.runs.live_workers import who_continues
+from agentrun.store.runs import list_runs
 
 __all__ = ["app"]
 
@@ -155,7 +157,8 @@ def ls(
 ) -> None:
     """List runs, newest first."""
     with ctx.obj.connect() as database:
-        rows = database.query("runs", status=status.value if status else None, limit=limit)
+        found = list_runs(database, status=status.value if status else None, limit=limit)
+    rows = [asdict(run) for run in found]
     if as_json:
         output.emit_rows(rows)
         return

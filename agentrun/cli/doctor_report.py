@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
@@ -14,6 +15,7 @@ from agentrun.cli.output import emit, emit_json
 from agentrun.store import embedded
 from agentrun.store.audit import Health, examine, wake_delay
 from agentrun.store.connection import describe
+from agentrun.store.runs import StuckRun
 
 __all__ = ["diagnose", "explain_stuck"]
 
@@ -44,18 +46,18 @@ def diagnose(dsn: str | None, *, as_json: bool) -> bool:
     return not report["problems"]
 
 
-def explain_stuck(run: dict[str, Any]) -> str:
-    """Say why a run of the statement ``stuck`` does not go on, and which command helps."""
-    key, agent = run["key"], run["agent"]
-    match run["why"]:
+def explain_stuck(run: StuckRun) -> str:
+    """Say why a run does not go on, and which command helps."""
+    key, agent = run.key, run.agent
+    match run.why:
         case "held":
-            return f"waits for a person ({run['reason'] or 'held'}): `agentrun inbox`"
+            return f"waits for a person ({run.reason or 'held'}): `agentrun inbox`"
         case "owner dead":
-            return f"its worker {run['owner']} is dead: `agentrun resume {quote(key)} FILE` goes on"
+            return f"its worker {run.owner} is dead: `agentrun resume {quote(key)} FILE` goes on"
         case _:
-            option = "" if run["queue"] == "default" else f" --queue {quote(run['queue'])}"
+            option = "" if run.queue == "default" else f" --queue {quote(run.queue)}"
             return (
-                f"no live worker serves the agent {agent!r} and the queue {run['queue']!r}: "
+                f"no live worker serves the agent {agent!r} and the queue {run.queue!r}: "
                 f"`agentrun worker FILE{option}` starts one"
             )
 
@@ -107,7 +109,7 @@ def _report(
             "sql": _sql_login(health, embedded=files is not None),
             "verified": health.verified,
         },
-        "stuck": [{**run, "way_on": explain_stuck(run)} for run in health.stuck],
+        "stuck": [{**asdict(run), "way_on": explain_stuck(run)} for run in health.stuck],
         "problems": list(_problems(health)),
     }
 
@@ -165,7 +167,7 @@ def _problems(health: Health) -> list[str]:
         )
     if runs.get("held"):
         found.append(f"{runs['held']} runs wait for a person: `agentrun inbox`")
-    if idle := {run["agent"] for run in health.stuck if run["why"] == "no worker"}:
+    if idle := {run.agent for run in health.stuck if run.why == "no worker"}:
         found.append(
             f"no live worker serves {', '.join(sorted(map(repr, idle)))}, and runs wait for one: "
             "`agentrun worker FILE`"
@@ -224,7 +226,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
             ("commits", f"{commits['pending']} events pending, {commits['slowest_ms']} ms at worst")
         )
     for run in report["stuck"]:
-        lines.append(("stuck", f"{run['key']}, for {_age(run['since'])}: {run['way_on']}"))
+        lines.append(("stuck", f"{run.key}, for {_age(run.since)}: {run.way_on}"))
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from agentrun.cli import output
 from agentrun.cli.options import AsJson
 from agentrun.core.errors import ConfigError
+from agentrun.store.limits import list_limits, remove_limit, set_limit
 
 __all__ = ["app"]
 
@@ -38,7 +40,7 @@ def set_(
     if set(most.values()) == {None}:
         raise ConfigError("say how much: --rpm, --tpm or --concurrency")
     with ctx.obj.connect() as database:
-        database.query("set_limit", model=model, **most)
+        set_limit(database, model, **most)
     output.emit_json({"model": model, **most}) if as_json else output.note(f"{model} is limited")
 
 
@@ -46,7 +48,7 @@ def set_(
 def ls(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List limits, with calls under way and waiting, and models that accept no calls at present."""
     with ctx.obj.connect() as database:
-        rows = database.query("limits")
+        rows = [asdict(row) for row in list_limits(database)]
     if as_json:
         output.emit_rows(rows)
         return
@@ -62,7 +64,7 @@ def ls(ctx: typer.Context, as_json: AsJson = False) -> None:
 def rm(ctx: typer.Context, model: Model, as_json: AsJson = False) -> None:
     """Remove a limit."""
     with ctx.obj.connect() as database:
-        (row,) = database.query("remove_limit", model=model)
-    if not row["removed"]:
+        removed = remove_limit(database, model)
+    if not removed:
         raise ConfigError(f"there is no limit for {model!r}; `agentrun limits ls` lists them")
     output.emit_json({"removed": model}) if as_json else output.note(f"{model} has no limit now")

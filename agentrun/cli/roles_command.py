@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -14,7 +15,6 @@ from agentrun.core.errors import ConfigError
 from agentrun.store import roles
 from agentrun.store.audit import open_connection
 from agentrun.store.connection import DeadlineConnection
-from agentrun.store.sql import QUERIES
 
 __all__ = ["app"]
 
@@ -56,16 +56,16 @@ def grant(ctx: typer.Context, role: str, login: str, as_json: AsJson = False) ->
 def ls(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List the roles of the database, and which logins have them."""
     with _owner_connection(ctx) as conn:
-        rows = conn.execute(QUERIES["members"]).fetchall()
+        found = roles.list_members(conn)
     if as_json:
-        output.emit_rows(rows)
+        output.emit_rows(asdict(row) for row in found)
         return
-    if not rows:
+    if not found:
         output.note("no roles: `agentrun roles create`")
         return
     from agentrun.view.terminal import table
 
-    lines = [[row["role"], row["name"], ", ".join(row["logins"])] for row in rows]
+    lines = [[row.role, row.name, ", ".join(row.logins)] for row in found]
     output.emit_table(table(["role", "name", "logins"], lines))
 
 

@@ -23,7 +23,8 @@ from agentrun.core.transcript import fold
 from agentrun.runs.live_workers import who_continues
 from agentrun.runs.reply_stream import stream_text
 from agentrun.store.database import Database
-from agentrun.store.runs import find_run
+from agentrun.store.inbox import UnreadDecision, list_unread_decisions, list_waiting
+from agentrun.store.runs import find_run, find_stuck, list_keys, list_runs
 from agentrun.store.watching import watch as pieces
 from agentrun.view.safe import visible
 
@@ -44,23 +45,23 @@ Connect = Callable[[], Database]
 def full_key(database: Database, key: str) -> str:
     """Find the key that ``key`` means. Raises RunNotFound, with the candidates if several match."""
     if key == _LAST:
-        newest = database.query("runs", status=None, limit=1)
+        newest = list_runs(database, limit=1)
         if not newest:
             raise RunNotFound("there are no runs yet", key=key)
-        return str(newest[0]["key"])
+        return newest[0].key
     try:
-        return str(find_run(database, key).key)
+        return find_run(database, key).key
     except RunPruned:
         raise
     except RunNotFound:
-        found = [row["key"] for row in database.query("keys", prefix=key, limit=_CANDIDATES + 1)]
+        found = list_keys(database, key, _CANDIDATES + 1)
         if not found:
             raise
     if len(found) > 1:
         more = ", …" if len(found) > _CANDIDATES else ""
         listed = ", ".join(found[:_CANDIDATES])
         raise RunNotFound(f"several runs begin with {key!r}: {listed}{more}", key=key)
-    return str(found[0])
+    return found[0]
 
 
 def show(connect: Connect, key: str, *, full: bool, as_json: bool) -> None:
@@ -80,7 +81,8 @@ def show(connect: Connect, key: str, *, full: bool, as_json: bool) -> None:
 def inbox(connect: Connect, *, as_json: bool) -> None:
     """Print what waits for a person, and the decisions that no worker has taken up yet."""
     with connect() as database:
-        rows = [*database.query("inbox", key=None), *_pending_decisions(database, None)]
+        waiting = [asdict(row) for row in list_waiting(database)]
+        rows = [*waiting, *_pending_decisions(database, None)]
     if as_json:
         output.emit_rows(rows)
         return
@@ -94,23 +96,23 @@ def _pending_decisions(database: Database, key: str | None) -> list[dict[str, An
 
     The reason of a row says which decision it is, and who will take it up.
     """
-    rows = database.query("decided", key=key)
-    nexts = {name: who_continues(database, name) for name in {row["key"] for row in rows}}
+    decisions = list_unread_decisions(database, key)
+    nexts = {name: who_continues(database, name) for name in {one.key for one in decisions}}
     return [
         {
-            **row,
+            **asdict(one),
             "waits_for": "decided",
-            "since": row["decided_at"],
-            "reason": f"{_decision_text(row)}, not taken up yet; {nexts[row['key']]}",
+            "since": one.decided_at,
+            "reason": f"{_decision_text(one)}, not taken up yet; {nexts[one.key]}",
         }
-        for row in rows
+        for one in decisions
     ]
 
 
-def _decision_text(row: dict[str, Any]) -> str:
+def _decision_text(one: UnreadDecision) -> str:
     """``reject by ana: too much``"""
-    by = row["signed_by"] or row["claimed_by"] or row["by"]
-    return f"{row['decision']} by {by}" + (f": {row['reason']}" if row["reason"] else "")
+    by = one.signed_by or one.claimed_by or one.by
+    return f"{one.decision} by {by}" + (f": {one.reason}" if one.reason else "")
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,8 @@ def _explain_silence(database: Database, key: str, explained: str) -> str:
     """Print why the run does not go on, unless ``explained`` says the same; return the reason."""
     from agentrun.cli.doctor_report import explain_stuck
 
-    why = next(map(explain_stuck, database.query("stuck", key=key, limit=1)), "")
+    stuck = find_stuck(database, key)
+    why = "" if stuck is None else explain_stuck(stuck)
     if why and why != explained:
         output.note(why)
     return why

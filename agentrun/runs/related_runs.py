@@ -22,7 +22,7 @@ from agentrun.steps.model_step import warn_of_responses
 from agentrun.steps.run_context import RunContext
 from agentrun.store.database import Database
 from agentrun.store.mail import send_letter
-from agentrun.store.runs import find_run
+from agentrun.store.runs import find_run, list_open_children
 from agentrun.store.values import read_events
 
 __all__ = [
@@ -60,9 +60,9 @@ def reason_for_children(parent: RunContext) -> str | None:
 
 def cancel_children(database: Database, run_id: UUID, *, by: str, reason: str) -> None:
     """Cancel the child runs of a run that have not ended."""
-    for child in database.query("open_children", run_id=run_id):
+    for child in list_open_children(database, run_id):
         with contextlib.suppress(RunError):  # the child has ended meanwhile
-            cancel(database, child["key"], by=by, reason=reason)
+            cancel(database, child, by=by, reason=reason)
 
 
 def cancel(database: Database, key: str, *, by: str, reason: str | None) -> None:

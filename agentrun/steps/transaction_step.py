@@ -55,8 +55,7 @@ from agentrun.store.connection import (
     open_transaction_async,
 )
 from agentrun.store.rows import to_row
-from agentrun.store.sending import Batch, append, append_async
-from agentrun.store.sql import QUERIES
+from agentrun.store.sending import Batch, append, append_async, limit_commit
 from agentrun.values import exceptions
 from agentrun.values.typed_values import outcome_of
 
@@ -201,8 +200,7 @@ def _checkpoint(run: RunContext, event: Event, seq: int) -> Batch:
 
 def _send_checkpoint(run: RunContext, conn: Any, batch: Batch) -> Flow[None]:
     """Send the checkpoint as the connection's last statement, then COMMIT."""
-    soon = {"milliseconds": str(int(conn.deadline * 1000))}
-    yield _on_connection(partial(conn.execute, QUERIES["settle_soon"], soon))
+    yield _on_connection(partial(limit_commit, conn))
     points.reach("checkpoint", "before")
     accepted = yield _on_connection(
         partial(append, conn, batch), partial(append_async, conn, batch)

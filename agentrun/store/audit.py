@@ -16,11 +16,12 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
-from psycopg.rows import tuple_row
+from psycopg.rows import class_row, tuple_row
 
 from agentrun.core.errors import AgentrunError, SchemaMismatch, StoreUnavailable
 from agentrun.store import migrate
 from agentrun.store.connection import DeadlineConnection, connect, explain_refusal
+from agentrun.store.runs import StuckRun
 from agentrun.store.sql import QUERIES
 
 __all__ = [
@@ -127,7 +128,7 @@ class Health:
     census: dict[str, Any] | None
     vacuum: list[dict[str, Any]]  # by table: dead and live rows, and whether autovacuum is on
     oldest: dict[str, Any] | None  # the transaction that holds vacuum back: age and session
-    stuck: list[dict[str, Any]]  # runs that will not go on by themselves, longest first
+    stuck: list[StuckRun]  # runs that will not go on by themselves, longest first
     user: str  # the login of this connection
     superuser: bool
     reads_as: str | None  # the role that queries of `agentrun sql` run as, if there is one
@@ -145,10 +146,12 @@ def examine(dsn: str) -> Health:
             schema: str = migrate.state(conn) or "missing"
         except SchemaMismatch as error:
             schema = str(error)
-        census, stuck = None, []
+        census: dict[str, Any] | None = None
+        stuck: list[StuckRun] = []
         if schema == "current":
             census = conn.execute(QUERIES["census"]).fetchone()
-            stuck = conn.execute(QUERIES["stuck"], {"key": None, "limit": _STUCK}).fetchall()
+            runs = conn.cursor(row_factory=class_row(StuckRun))
+            stuck = runs.execute(QUERIES["stuck"], {"key": None, "limit": _STUCK}).fetchall()
         vacuum = conn.execute(QUERIES["vacuum"]).fetchall()
         oldest = conn.execute(QUERIES["oldest"]).fetchone()
         login = conn.execute(QUERIES["login"]).fetchone()

@@ -16,6 +16,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -25,12 +26,20 @@ import psycopg
 from agentrun.core.errors import Parking
 from agentrun.core.log import logger
 from agentrun.store.patience import PROCESS
+from agentrun.store.session import Session
 from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:
     from agentrun.store.database import Database
 
-__all__ = ["LimitedCall", "SharedLimits"]
+__all__ = [
+    "LimitRow",
+    "LimitedCall",
+    "SharedLimits",
+    "list_limits",
+    "remove_limit",
+    "set_limit",
+]
 
 FAILURES = 5  # failed calls in a row after which a model is held
 CIRCUIT_SECONDS = (5.0, 60.0)  # of the first hold, and the most; each further hold is doubled
@@ -45,6 +54,38 @@ class LimitedCall:
     worker: str
     model: str
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A limit and its use, or a model that is held without one."""
+
+    model: str
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
+    under_way: int  # calls
+    waiting: int  # calls
+    held_until: datetime | None
+    reason: str | None  # of the hold
+
+
+def set_limit(
+    session: Session, model: str, *, rpm: int | None, tpm: int | None, concurrency: int | None
+) -> None:
+    """Set or replace the limit of a model: calls and tokens a minute, and calls at a time."""
+    session.query("set_limit", model=model, rpm=rpm, tpm=tpm, concurrency=concurrency)
+
+
+def list_limits(session: Session) -> list[LimitRow]:
+    """The limits and the models that are held, by name."""
+    return session.rows(LimitRow, "limits")
+
+
+def remove_limit(session: Session, model: str) -> bool:
+    """Remove the limit of a model; return False if it has none."""
+    (row,) = session.query("remove_limit", model=model)
+    return bool(row["removed"])
 
 
 class SharedLimits:

@@ -28,7 +28,6 @@ __all__ = [
     "has_news",
     "letters_of",
     "send_letter",
-    "waiting_steps",
     "wake",
     "wake_overlooked",
 ]
@@ -139,8 +138,3 @@ def wake_overlooked(session: Session, since: datetime) -> None:
 def has_news(session: Session, run: FoundRun) -> bool:
     """Whether a held run has a letter that its journal does not have yet, or is due."""
     return run.due or bool(session.query("news", run_id=run.run_id))
-
-
-def waiting_steps(session: Session, run_id: UUID, waits_for: str) -> list[int]:
-    """The steps at which a run waits for a person: a ``doubt`` or a ``decision``."""
-    return [row["step"] for row in session.query("asking", run_id=run_id, waits_for=waits_for)]

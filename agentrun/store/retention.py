@@ -70,7 +70,7 @@ def prune(
     asked = {"statuses": list(status), "agent": agent, "dry_run": dry_run}
     removed: dict[str, int] = {}
     # Read once for all batches. Otherwise `prune` would never end while runs end all the time.
-    now: datetime = session.query("server")[0]["now"]
+    now = session.now()
     if older_than is not None:
         before = now - older_than
         removed |= _prune_runs(session, before, now, asked)

@@ -16,18 +16,20 @@ roles completely: granting and checking read the same tables.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import tuple_row
+from psycopg.rows import class_row, tuple_row
 
 from agentrun.core.errors import ConfigError
 from agentrun.store.sql import QUERIES, SCHEMA_LOCK
 
 __all__ = [
     "ROLES",
+    "RoleMembers",
     "create",
     "grant",
     "grant_again",
@@ -250,6 +252,21 @@ def grant(conn: psycopg.Connection[Any], role: str, login: str) -> None:
         raise ConfigError(
             f"{login!r} cannot be given {names[role]!r}: {_error_text(error)}"
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMembers:
+    """A role of the database, and the logins that have it."""
+
+    role: str
+    name: str
+    logins: list[str]
+
+
+def list_members(conn: psycopg.Connection[Any]) -> list[RoleMembers]:
+    """The roles of the database, with their members."""
+    cursor = conn.cursor(row_factory=class_row(RoleMembers))
+    return cursor.execute(QUERIES["members"]).fetchall()
 
 
 # -- the reader of the embedded server -------------------------------------------------------------

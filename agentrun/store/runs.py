@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from agentrun.core.events import RunStatus
@@ -14,7 +15,23 @@ from agentrun.store.keys import check_key
 from agentrun.store.retention import run_not_found
 from agentrun.store.session import Session
 
-__all__ = ["FoundRun", "RunAtEpoch", "RunRow", "find_run", "look_up_run"]
+__all__ = [
+    "FoundRun",
+    "ListedRun",
+    "RunAtEpoch",
+    "RunRow",
+    "StuckRun",
+    "find_run",
+    "find_stuck",
+    "is_decided",
+    "is_owner_lost",
+    "list_diverged",
+    "list_keys",
+    "list_open_children",
+    "list_runs",
+    "look_up_run",
+    "wake_for_response",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,35 @@ class FoundRun(RunRow):
     fingerprint: str  # of the arguments
 
 
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """A run as `agentrun ls` lists it."""
+
+    key: str
+    agent: str
+    status: RunStatus
+    owner: str | None
+    reason: str | None
+    created_at: datetime
+    changed_at: datetime
+    owner_dead: bool | None  # None: no process owns the run
+    decided_at: datetime | None  # when its last question was decided, if no worker has read that
+
+
+@dataclass(frozen=True, slots=True)
+class StuckRun:
+    """A run that will not go on by itself."""
+
+    key: str
+    agent: str
+    queue: str
+    owner: str | None
+    reason: str | None
+    step: int | None  # the step that waits for a person
+    since: datetime
+    why: Literal["held", "owner dead", "no worker"]
+
+
 def look_up_run(session: Session, key: str) -> FoundRun | None:
     """The run with this key; None if there is no such run."""
     return next(iter(session.rows(FoundRun, "run", key=check_key(key))), None)
@@ -57,3 +103,46 @@ def find_run(session: Session, key: str) -> FoundRun:
     if (run := look_up_run(session, key)) is not None:
         return run
     raise run_not_found(session, key)
+
+
+def list_runs(session: Session, *, status: str | None = None, limit: int) -> list[ListedRun]:
+    """The newest runs first; with ``status``, only those that have it."""
+    return session.rows(ListedRun, "runs", status=status, limit=limit)
+
+
+def list_keys(session: Session, prefix: str, limit: int) -> list[str]:
+    """Keys that begin with ``prefix``, the newest first."""
+    return [row["key"] for row in session.query("keys", prefix=prefix, limit=limit)]
+
+
+def list_open_children(session: Session, run_id: UUID) -> list[str]:
+    """The keys of the child runs of a run that have not ended."""
+    return [row["key"] for row in session.query("open_children", run_id=run_id)]
+
+
+def list_diverged(session: Session, agent: str | None) -> list[str]:
+    """The keys of runs that are parked because their code diverged, the longest parked first."""
+    return [row["key"] for row in session.query("diverged_runs", agent=agent)]
+
+
+def find_stuck(session: Session, key: str) -> StuckRun | None:
+    """The run with this key, if it will not go on by itself; else None."""
+    return next(iter(session.rows(StuckRun, "stuck", key=key, limit=1)), None)
+
+
+def is_decided(session: Session, run_id: UUID) -> bool:
+    """Whether every question of a run is decided, and no worker has read the decision yet."""
+    (row,) = session.query("is_decided", run_id=run_id)
+    return bool(row["yes"])
+
+
+def is_owner_lost(session: Session, run_id: UUID) -> bool:
+    """Whether the run's owner is dead, so that its effects in flight have no outcome."""
+    (row,) = session.query("owner_lost", run_id=run_id)
+    return bool(row["lost"])
+
+
+def wake_for_response(session: Session, reason: str) -> bool:
+    """Make the run due that is parked for this reason, the response of a provider, and notify the
+    workers; return False if there is none."""
+    return bool(session.query("response_ended", reason=reason))

@@ -30,6 +30,7 @@ __all__ = [
     "append",
     "append_async",
     "append_plain",
+    "limit_commit",
 ]
 
 T = TypeVar("T")
@@ -116,6 +117,15 @@ async def append_async(conn: psycopg.AsyncConnection[Any], batch: Batch) -> set[
     """`append` on an async connection, for async `transaction` tools."""
     cursor = psycopg.AsyncRawCursor(conn, row_factory=scalar_row)
     return set(await (await cursor.execute(_APPEND, batch.positional_parameters())).fetchall())
+
+
+def limit_commit(conn: Any) -> Any:
+    """Have the server end the transaction if the COMMIT that follows never arrives.
+
+    ``conn`` is the connection of a `transaction` tool. If it is async, the result is awaited.
+    """
+    soon = {"milliseconds": str(int(conn.deadline * 1000))}
+    return conn.execute(QUERIES["settle_soon"], soon)
 
 
 class Sender:

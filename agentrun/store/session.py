@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -93,6 +94,12 @@ class Session:
     def rows(self, kind: type[R], name: str, **parameters: Any) -> list[R]:
         """Like `query`, with each row as an object of this class, whose fields are the columns."""
         return self._execute(name, parameters, class_row(kind))
+
+    def now(self) -> datetime:
+        """The time by the database's clock, on which all processes agree."""
+        (row,) = self.query("now")
+        now: datetime = row["now"]
+        return now
 
     def _execute(self, name: str, parameters: dict[str, Any], factory: RowFactory[R]) -> list[R]:
         def execute() -> list[R]:

@@ -153,6 +153,12 @@ MUTATIONS: dict[str, Mutation] = {
         "    from agentrun.store import roles  # noqa: F401\n\n    names = list(dict.fromkeys(",
         "test_house.py::test_no_import_goes_in_a_circle",
     ),
+    "a statement is sent from another room": Mutation(
+        "agentrun/api/handle.py",
+        "is_decided(self._database, run.run_id)",
+        'bool(self._database.query("is_decided", run_id=run.run_id))',
+        "test_house.py::test_only_the_store_sends_statements_by_name",
+    ),
     "two classes have one name": Mutation(
         "agentrun/store/session.py",
         "class Session:",
@@ -408,8 +414,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a decision that comes while a run parks is overlooked": Mutation(
         "agentrun/api/handle.py",
-        "        return bool(row[\"yes\"])\n",
-        "        return False\n",
+        "        return run.due or is_decided(self._database, run.run_id)\n",
+        "        return run.due\n",
         "steps/test_approvals.py::test_a_decision_that_comes_while_a_run_parks_is_waited_for",
     ),
     "a result waits in silence": Mutation(
