@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 from benchmarks import agents, ours, sizes
 
 CHANGED = """
@@ -78,7 +79,7 @@ def _load(seconds: float) -> int:
     return len(handles)
 
 
-def _look(opened: agentrun.Database) -> float:
+def _look(opened: OpenDatabase) -> float:
     return median(ours.timed(lambda: ours.claim(opened)) for _ in range(5 * sizes.CLAIMS)) * 1e6
 
 

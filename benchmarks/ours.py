@@ -25,6 +25,7 @@ import psycopg
 from openai import OpenAI
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 from agentrun.testing import Provider
 from benchmarks import agents, crowd, sizes
 from benchmarks.dsn import database
@@ -247,7 +248,7 @@ def claims(dsn: str) -> dict[str, float]:
     return {name: median(seconds) for name, seconds in spent.items()}
 
 
-def _claims(opened: agentrun.Database) -> dict[str, list[float]]:
+def _claims(opened: OpenDatabase) -> dict[str, list[float]]:
     look = partial(claim, opened)
     looks = [timed(look) for _ in range(sizes.CLAIMS)]
     for _ in range(sizes.CLAIMS):
@@ -260,7 +261,7 @@ def _claims(opened: agentrun.Database) -> dict[str, list[float]]:
     return {"agentrun": claims, "look": looks, "run": runs}
 
 
-def claim(opened: agentrun.Database) -> None:
+def claim(opened: OpenDatabase) -> None:
     """The statement of a worker that has room for one run."""
     opened.query("claim_ready", agents=[agents.claimed.name], queues=["default"], limit=1,
                  worker=opened.heart.worker, batch=uuid4())  # fmt: skip

@@ -45,7 +45,9 @@ from slow import name_of, slow_tests
 import agentrun
 from agentrun.runs import registry
 from agentrun.store import connection, embedded, roles
+from agentrun.store.database import OpenDatabase
 from agentrun.store.migrate import migrate
+from agentrun.store.opening import internals
 from agentrun.testing import Provider
 
 pytest_plugins = ["running"]
@@ -260,10 +262,10 @@ def login(dsn: str) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.fixture
-def db(dsn: str) -> Iterator[agentrun.Database]:
+def db(dsn: str) -> Iterator[OpenDatabase]:
     """That of `dsn`, connected: the process default."""
     with agentrun.connect(dsn) as database:
-        yield database
+        yield internals(database)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from anthropic import Anthropic, AsyncAnthropic
 from crashing import until
 from openai import AsyncOpenAI, OpenAI
 
-import agentrun
+from agentrun.store.database import OpenDatabase
 
 KEY = "sk-proj-" + "Zq7" * 16  # what must be found nowhere
 
@@ -112,18 +112,18 @@ class Gateway:
         self.process.communicate()
 
 
-def calls(db: agentrun.Database) -> list[dict[str, Any]]:
+def calls(db: OpenDatabase) -> list[dict[str, Any]]:
     """The rows of the gateways, oldest first."""
     with db.connection() as conn:
         query = "SELECT * FROM agentrun.gateway_calls ORDER BY started_at, key, call"
         return conn.execute(query).fetchall()
 
 
-def statuses(db: agentrun.Database) -> list[str]:
+def statuses(db: OpenDatabase) -> list[str]:
     return [row["status"] for row in calls(db)]
 
 
-def steps(db: agentrun.Database) -> int:
+def steps(db: OpenDatabase) -> int:
     """The model steps that journals have an outcome of."""
     with db.connection() as conn:
         query = "SELECT count(*) AS n FROM agentrun.steps WHERE kind = 'model'"

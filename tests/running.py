@@ -11,6 +11,8 @@ from openai import AsyncOpenAI, OpenAI
 
 import agentrun
 from agentrun.core.errors import Interrupt
+from agentrun.store.database import OpenDatabase
+from agentrun.store.opening import internals
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 from agentrun.testing import Provider
@@ -31,7 +33,7 @@ def aclient(provider: Provider) -> AsyncOpenAI:
 
 
 @pytest.fixture
-def events(db: agentrun.Database) -> Callable[[str], list[Any]]:
+def events(db: OpenDatabase) -> Callable[[str], list[Any]]:
     def read(key: str) -> list[Any]:
         return read_events(db, find_run(db, key).run_id)[0]
 
@@ -39,7 +41,7 @@ def events(db: agentrun.Database) -> Callable[[str], list[Any]]:
 
 
 @pytest.fixture
-def sql(db: agentrun.Database) -> Callable[..., list[tuple[Any, ...]]]:
+def sql(db: OpenDatabase) -> Callable[..., list[tuple[Any, ...]]]:
     def query(text: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with db.connection() as conn:
             return [tuple(row.values()) for row in conn.execute(text, parameters or None)]
@@ -48,14 +50,14 @@ def sql(db: agentrun.Database) -> Callable[..., list[tuple[Any, ...]]]:
 
 
 @pytest.fixture
-def reincarnate(db: agentrun.Database, dsn: str) -> Iterator[Callable[[], agentrun.Database]]:
+def reincarnate(db: OpenDatabase, dsn: str) -> Iterator[Callable[[], OpenDatabase]]:
     """Forget this process's worker as if it had been killed, and be a new one.
 
     The run stays owned by the dead worker; its heart stops without a word.
     """
-    opened: list[agentrun.Database] = []
+    opened: list[OpenDatabase] = []
 
-    def again() -> agentrun.Database:
+    def again() -> OpenDatabase:
         current = opened[-1] if opened else db
         heart = current.heart
         heart._stop.set()
@@ -67,7 +69,7 @@ def reincarnate(db: agentrun.Database, dsn: str) -> Iterator[Callable[[], agentr
                 (heart.worker,),
             )
         current.active.clear()
-        opened.append(agentrun.connect(dsn))
+        opened.append(internals(agentrun.connect(dsn)))
         return opened[-1]
 
     yield again

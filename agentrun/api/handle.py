@@ -16,7 +16,7 @@ from agentrun.runs.live_workers import missing_worker, warn_missing_worker
 from agentrun.runs.reply_stream import Piece, astream_text, stream_text
 from agentrun.runs.run_ends import held_error, read_end
 from agentrun.steps.blocking import blocking, pause
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import FoundRun, find_run, is_decided, is_owner_lost
 from agentrun.store.values import read_events
 from agentrun.values.typed_values import Result
@@ -38,7 +38,7 @@ class Handle(Generic[R]):
         'Order 7 is refunded.'
     """
 
-    def __init__(self, key: str, database: Database, returns: Result | None = None) -> None:
+    def __init__(self, key: str, database: OpenDatabase, returns: Result | None = None) -> None:
         self.key = key
         self._database = database
         self._returns = returns  # None: this process does not know the agent
@@ -173,13 +173,13 @@ class Handle(Generic[R]):
         return f"{text}, and {why}" if why else text
 
 
-def transcript_of(database: Database, key: str) -> Transcript:
+def transcript_of(database: OpenDatabase, key: str) -> Transcript:
     """The transcript of a run, which also says if its owner is dead. Raises RunNotFound."""
     events, lost = journal_of(database, key)
     return fold(events, owner_lost=lost)
 
 
-def journal_of(database: Database, key: str) -> tuple[list[Event], bool]:
+def journal_of(database: OpenDatabase, key: str) -> tuple[list[Event], bool]:
     """The journal of a run, and whether the process that owns the run is dead."""
     run = find_run(database, key)
     events = read_events(database, run.run_id)[0]

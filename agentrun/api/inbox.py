@@ -16,7 +16,7 @@ from agentrun.core.codec import check
 from agentrun.core.errors import AlreadyDecided, ConfigError, RunError
 from agentrun.runs.live_workers import warn_missing_worker
 from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.inbox import Waiting, find_decision, find_question, list_waiting, waiting_steps
 from agentrun.store.mail import send_letter
 from agentrun.store.opening import default
@@ -206,7 +206,7 @@ def decide(
     return letter
 
 
-def _refusal_of(database: Database, run: FoundRun, step: int, waits_for: str) -> RunError:
+def _refusal_of(database: OpenDatabase, run: FoundRun, step: int, waits_for: str) -> RunError:
     """The error of a decision that answers no request: it came too late, or none was asked for."""
     key = run.key
     decision = find_decision(database, run.run_id, step, doubt=waits_for == "doubt")

@@ -14,7 +14,7 @@ from agentrun.core.events import Event
 from agentrun.core.history import History, RecordedStep
 from agentrun.core.redo import Redo, plan_redo
 from agentrun.runs.child_runs import child_key
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.opening import default
 from agentrun.store.runs import FoundRun, find_run
 from agentrun.store.values import read_events
@@ -111,7 +111,7 @@ def check_once(plan: Redo) -> None:
         )
 
 
-def _plan(database: Database, run: FoundRun, step: int) -> Redo:
+def _plan(database: OpenDatabase, run: FoundRun, step: int) -> Redo:
     key = run.key
     if run.status == "cancelled":  # a resume would cancel the run again before its first step
         raise RunError(f"run {key!r} was cancelled, which is for good: start another run", key=key)
@@ -124,7 +124,7 @@ def _plan(database: Database, run: FoundRun, step: int) -> Redo:
 
 
 def _refuse_child_with_recorded_end(
-    database: Database, key: str, parent: dict[str, Any] | None
+    database: OpenDatabase, key: str, parent: dict[str, Any] | None
 ) -> None:
     """Refuse a child run whose end its parent has recorded.
 
@@ -143,7 +143,7 @@ def _refuse_child_with_recorded_end(
     )
 
 
-def _describe_child(database: Database, run: FoundRun, known: RecordedStep) -> str:
+def _describe_child(database: OpenDatabase, run: FoundRun, known: RecordedStep) -> str:
     """Describe the child run of a step, and what doing it anew pays and does again.
 
     Raises RunError if the child's agent has a key of its own: then a redo would find the same

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 
 import agentrun
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
+from agentrun.store.opening import internals
 from agentrun.store.roles import reader_dsn
 
 __all__ = ["BLOBS", "DATABASE", "READER", "DatabaseChoice"]
@@ -23,8 +24,8 @@ class DatabaseChoice:
     dsn: str | None
     blobs: str | None
 
-    def connect(self) -> Database:
-        return agentrun.connect(self.dsn, blobs=self.blobs)
+    def connect(self) -> OpenDatabase:
+        return internals(agentrun.connect(self.dsn, blobs=self.blobs))
 
     def owner(self) -> str:
         """The DSN for changes of the schema. The schema's version is not checked."""

@@ -21,7 +21,7 @@ from agentrun.cli.output import emit, emit_json, note
 from agentrun.core.errors import ConfigError
 from agentrun.core.state import ENDED
 from agentrun.runs.live_workers import missing_worker
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.view.safe import pretty
 
@@ -56,7 +56,7 @@ def run(target: str, args: list[str], key: str | None, *, as_json: bool) -> None
 
 
 def submit(
-    database: Database, target: str, args: list[str], *, as_json: bool, **options: Any
+    database: OpenDatabase, target: str, args: list[str], *, as_json: bool, **options: Any
 ) -> None:
     """Queue a run of the agent that ``FILE:AGENT`` names; warn if no worker would take it."""
     file, name = split_target(target)

@@ -22,7 +22,7 @@ from agentrun.core.state import ENDED
 from agentrun.core.transcript import fold
 from agentrun.runs.live_workers import who_continues
 from agentrun.runs.reply_stream import stream_text
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.inbox import UnreadDecision, list_unread_decisions, list_waiting
 from agentrun.store.runs import find_run, find_stuck, list_keys, list_runs
 from agentrun.store.watching import watch as pieces
@@ -39,10 +39,10 @@ _LAST = "@last"
 _CANDIDATES = 10  # keys that are listed when a prefix is ambiguous
 _QUIET = 5.0  # seconds without an event after which `watch` explains why the run does not go on
 
-Connect = Callable[[], Database]
+Connect = Callable[[], OpenDatabase]
 
 
-def full_key(database: Database, key: str) -> str:
+def full_key(database: OpenDatabase, key: str) -> str:
     """Find the key that ``key`` means. Raises RunNotFound, with the candidates if several match."""
     if key == _LAST:
         newest = list_runs(database, limit=1)
@@ -91,7 +91,7 @@ def inbox(connect: Connect, *, as_json: bool) -> None:
     output.emit_table(inbox_table(rows)) if rows else output.note("nothing waits")
 
 
-def _pending_decisions(database: Database, key: str | None) -> list[dict[str, Any]]:
+def _pending_decisions(database: OpenDatabase, key: str | None) -> list[dict[str, Any]]:
     """Decisions that no worker has taken up yet, in the form of inbox rows.
 
     The reason of a row says which decision it is, and who will take it up.
@@ -238,7 +238,7 @@ def watch(connect: Connect, key: str, *, full: bool, text: bool, as_json: bool) 
         raise typer.Exit(1)
 
 
-def _print_replies(database: Database, key: str, *, as_json: bool) -> None:
+def _print_replies(database: OpenDatabase, key: str, *, as_json: bool) -> None:
     """Print the text of models while it arrives. Each reply and each attempt begins a new line."""
     begun = False
     for piece in stream_text(database, key):
@@ -275,7 +275,7 @@ class _LinePrinter:
         print_lines(self._feed.take(piece), self._console)
 
 
-def _explain_silence(database: Database, key: str, explained: str) -> str:
+def _explain_silence(database: OpenDatabase, key: str, explained: str) -> str:
     """Print why the run does not go on, unless ``explained`` says the same; return the reason."""
     from agentrun.cli.doctor_report import explain_stuck
 

@@ -24,7 +24,7 @@ from agentrun.gateway.guard import Door, GatewayLimits
 from agentrun.gateway.service import GatewayService, upstreams
 from agentrun.gateway.upstream import client
 from agentrun.store.answers import Answers
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.patience import PROCESS
 
 __all__ = ["Door", "GatewayLimits", "is_loopback", "listen", "listen_at", "serve", "upstreams"]
@@ -104,7 +104,7 @@ def listen_at(place: Path) -> socket.socket:
 
 
 def serve(
-    database: Database,
+    database: OpenDatabase,
     listener: socket.socket,
     providers: Mapping[str, httpx.URL],
     *,

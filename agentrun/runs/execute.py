@@ -51,7 +51,7 @@ from agentrun.steps.divergence_policy import OnDivergence, read_decisions, resum
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.model_step import open_model_step, warn_of_responses
 from agentrun.steps.run_context import RunContext
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.journal import JournalTail
 from agentrun.store.liveness import Life
 from agentrun.store.mail import has_news
@@ -77,7 +77,7 @@ class ResumeRequest:
 
 def start(
     agent: RunnableAgent,
-    database: Database,
+    database: OpenDatabase,
     key: str,
     options: Options,
     arguments: RecordedArguments,
@@ -95,7 +95,7 @@ def start(
 
 def create(
     agent: RunnableAgent,
-    database: Database,
+    database: OpenDatabase,
     key: str,
     options: Options,
     arguments: RecordedArguments,
@@ -188,7 +188,7 @@ def _has_budget(given: dict[str, Json]) -> bool:
 
 def proceed(
     agent: RunnableAgent,
-    database: Database,
+    database: OpenDatabase,
     key: str,
     options: Options,
     person: ResumeRequest | None,
@@ -234,7 +234,7 @@ def proceed(
             logger.warning("%s", held)  # the only sign in this process that a person has to act
 
 
-def _still_in_doubt(database: Database, run: FoundRun) -> Flow[bool]:
+def _still_in_doubt(database: OpenDatabase, run: FoundRun) -> Flow[bool]:
     if run.status != "held" or run.open_doubt is None:
         return False
     news: bool = yield blocking(partial(has_news, database, run))
@@ -248,7 +248,7 @@ class _Claim:
     that no code executes, and the run would stay owned as long as this process lives.
     """
 
-    def __init__(self, database: Database, run: FoundRun, person: ResumeRequest | None) -> None:
+    def __init__(self, database: OpenDatabase, run: FoundRun, person: ResumeRequest | None) -> None:
         self._database, self._run, self._person = database, run, person
         self._lock = threading.Lock()
         self._dropped = False
@@ -294,7 +294,7 @@ def takeover_reason(life: Life) -> str:
 
 def execute(
     agent: RunnableAgent,
-    database: Database,
+    database: OpenDatabase,
     key: str,
     options: Options,
     claimed: tuple[JournalTail, list[Event]],

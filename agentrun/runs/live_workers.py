@@ -6,13 +6,13 @@ import warnings
 from shlex import quote
 
 from agentrun.core.errors import NoWorkerWarning
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.serving import find_servers
 
 __all__ = ["missing_worker", "warn_missing_worker", "who_continues"]
 
 
-def missing_worker(database: Database, key: str) -> str | None:
+def missing_worker(database: OpenDatabase, key: str) -> str | None:
     """A text that says that no live worker takes the run up, and how to start one.
 
     None if a live worker can take the run, or if a process owns the run: one that waits in place,
@@ -29,7 +29,7 @@ def missing_worker(database: Database, key: str) -> str | None:
     return f"no live worker knows agent {agent!r}: {start}"
 
 
-def who_continues(database: Database, key: str) -> str:
+def who_continues(database: OpenDatabase, key: str) -> str:
     """A text that says who continues a run that can go on now."""
     if why := missing_worker(database, key):
         return f"{why}, or go on here: `agentrun resume {quote(key)} FILE`"
@@ -38,7 +38,7 @@ def who_continues(database: Database, key: str) -> str:
     return "its process goes on with the run" if owned else "a worker goes on with the run"
 
 
-def warn_missing_worker(database: Database, key: str, *, stacklevel: int = 3) -> bool:
+def warn_missing_worker(database: OpenDatabase, key: str, *, stacklevel: int = 3) -> bool:
     """Give a NoWorkerWarning if no worker continues the run; return whether it was given."""
     why = missing_worker(database, key)
     if why is not None:

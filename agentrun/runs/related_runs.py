@@ -20,7 +20,7 @@ from agentrun.core.events import Event
 from agentrun.core.history import History
 from agentrun.steps.model_step import warn_of_responses
 from agentrun.steps.run_context import RunContext
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.mail import send_letter
 from agentrun.store.runs import find_run, list_open_children
 from agentrun.store.values import read_events
@@ -36,7 +36,7 @@ __all__ = [
 _ENDED = ("done", "failed", "cancelled")
 
 
-def tell_parent(database: Database, key: str, parent: dict[str, Any] | None, ends: str) -> None:
+def tell_parent(database: OpenDatabase, key: str, parent: dict[str, Any] | None, ends: str) -> None:
     """Wake the parent of the run ``key``, which is about to end by this event."""
     if parent is not None:
         tell = partial(send_letter, kind="child", step=parent["step"], by=key, reason=ends)
@@ -58,14 +58,14 @@ def reason_for_children(parent: RunContext) -> str | None:
     return None
 
 
-def cancel_children(database: Database, run_id: UUID, *, by: str, reason: str) -> None:
+def cancel_children(database: OpenDatabase, run_id: UUID, *, by: str, reason: str) -> None:
     """Cancel the child runs of a run that have not ended."""
     for child in list_open_children(database, run_id):
         with contextlib.suppress(RunError):  # the child has ended meanwhile
             cancel(database, child, by=by, reason=reason)
 
 
-def cancel(database: Database, key: str, *, by: str, reason: str | None) -> None:
+def cancel(database: OpenDatabase, key: str, *, by: str, reason: str | None) -> None:
     """Cancel a run: by a letter that its owner obeys, or here if no process executes it.
 
     Raises RunError for a run that has ended.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agentrun.core.events import Event, Json
 from agentrun.core.messages import reply_messages
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.partials import partials_of
 from agentrun.store.runs import find_run
 from agentrun.store.watching import watch
@@ -38,7 +38,7 @@ class Piece:
     text: str
 
 
-def stream_text(database: Database, key: str, after: Piece | None = None) -> Iterator[Piece]:
+def stream_text(database: OpenDatabase, key: str, after: Piece | None = None) -> Iterator[Piece]:
     """Yield the text of a run's model calls, while it is written, until the run has ended.
 
     ``after`` is the last piece that was read before. Raises RunNotFound.
@@ -53,7 +53,7 @@ def stream_text(database: Database, key: str, after: Piece | None = None) -> Ite
 
 
 async def astream_text(
-    database: Database, key: str, after: Piece | None = None
+    database: OpenDatabase, key: str, after: Piece | None = None
 ) -> AsyncIterator[Piece]:
     """Like `stream_text`, for ``async for``; the database is read in threads."""
     pieces = stream_text(database, key, after)

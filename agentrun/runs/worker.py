@@ -47,7 +47,7 @@ from agentrun.store.database import Database
 from agentrun.store.journal import JournalTail
 from agentrun.store.liveness import Heart
 from agentrun.store.mail import wake_overlooked
-from agentrun.store.opening import default
+from agentrun.store.opening import internals
 from agentrun.store.patience import PROCESS
 from agentrun.store.runs import RunAtEpoch, RunRow
 from agentrun.store.serving import announce_worker
@@ -109,7 +109,7 @@ class Worker:
 
     def start(self) -> Self:
         """Start to take runs, in threads of the worker's own. Returns the worker."""
-        self._db = self._database or default()
+        self._db = internals(self._database)
         self._db.check_privileges()
         self._started = self._db.heart.now()
         self._count_served(1)

@@ -30,7 +30,7 @@ from agentrun.steps.blocking import blocking
 from agentrun.steps.performer import is_executing, performer
 from agentrun.steps.refusals import asking_database
 from agentrun.store.commit_waiters import PendingCommit
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.journal import JournalTail
 from agentrun.store.mail import Letter, letters_of
 from agentrun.store.patience import PROCESS, Patience, wait_until_done
@@ -55,7 +55,7 @@ class RunContext:
 
     def __init__(
         self,
-        database: Database,
+        database: OpenDatabase,
         key: str,
         agent: str,
         tail: JournalTail,

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from agentrun.core.codec import attach, detach, dumps, plain
 from agentrun.core.log import logger
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.liveness import find_dead
 
 __all__ = ["AnswerState", "Answers", "CallEnd", "OpenedCall", "StoredAnswer"]
@@ -64,7 +64,7 @@ class CallEnd:
 class Answers:
     """The table `gateway_calls` as this process uses it. Waits while the database is away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: OpenDatabase) -> None:
         self._database = database
         self._own_workers: set[str] = set()  # this process's worker names: their calls are not lost
 

@@ -17,7 +17,7 @@ import psycopg
 
 from agentrun.core import points
 from agentrun.core.budget import LIMITS, Budget, BudgetRefusal, Grant, Quote, Spent, admit, grant
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.sql import QUERIES
 
 __all__ = ["BudgetHolder", "ReservedAttempt", "count_calls", "raise_budget", "reserve"]
@@ -49,7 +49,7 @@ class BudgetHolder:
 
 
 def reserve(
-    database: Database, attempt: ReservedAttempt, quote: Quote
+    database: OpenDatabase, attempt: ReservedAttempt, quote: Quote
 ) -> tuple[list[BudgetHolder], Grant | BudgetRefusal]:
     """Reserve the most that the call may cost, or return which budget refuses it.
 
@@ -61,7 +61,7 @@ def reserve(
 
 
 def count_calls(
-    database: Database, run_id: UUID, epoch: int, keys: Sequence[str]
+    database: OpenDatabase, run_id: UUID, epoch: int, keys: Sequence[str]
 ) -> tuple[list[BudgetHolder], list[str], BudgetRefusal | None]:
     """Count these tool calls against the budgets; only the first ones if not all of them fit.
 
@@ -78,7 +78,7 @@ def count_calls(
     return _transact(database, lambda conn: _count(conn, place, keys))
 
 
-def _transact(database: Database, decide: Callable[[psycopg.Connection[Any]], T]) -> T:
+def _transact(database: OpenDatabase, decide: Callable[[psycopg.Connection[Any]], T]) -> T:
     """Call ``decide`` in a transaction of its own, and wait while the database is away."""
 
     def transact() -> T:
@@ -131,7 +131,7 @@ def _holder(row: Mapping[str, Any]) -> BudgetHolder:
 
 
 def raise_budget(
-    database: Database, holder: UUID, to: Budget, *, run_id: UUID, by: str, reason: str
+    database: OpenDatabase, holder: UUID, to: Budget, *, run_id: UUID, by: str, reason: str
 ) -> bool:
     """Raise a budget to these limits, and wake the other runs of its tree that wait for that.
 

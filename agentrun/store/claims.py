@@ -1,7 +1,7 @@
 """What a worker asks for: runs that it may claim, and the claims of a run that came to nothing.
 
 `claim_ready` claims in the same statement. The other runs have, or had, an owner; each of them is
-claimed by `Database.claim`, after its owner was found dead.
+claimed by `OpenDatabase.claim`, after its owner was found dead.
 """
 
 from __future__ import annotations

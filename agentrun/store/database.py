@@ -11,11 +11,12 @@ import contextlib
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import psycopg
@@ -43,19 +44,43 @@ from agentrun.store.session import Session
 from agentrun.store.sql import QUERIES
 from agentrun.store.values import read_events
 
-T = TypeVar("T")
 
-
-class Database(Session):
+class Database(ABC):
     """An open database, as `connect` returns it; a context manager that ends with `close`.
 
-    Users need only `close`, which drains: steps in flight finish and runs are handed back. The
-    other methods are for the package itself.
+    ``dsn`` is its DSN, also that of the embedded server.
 
     Example:
         >>> with agentrun.connect("postgresql://localhost/agents"):
         ...     support.with_options(key="ticket-42").run("refund order 7")
     """
+
+    dsn: str
+
+    @abstractmethod
+    def close(self, *, timeout: float = 30.0) -> None:
+        """Drain: steps in flight finish, runs are handed back, connections are closed.
+
+        ``timeout`` is in seconds. A run that still executes afterwards is taken over by another
+        worker when the lease of this one ends. While the database is away, this waits for it; if
+        the process is about to end, only for a few seconds. The log then names the runs whose last
+        events could not be written.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class OpenDatabase(Session, Database):
+    """The database as the package itself uses it: a session, and the parts that execute runs."""
 
     def __init__(
         self,
@@ -339,13 +364,6 @@ class Database(Session):
             self._run_left.notify_all()
 
     def close(self, *, timeout: float = 30.0) -> None:
-        """Drain: steps in flight finish, runs are handed back, connections are closed.
-
-        ``timeout`` is in seconds. A run that still executes afterwards is taken over by another
-        worker when the lease of this one ends. While the database is away, this waits for it; if
-        the process is about to end, only for a few seconds. The log then names the runs whose last
-        events could not be written.
-        """
         if self._closed or os.getpid() != self._pid:
             return
         with self._run_left:
@@ -353,7 +371,7 @@ class Database(Session):
                 run.drain()
             self._run_left.wait_for(lambda: not self.active, timeout)
             idle = not self.active
-        self._close_idle()
+        super().close()
         if self.blobs is not None:
             self.blobs.closed = True
         if self._writer is not None:
@@ -365,17 +383,6 @@ class Database(Session):
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is not None:
             heart.stop(idle=idle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _status(events: list[Event]) -> str:

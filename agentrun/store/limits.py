@@ -30,7 +30,7 @@ from agentrun.store.session import Session
 from agentrun.store.sql import QUERIES
 
 if TYPE_CHECKING:
-    from agentrun.store.database import Database
+    from agentrun.store.database import OpenDatabase
 
 __all__ = [
     "LimitRow",
@@ -91,7 +91,7 @@ def remove_limit(session: Session, model: str) -> bool:
 class SharedLimits:
     """The limits and holds that this process has read, and the permits it requests and returns."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: OpenDatabase) -> None:
         self._database = database
         self._limits: list[str] = []
         self._holds: dict[str, dict[str, Any]] = {}

@@ -25,14 +25,14 @@ from agentrun.store import migrate, roles
 from agentrun.store.blobs import Blobs
 from agentrun.store.connection import DeadlineConnection, describe, explain_refusal
 from agentrun.store.connection import connect as open_connection
-from agentrun.store.database import Database
+from agentrun.store.database import Database, OpenDatabase
 from agentrun.store.liveness import LEASE
 from agentrun.store.patience import PROCESS, at_exit
 from agentrun.store.revival import use
 from agentrun.store.sql import QUERIES
 
-_default: Database | None = None
-_open: WeakSet[Database] = WeakSet()
+_default: OpenDatabase | None = None
+_open: WeakSet[OpenDatabase] = WeakSet()
 _choosing = threading.RLock()
 
 _URL_PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
@@ -92,7 +92,7 @@ def connect(
     tools = tools_dsn or os.environ.get("AGENTRUN_TOOLS_URL") or None
     if tools is not None:
         _check_tools(tools)
-    database = Database(target, lease=lease, blobs=outside, tools_dsn=tools)
+    database = OpenDatabase(target, lease=lease, blobs=outside, tools_dsn=tools)
     # Without the key, values are masked with a key of this process, which is enough to show them.
     with contextlib.suppress(ConfigError):
         mask.use_key(database.mask_key)
@@ -103,10 +103,21 @@ def connect(
     return database
 
 
-def default() -> Database:
+def default() -> OpenDatabase:
     """The process's database: the last one connected, or else the one in the environment."""
     with _choosing:  # so that two threads do not open two databases
-        return connect() if _default is None or _default.closed else _default
+        if _default is None or _default.closed:
+            connect()
+        assert _default is not None
+        return _default
+
+
+def internals(database: Database | None) -> OpenDatabase:
+    """What `connect` returned, as the package itself uses it; None is the process's database."""
+    if database is None:
+        return default()
+    assert isinstance(database, OpenDatabase)
+    return database
 
 
 def _check_tools(dsn: str) -> None:

@@ -134,7 +134,7 @@ class Session:
                     log_waiting("database", error, attempt)
         raise AssertionError("unreachable: retry_attempts never ends")
 
-    def _close_idle(self) -> None:
+    def close(self) -> None:
         """Close the idle connections; those that are lent now are closed when they come back."""
         with self._guard:
             idle, self._idle, self._closed = self._idle, [], True

@@ -22,6 +22,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 from pydantic import BaseModel
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 from agentrun.testing import Call, Fault, Provider, Reply, Rule
 
 MODEL = "gpt-5-mini"
@@ -492,7 +493,7 @@ SHAPES: list[Callable[[Provider], Any]] = [
 
 @pytest.fixture
 def world(
-    db: agentrun.Database, provider: Provider, unpatched: None, monkeypatch: pytest.MonkeyPatch
+    db: OpenDatabase, provider: Provider, unpatched: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Provider]:
     """A provider that knows the rules, for runs in a database; nothing is left behind."""
     provider.say(rules=RULES)

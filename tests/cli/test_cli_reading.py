@@ -18,7 +18,7 @@ import agentrun
 from agentrun.cli import doctor_report
 from agentrun.core.events import Event
 from agentrun.core.transcript import Transcript
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.view.safe import visible
 
@@ -312,7 +312,9 @@ def test_doctor_names_what_keeps_dead_rows(
 
 
 def test_doctor_says_that_commits_are_slow(cli: Cli, dsn: str) -> None:
-    with Database(dsn, lease=30.0) as database:  # so long that a busy machine declares none dead
+    with OpenDatabase(
+        dsn, lease=30.0
+    ) as database:  # so long that a busy machine declares none dead
         database.create("k", "agent", {}, "")
         claimed = database.claim(find_run(database, "k"), "a test")
         assert claimed is not None

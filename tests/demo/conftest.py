@@ -9,6 +9,7 @@ from leftovers import MARK, Marked
 
 import agentrun
 from agentrun.demo.world import World, open_world
+from agentrun.store.database import OpenDatabase
 
 
 @pytest.fixture
@@ -20,12 +21,12 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> Marked:
 
 
 @pytest.fixture
-def database(dsn: str) -> Iterator[agentrun.Database]:
+def database(dsn: str) -> Iterator[OpenDatabase]:
     with agentrun.connect(dsn) as opened:
         yield opened
 
 
 @pytest.fixture
-def world(database: agentrun.Database) -> Iterator[World]:
+def world(database: OpenDatabase) -> Iterator[World]:
     with open_world(database.dsn, None) as opened:
         yield opened

@@ -21,6 +21,7 @@ from agentrun.demo import show
 from agentrun.demo.ledger import DemoNumbers
 from agentrun.demo.world import World, open_world
 from agentrun.store import embedded
+from agentrun.store.database import OpenDatabase
 from agentrun.testing import Call, Provider, Reply
 
 MAIN = "import sys, json, agentrun.demo as d; sys.exit(d.main(**json.loads(sys.argv[1])))"
@@ -145,7 +146,7 @@ def test_a_model_that_is_done_early_is_killed_less_often(marked: Marked) -> None
 
 @pytest.mark.direct("logs in as a role that the pooler was not told of")
 def test_a_login_that_may_not_create_tables_is_told_the_way_out(
-    database: agentrun.Database,
+    database: OpenDatabase,
 ) -> None:
     with psycopg.connect(database.dsn, autocommit=True) as admin:
         admin.execute("CREATE ROLE reader LOGIN")

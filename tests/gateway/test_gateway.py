@@ -26,6 +26,7 @@ import agentrun
 from agentrun.cli import app
 from agentrun.store import embedded
 from agentrun.store.answers import Answers, CallEnd
+from agentrun.store.database import OpenDatabase
 from agentrun.testing import Fault, Provider, Reply
 
 Start = Callable[..., Gateway]
@@ -58,7 +59,7 @@ class Asking(threading.Thread):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 def test_an_answer_is_served_again_byte_for_byte(
-    gateway: Gateway, provider: Provider, db: agentrun.Database, stream: bool
+    gateway: Gateway, provider: Provider, db: OpenDatabase, stream: bool
 ) -> None:
     first = gateway.post(stream=stream)
     gateway.rest()
@@ -109,7 +110,7 @@ def test_who_comes_in_the_middle_of_a_stream_gets_it_from_its_beginning(
 
 
 def test_a_call_goes_on_without_readers(
-    gateway: Gateway, provider: Provider, db: agentrun.Database
+    gateway: Gateway, provider: Provider, db: OpenDatabase
 ) -> None:
     provider.arm(Fault.hold(1))
     with gateway.asking("one two three", stream=True):
@@ -159,7 +160,7 @@ def test_without_a_key_a_caller_that_goes_away_ends_the_call(
 
 
 def test_without_a_key_a_request_passes_through(
-    gateway: Gateway, provider: Provider, db: agentrun.Database
+    gateway: Gateway, provider: Provider, db: OpenDatabase
 ) -> None:
     first, again = (gateway.post(key=None) for _ in range(2))
     assert first.status_code == again.status_code == 200
@@ -188,7 +189,7 @@ def test_two_gateways_of_one_database_share_a_call(start: Start, provider: Provi
 
 @pytest.mark.parametrize("code", [400, 429, 500, 529])
 def test_a_refusal_is_told_and_the_next_request_goes_upstream(
-    gateway: Gateway, provider: Provider, db: agentrun.Database, code: int
+    gateway: Gateway, provider: Provider, db: OpenDatabase, code: int
 ) -> None:
     provider.arm(Fault.error(code, retry_after=3))
     refused = gateway.post()
@@ -200,9 +201,7 @@ def test_a_refusal_is_told_and_the_next_request_goes_upstream(
     assert statuses(db) == ["refused", "answered"]
 
 
-def test_an_upstream_that_cannot_be_reached_costs_nothing(
-    start: Start, db: agentrun.Database
-) -> None:
+def test_an_upstream_that_cannot_be_reached_costs_nothing(start: Start, db: OpenDatabase) -> None:
     gateway = start(upstream="http://127.0.0.1:9")
     told = gateway.post()
     assert (told.status_code, told.json()["error"]["code"]) == (502, "not_sent")
@@ -223,7 +222,7 @@ BREAKS = {
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_half_an_answer_is_told_as_broken_and_asked_for_again(
-    gateway: Gateway, provider: Provider, db: agentrun.Database, name: str
+    gateway: Gateway, provider: Provider, db: OpenDatabase, name: str
 ) -> None:
     fault, stream = BREAKS[name]
     provider.arm(fault)
@@ -259,7 +258,7 @@ def test_an_answer_that_did_not_come_is_explained_before_the_connection_breaks(
 
 
 def test_an_agent_lists_what_its_gateway_lost_as_possibly_billed(
-    gateway: Gateway, provider: Provider, db: agentrun.Database
+    gateway: Gateway, provider: Provider, db: OpenDatabase
 ) -> None:
     @agentrun.agent
     def asks() -> str | None:
@@ -276,7 +275,7 @@ def test_an_agent_lists_what_its_gateway_lost_as_possibly_billed(
     assert [row["billing"] for row in rows] == ["possibly billed", "confirmed"]
 
 
-def test_an_error_that_a_stream_tells_is_no_answer(start: Start, db: agentrun.Database) -> None:
+def test_an_error_that_a_stream_tells_is_no_answer(start: Start, db: OpenDatabase) -> None:
     with Server() as server:
         gateway = start(upstream=server.url)
         server.say(Saying.events(chunk("a"), {"error": {"message": "overloaded"}}))
@@ -289,7 +288,7 @@ def test_an_error_that_a_stream_tells_is_no_answer(start: Start, db: agentrun.Da
 
 
 def test_a_gateway_killed_in_a_call_has_lost_it_and_the_next_one_says_so(
-    start: Start, provider: Provider, db: agentrun.Database
+    start: Start, provider: Provider, db: OpenDatabase
 ) -> None:
     killed = start()
     provider.arm(Fault.hold("effect"))
@@ -309,7 +308,7 @@ def test_a_gateway_killed_in_a_call_has_lost_it_and_the_next_one_says_so(
 
 
 def test_a_stopped_gateway_is_taken_for_dead_and_keeps_its_answer_when_it_wakes(
-    start: Start, provider: Provider, db: agentrun.Database
+    start: Start, provider: Provider, db: OpenDatabase
 ) -> None:
     stopped, other = start(), start()
     provider.arm(Fault.hold("effect"))
@@ -353,7 +352,7 @@ def test_an_answer_is_held_while_the_database_is_away(
     assert provider.billed() == 1
 
 
-def test_a_slow_reader_costs_no_memory(start: Start, db: agentrun.Database) -> None:
+def test_a_slow_reader_costs_no_memory(start: Start, db: OpenDatabase) -> None:
     size, readers = 16 << 20, 8
     text = json.dumps(completion("x" * size)).encode()
     saying = Saying(tuple(text[at : at + 65536] for at in range(0, len(text), 65536)), 200)
@@ -391,7 +390,7 @@ def test_calls_wait_for_their_turn(start: Start, provider: Provider) -> None:
 
 @pytest.mark.parametrize("key", ["k", None])
 def test_a_drain_answers_what_is_under_way_and_takes_nothing_new(
-    gateway: Gateway, provider: Provider, db: agentrun.Database, key: str | None
+    gateway: Gateway, provider: Provider, db: OpenDatabase, key: str | None
 ) -> None:
     provider.arm(Fault.hold(1))
     asking = Asking(gateway, "one two three", stream=True, key=key)
@@ -416,7 +415,7 @@ def test_a_drain_answers_what_is_under_way_and_takes_nothing_new(
 
 
 def test_credentials_are_neither_stored_nor_logged(
-    gateway: Gateway, provider: Provider, db: agentrun.Database
+    gateway: Gateway, provider: Provider, db: OpenDatabase
 ) -> None:
     provider.say([Reply(f"your key is {KEY}")])
     assert KEY in gateway.post().text
@@ -459,7 +458,7 @@ def test_wrong_requests_are_told_what_is_wrong(gateway: Gateway, provider: Provi
     assert provider.ledger() == []
 
 
-def test_old_answers_are_forgotten(db: agentrun.Database) -> None:
+def test_old_answers_are_forgotten(db: OpenDatabase) -> None:
     answers = Answers(db)
     for key in ("old", "new"):
         opened = answers.begin(key, 1, fingerprint="f", upstream="openai", path="/v1")
@@ -476,7 +475,7 @@ def test_old_answers_are_forgotten(db: agentrun.Database) -> None:
 
 
 def test_an_intent_sent_again_after_a_lost_answer_finds_its_own_row(
-    db: agentrun.Database, monkeypatch: pytest.MonkeyPatch
+    db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, lost = psycopg.Connection.execute, []
 
@@ -545,7 +544,7 @@ def other(headers: dict[str, str]) -> dict[str, str]:
 
 
 def test_an_answer_is_for_whoever_has_the_credential_it_was_asked_with(
-    gateway: Gateway, provider: Provider, db: agentrun.Database
+    gateway: Gateway, provider: Provider, db: OpenDatabase
 ) -> None:
     mine = gateway.post("mine", key="k")
     theirs = gateway.post("mine", key="k", headers=other({}))

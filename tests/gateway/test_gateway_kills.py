@@ -20,6 +20,7 @@ from gateways import Gateway, statuses, steps
 from openai import OpenAI
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 from agentrun.testing import Fault, Provider, Reply
@@ -239,7 +240,7 @@ def test_a_worker_stopped_in_a_call_for_longer_than_its_lease_is_not_paid_for_tw
         assert spend(db) == {"answered": 1}
 
 
-def spend(db: agentrun.Database) -> Counter[str]:
+def spend(db: OpenDatabase) -> Counter[str]:
     """What the view says of the bills; where a price is known or not makes no difference here."""
     with db.connection() as conn:
         rows = conn.execute("SELECT billing FROM agentrun.spend").fetchall()
@@ -249,7 +250,7 @@ def spend(db: agentrun.Database) -> Counter[str]:
     )
 
 
-def attempts(db: agentrun.Database, key: str) -> int:
+def attempts(db: OpenDatabase, key: str) -> int:
     """How often the run's processes were about to send a call."""
     try:
         events = read_events(db, find_run(db, key).run_id)[0]

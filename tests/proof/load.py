@@ -28,7 +28,7 @@ from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
 from agentrun.store.batch_outcomes import stored_runs
 from agentrun.store.connection import DeadlineConnection
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.rows import to_row
 from agentrun.store.runs import find_run
 from agentrun.store.sending import Batch, Sender
@@ -73,7 +73,7 @@ def write(dsn: str, number: int, notes: Path, stop: Any) -> None:
     """Append to four runs until told to stop; a line of notes for each acknowledged batch."""
     chance, worker, sender = random.Random(number), f"writer-{number}", Witness(dsn)
     ends: dict[UUID, int] = {}
-    with Database(dsn) as database:
+    with OpenDatabase(dsn) as database:
         for _ in range(4):
             key = str(uuid4())
             database.create(key, "none", {}, "")

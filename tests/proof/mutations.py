@@ -159,6 +159,12 @@ MUTATIONS: dict[str, Mutation] = {
         'bool(self._database.query("is_decided", run_id=run.run_id))',
         "test_house.py::test_only_the_store_sends_statements_by_name",
     ),
+    "the public database offers its connections": Mutation(
+        "agentrun/store/database.py",
+        "    dsn: str\n\n    @abstractmethod",
+        "    dsn: str\n    connection: Any\n\n    @abstractmethod",
+        "test_house.py::test_the_public_database_offers_its_dsn_and_its_end",
+    ),
     "two classes have one name": Mutation(
         "agentrun/store/session.py",
         "class Session:",

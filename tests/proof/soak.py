@@ -30,6 +30,7 @@ from programs import SCRIPT, Kit, Ledger, Program, agrees, note_checks, program,
 from psycopg.rows import dict_row
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 from agentrun.testing import Entry, Provider
 
 RUNS = 250  # in a wave
@@ -129,7 +130,7 @@ def resume(kit: Kit, dsn: str, key: str) -> None:
         agentrun.resume(key, by="ada")
 
 
-def _connected(dsn: str) -> agentrun.Database:
+def _connected(dsn: str) -> OpenDatabase:
     """The database, as soon as it is there: what a supervisor that starts workers again does."""
     while True:
         with contextlib.suppress(agentrun.StoreUnavailable):

@@ -28,7 +28,7 @@ from invariants import assert_invariants
 
 import agentrun
 from agentrun.core.events import Event, Usage
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 
@@ -182,11 +182,11 @@ def test_a_poison_is_parked_or_failed_while_others_go_on(
             case.count(poisons=1, workers_lost=replaced, others=FINE)
 
 
-def states(db: Database, bad: Any, fine: list[Any]) -> str:
+def states(db: OpenDatabase, bad: Any, fine: list[Any]) -> str:
     told = reasons(db, bad)
     return f"{bad.key}: {bad.status()}, {[run.status() for run in fine]}, {len(told)}: {told[-12:]}"
 
 
-def reasons(db: Database, run: Any) -> list[str | None]:
+def reasons(db: OpenDatabase, run: Any) -> list[str | None]:
     """Why each event of a run happened."""
     return [event.reason for event in read_events(db, find_run(db, run.key).run_id)[0]]

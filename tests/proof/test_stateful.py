@@ -44,7 +44,7 @@ from agentrun.runs.execute import ResumeRequest, _Claim
 from agentrun.store import sending
 from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import open_transaction
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.journal import JournalTail
 from agentrun.store.keys import run_id_of
 from agentrun.store.late_results import late_result
@@ -132,7 +132,7 @@ class Process:
     """A simulated process: its real database, the incarnation that it is, what it claimed."""
 
     def __init__(self, dsn: str) -> None:
-        self.db = Database(dsn, lease=LEASE)
+        self.db = OpenDatabase(dsn, lease=LEASE)
         self.worker = Worker(self.db.heart.worker)
         self.held: list[Held] = []
 

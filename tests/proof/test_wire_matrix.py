@@ -27,6 +27,7 @@ from invariants import assert_invariants
 from proxy import Fault, FaultProxy, Side
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 
 if TYPE_CHECKING:
     from matrix import Proof
@@ -47,7 +48,7 @@ class Shape:
     frames: dict[Side, int]
 
 
-def connected(dsn: str) -> agentrun.Database:
+def connected(dsn: str) -> OpenDatabase:
     """The first connection is given up with a clear error; asking again is all it takes."""
     try:
         return agentrun.connect(dsn)

@@ -15,6 +15,7 @@ from agentrun.core import points
 from agentrun.runs import registry
 from agentrun.runs.code_version import code_version
 from agentrun.store.arrays import UUIDS
+from agentrun.store.database import OpenDatabase
 from agentrun.testing import Call, Provider, Reply
 
 
@@ -352,7 +353,7 @@ def test_a_worker_that_starts_with_the_restored_code_takes_it_up(
 
 
 def test_a_version_of_the_code_tries_a_run_once(
-    parked: Chat, db: agentrun.Database, events: Callable[[str], list[Any]]
+    parked: Chat, db: OpenDatabase, events: Callable[[str], list[Any]]
 ) -> None:
     def tried_by(worker: Any, version: str) -> list[Any]:
         return db.query(

@@ -18,7 +18,7 @@ from crashing import World, in_child
 from openai import AsyncOpenAI
 
 import agentrun
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.testing import Provider, Reply
 
@@ -76,7 +76,7 @@ def test_a_lost_lease_does_not_swallow_a_cancellation(db: Any, dsn: str) -> None
     async def patient() -> None:
         run = agentrun.current_run()
         assert run is not None
-        other = Database(dsn)
+        other = OpenDatabase(dsn)
         claimed = other.claim(find_run(other, "k"), "took over")  # as if we had been declared dead
         assert claimed is not None
         taken.set()

@@ -17,7 +17,7 @@ from invariants import assert_invariants
 import agentrun
 from agentrun.core import points
 from agentrun.core.events import Event
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 
 LOST = "lost what it had acknowledged"
@@ -144,7 +144,7 @@ def test_whoever_went_on_without_what_was_lost_is_stopped(
     db: Any, dsn: str, world: World, after: int
 ) -> None:
     """With ``after=1`` its claim has the very epoch that was given before."""
-    with Database(dsn) as other:
+    with OpenDatabase(dsn) as other:
 
         def go_on() -> None:
             cut(dsn, after=after)

@@ -16,6 +16,7 @@ from crashing import ended, spawn, until
 from openai import OpenAI
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 from agentrun.store.limits import LimitedCall, SharedLimits
 from agentrun.store.runs import find_run
 from agentrun.testing import Fault, Provider
@@ -33,7 +34,7 @@ def ask(provider: Provider, text: str = "go") -> str:
     return reply.choices[0].message.content or ""
 
 
-def limit(db: agentrun.Database, **most: int) -> None:
+def limit(db: OpenDatabase, **most: int) -> None:
     db.query("set_limit", model=MODEL, **{"rpm": None, "tpm": None, "concurrency": None, **most})
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from zstandard import ZstdDecompressor
 
 import agentrun
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 from agentrun.testing import Call, Fault, Provider, Reply
@@ -223,7 +224,7 @@ def test_a_resumed_run_keeps_the_wait_that_was_asked_for(
             threading.Thread(target=die_refused, args=[own]).start()
             talk.with_options(key="k").run()
 
-    def die_refused(own: agentrun.Database) -> None:
+    def die_refused(own: OpenDatabase) -> None:
         until(lambda: bool(own.query("runs", status="running", limit=1)))
         run_id = find_run(own, "k").run_id
         until(lambda: read_events(own, run_id)[0][-1].event == "attempt_failed")

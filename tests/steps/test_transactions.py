@@ -14,7 +14,7 @@ from crashing import die, killed, until
 import agentrun
 from agentrun.core import points
 from agentrun.core.events import Event
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 
 
@@ -282,7 +282,7 @@ def test_answers_that_come_after_a_refused_checkpoint_are_kept(db: Any, dsn: str
 
         await asyncio.gather(first(), slow(), return_exceptions=True)
 
-    with Database(dsn) as other:
+    with OpenDatabase(dsn) as other:
         with pytest.raises(agentrun.RunError, match="cancelled"):
             both.with_options(key="k").run()
         until(lambda: bool(db.query("late", run_id=find_run(db, "k").run_id, step=2, attempt=1)))

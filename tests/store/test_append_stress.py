@@ -32,7 +32,7 @@ from agentrun.core.events import Event, EventName
 from agentrun.core.sharing import Shared
 from agentrun.store import sending
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, connect
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.keys import run_id_of
 from agentrun.store.rows import to_row
 from agentrun.store.sending import Batch, Sender, append
@@ -220,7 +220,7 @@ def writer(plan: Plan, number: int, ready: Any, queue: Queue[Told]) -> None:
 def runs(dsn: str, number: int) -> tuple[UUID, ...]:
     """Fresh runs, each with its first event."""
     keys = [str(uuid4()) for _ in range(number)]
-    with Database(dsn) as database:
+    with OpenDatabase(dsn) as database:
         for key in keys:
             assert database.create(key, "a", {}, "")
     return tuple(map(run_id_of, keys))

@@ -29,7 +29,7 @@ from agentrun.core.codec import Payload, attach
 from agentrun.core.events import Event
 from agentrun.store import blobs as blobs_module
 from agentrun.store.blobs import ABANDONED, Blobs
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events, read_payload
 from agentrun.view.jsonl import write_jsonl
@@ -84,7 +84,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture
-def db(dsn: str, place: Place) -> Iterator[Database]:
+def db(dsn: str, place: Place) -> Iterator[OpenDatabase]:
     with agentrun.connect(dsn, blobs=place.url) as database:
         yield database
 
@@ -141,7 +141,7 @@ def fresh_calls() -> Iterator[None]:
 
 
 def test_large_values_lie_outside_and_come_back(
-    dsn: str, db: Database, place: Place, conn: Connection
+    dsn: str, db: OpenDatabase, place: Place, conn: Connection
 ) -> None:
     keyed = reader.with_options(key="k")
     assert keyed.run("y" * 100_000) == 300_000
@@ -158,7 +158,7 @@ def test_large_values_lie_outside_and_come_back(
 
 
 def test_small_values_and_small_exact_bytes_stay(
-    db: Database, place: Place, conn: Connection
+    db: OpenDatabase, place: Place, conn: Connection
 ) -> None:
     small.with_options(key="k").run()
     tail = claimed(db, "other")
@@ -170,7 +170,7 @@ def test_small_values_and_small_exact_bytes_stay(
 
 
 def test_exact_bytes_go_out_where_they_are_many(
-    db: Database, place: Place, conn: Connection
+    db: OpenDatabase, place: Place, conn: Connection
 ) -> None:
     raw = os.urandom(3_000_000)
     tail = claimed(db, "k")
@@ -182,7 +182,9 @@ def test_exact_bytes_go_out_where_they_are_many(
     assert read_payload(db, tail.run_id, payload.digest) == payload.zstd
 
 
-def test_async_agents_put_values_outside_too(db: Database, place: Place, conn: Connection) -> None:
+def test_async_agents_put_values_outside_too(
+    db: OpenDatabase, place: Place, conn: Connection
+) -> None:
     @agentrun.tool(effect="read")
     async def fetch(n: int) -> str:
         return str(n) * 100_000
@@ -197,7 +199,7 @@ def test_async_agents_put_values_outside_too(db: Database, place: Place, conn: C
 
 
 def test_what_commits_with_other_things_stays_inside(
-    db: Database, place: Place, conn: Connection
+    db: OpenDatabase, place: Place, conn: Connection
 ) -> None:
     @agentrun.tool(effect="transaction")
     def table() -> str:
@@ -249,7 +251,7 @@ def test_a_process_without_the_setting_says_what_it_lacks(
 
 
 def test_a_blob_that_is_gone_is_named(
-    dsn: str, db: Database, place: Place, conn: Connection, folder: Place
+    dsn: str, db: OpenDatabase, place: Place, conn: Connection, folder: Place
 ) -> None:
     reader.with_options(key="k").run("y")
     with (
@@ -259,7 +261,7 @@ def test_a_blob_that_is_gone_is_named(
         agentrun.transcript("k")
 
 
-def test_a_blob_that_was_changed_is_refused(db: Database, conn: Connection) -> None:
+def test_a_blob_that_was_changed_is_refused(db: OpenDatabase, conn: Connection) -> None:
     reader.with_options(key="k").run("y")
     assert db.blobs is not None
     db.blobs._put(named(conn)[0], attach(b"[]").zstd)
@@ -287,7 +289,7 @@ def test_what_names_no_place_is_refused(dsn: str, url: str) -> None:
     assert "secret" not in str(told.value)
 
 
-def test_a_forked_child_is_told_not_to(db: Database, dsn: str, place: Place) -> None:
+def test_a_forked_child_is_told_not_to(db: OpenDatabase, dsn: str, place: Place) -> None:
     reader.with_options(key="k").run("y")
 
     def in_fork() -> None:
@@ -495,7 +497,7 @@ def test_a_kill_between_a_blob_and_its_row_leaves_at_most_an_orphan(
 # -- removal -----------------------------------------------------------------------------------
 
 
-def claimed(db: Database, key: str) -> Any:
+def claimed(db: OpenDatabase, key: str) -> Any:
     db.create(key, "reader", {"args": {}}, "")
     found = db.claim(find_run(db, key), "first claim")
     assert found is not None
@@ -507,7 +509,7 @@ def finished(text: str, step: int = 1) -> Event:
                  attempt=1, status="ok", effect="read", output=text, has_output=True)  # fmt: skip
 
 
-def orphan(db: Database, run_id: UUID, epoch: int) -> str:
+def orphan(db: OpenDatabase, run_id: UUID, epoch: int) -> str:
     """A blob whose row never came."""
     assert db.blobs is not None
     put = db.blobs.keep(attach(os.urandom(70_000)), run_id, f"{epoch}-{uuid4().hex[:8]}")
@@ -515,7 +517,7 @@ def orphan(db: Database, run_id: UUID, epoch: int) -> str:
     return put.blob
 
 
-def test_the_blobs_of_a_run_go_with_it(db: Database, place: Place, conn: Connection) -> None:
+def test_the_blobs_of_a_run_go_with_it(db: OpenDatabase, place: Place, conn: Connection) -> None:
     for key in ("old", "young"):
         reader.with_options(key=key).run("y" * 100_000)
     conn.execute("UPDATE agentrun.runs SET changed_at = now() - interval '40 days'"
@@ -532,7 +534,9 @@ def test_the_blobs_of_a_run_go_with_it(db: Database, place: Place, conn: Connect
     assert agentrun.prune(month) == agentrun.Pruned()
 
 
-def test_what_a_row_may_still_name_is_kept(db: Database, place: Place, conn: Connection) -> None:
+def test_what_a_row_may_still_name_is_kept(
+    db: OpenDatabase, place: Place, conn: Connection
+) -> None:
     tail = claimed(db, "k")
     late = orphan(db, tail.run_id, 0)  # of a call that creates the run, but it is there
     pending = orphan(db, tail.run_id, tail.epoch)
@@ -563,7 +567,7 @@ def test_a_call_that_died_before_it_created_its_run_is_cleaned_up_after_a_day(
 
 
 def test_what_is_not_ours_is_left_alone(
-    dsn: str, db: Database, place: Place, conn: Connection
+    dsn: str, db: OpenDatabase, place: Place, conn: Connection
 ) -> None:
     """Several databases may have one place, and people put things there, too."""
     assert db.blobs is not None
@@ -577,7 +581,7 @@ def test_what_is_not_ours_is_left_alone(
     assert kept(place) == before
 
 
-def test_a_page_at_a_time(db: Database, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_at_a_time(db: OpenDatabase, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blobs_module, "_PAGE", 2)
     tail = claimed(db, "k")
     for _ in range(5):
@@ -588,11 +592,11 @@ def test_a_page_at_a_time(db: Database, place: Place, monkeypatch: pytest.Monkey
 
 
 def test_a_late_answer_is_kept_in_the_database(
-    dsn: str, db: Database, place: Place, conn: Connection
+    dsn: str, db: OpenDatabase, place: Place, conn: Connection
 ) -> None:
     tail = claimed(db, "k")
     conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
-    with Database(dsn) as successor:
+    with OpenDatabase(dsn) as successor:
         assert successor.claim(find_run(successor, "k"), "took over") is not None
     answer = Event(event="step_finished", step=1, kind="tool", name="t", ident="0", attempt=1,
                    status="ok", effect="once", output="x" * 100_000, has_output=True)  # fmt: skip
@@ -613,7 +617,7 @@ def test_a_payload_lies_in_one_place(conn: Connection) -> None:
             )
 
 
-def test_names_say_whose_they_are(db: Database) -> None:
+def test_names_say_whose_they_are(db: OpenDatabase) -> None:
     assert db.blobs is not None
     run_id = uuid4()
     put = db.blobs.keep(Payload("0" * 32, 70_000, b"x"), run_id, "7-00c0ffee")

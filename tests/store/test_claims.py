@@ -7,26 +7,26 @@ from collections.abc import Iterator
 import pytest
 
 from agentrun.core.events import Event
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.liveness import life_of
 from agentrun.store.runs import find_run
 
 
 @pytest.fixture
-def one(dsn: str) -> Iterator[Database]:
-    with Database(dsn) as database:
+def one(dsn: str) -> Iterator[OpenDatabase]:
+    with OpenDatabase(dsn) as database:
         database.create("run", "agent", {}, "")
         yield database
 
 
 @pytest.fixture
-def two(dsn: str) -> Iterator[Database]:
-    with Database(dsn) as database:
+def two(dsn: str) -> Iterator[OpenDatabase]:
+    with OpenDatabase(dsn) as database:
         yield database
 
 
 def test_a_run_that_ended_since_it_was_looked_at_is_not_claimed(
-    one: Database, two: Database
+    one: OpenDatabase, two: OpenDatabase
 ) -> None:
     seen = find_run(two, "run")
     claimed = one.claim(find_run(one, "run"), "first claim")
@@ -37,7 +37,7 @@ def test_a_run_that_ended_since_it_was_looked_at_is_not_claimed(
 
 
 def test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed(
-    one: Database, two: Database
+    one: OpenDatabase, two: OpenDatabase
 ) -> None:
     seen = find_run(two, "run")
     assert one.claim(find_run(one, "run"), "first claim") is not None
@@ -46,7 +46,7 @@ def test_a_run_that_a_live_worker_took_since_it_was_looked_at_is_not_claimed(
 
 
 def test_a_run_of_a_live_worker_is_owned_and_of_a_dead_one_is_not(
-    one: Database, two: Database
+    one: OpenDatabase, two: OpenDatabase
 ) -> None:
     assert one.claim(find_run(one, "run"), "first claim") is not None
     assert two.owner_of(find_run(two, "run")) == (True, None)
@@ -58,12 +58,12 @@ def test_a_run_of_a_live_worker_is_owned_and_of_a_dead_one_is_not(
 
 
 def test_a_process_that_still_executes_a_run_at_its_close_is_not_said_to_have_stopped(
-    dsn: str, two: Database
+    dsn: str, two: OpenDatabase
 ) -> None:
     class Busy:
         def drain(self) -> None: ...
 
-    database = Database(dsn)
+    database = OpenDatabase(dsn)
     database.create("run", "agent", {}, "")
     claimed = database.claim(find_run(database, "run"), "first claim")
     assert claimed is not None

@@ -11,7 +11,7 @@ import pytest
 from psycopg.rows import scalar_row, tuple_row
 
 from agentrun.store.connection import connect
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.sql import QUERIES, numbered
 
 # 2,000 of each: finished, asleep, waiting for mail alone, to begin later, ready for others.
@@ -94,7 +94,7 @@ def test_heartbeats_touch_no_index_whoever_reads(
     An autovacuum worker that analyzes a table is a reader, too. It may last through one round of
     beats on a busy machine, and not through five.
     """
-    with psycopg.connect(dsn) as old, Database(dsn) as database:
+    with psycopg.connect(dsn) as old, OpenDatabase(dsn) as database:
         if reader:
             old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             old.execute("SELECT count(*) FROM agentrun.workers")
@@ -113,7 +113,7 @@ def test_heartbeats_touch_no_index_whoever_reads(
     raise AssertionError(rounds)
 
 
-def of_workers(database: Database, conn: psycopg.Connection[Any]) -> tuple[int, int, int]:
+def of_workers(database: OpenDatabase, conn: psycopg.Connection[Any]) -> tuple[int, int, int]:
     """Updates of `workers` so far, those of them that touched no index, and its bytes."""
     database.heart._beat()
     heart = database.heart._connection()

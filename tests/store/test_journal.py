@@ -27,7 +27,7 @@ from agentrun.core.sharing import Shared
 from agentrun.steps.run_context import RunContext
 from agentrun.store import embedded, rows
 from agentrun.store.commit_waiters import PendingCommit
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.migrate import migrate
 from agentrun.store.rows import Row, to_row
@@ -38,13 +38,13 @@ Claim = Callable[[str], JournalTail]
 
 
 @pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
-    with Database(dsn) as opened:
+def database(dsn: str) -> Iterator[OpenDatabase]:
+    with OpenDatabase(dsn) as opened:
         yield opened
 
 
 @pytest.fixture
-def claim(database: Database) -> Claim:
+def claim(database: OpenDatabase) -> Claim:
     return lambda key: taken(database, key)
 
 
@@ -61,7 +61,7 @@ def writer(dsn: str, late: list[Row]) -> Iterator[Writer]:
     opened.close()
 
 
-def taken(database: Database, key: str) -> JournalTail:
+def taken(database: OpenDatabase, key: str) -> JournalTail:
     """Make a run if there is none of this key, and take it over, whoever has it."""
     database.create(key, "agent", {}, "")
     claimed = database.claim(find_run(database, key), "test")
@@ -318,7 +318,7 @@ def test_no_waiter_can_cancel_what_the_writer_owes_to_others(
 
 
 def test_a_task_may_be_cancelled_at_every_await_of_a_durable_wait(
-    dsn: str, database: Database, claim: Claim
+    dsn: str, database: OpenDatabase, claim: Claim
 ) -> None:
     run = RunContext(database, "run", "agent", claim("run"), [], "refuse", "")
 
@@ -346,14 +346,14 @@ def test_a_task_may_be_cancelled_at_every_await_of_a_durable_wait(
 CHILD = """
 import asyncio, os, signal, sys, threading
 from agentrun.core.events import Event
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 
 def interrupt_soon():
     waiting.wait()
     os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with Database(sys.argv[1]) as database:
+with OpenDatabase(sys.argv[1]) as database:
     database.create("run", "agent", {}, "")
     tail, _ = database.claim(find_run(database, "run"), "test")
     for step in range(300):
@@ -377,7 +377,7 @@ def test_ctrl_c_anywhere_in_a_wait_loses_nothing_and_hangs_nobody(dsn: str) -> N
         [sys.executable, "-c", CHILD, dsn], capture_output=True, text=True, timeout=120
     )
     assert child.stdout.strip() == "interrupted 300 times", child.stderr
-    with Database(dsn) as database:
+    with OpenDatabase(dsn) as database:
         assert steps(dsn, find_run(database, "run").run_id) == list(range(300))
     assert_invariants(dsn)
 
@@ -385,14 +385,14 @@ def test_ctrl_c_anywhere_in_a_wait_loses_nothing_and_hangs_nobody(dsn: str) -> N
 # -- a transaction tool's reserved seq -----------------------------------------------------------
 
 
-def fill(database: Database, tail: JournalTail, seq: int, step: int) -> None:
+def fill(database: OpenDatabase, tail: JournalTail, seq: int, step: int) -> None:
     """What the tool's own connection does at its end: append at the reserved seq."""
     row = to_row(event(step), tail.run_id, seq, tail.epoch, tail.worker, Shared())
     assert database.fill(row)
 
 
 def test_what_follows_a_reserved_seq_waits_until_it_is_used(
-    dsn: str, database: Database, writer: Writer, claim: Claim
+    dsn: str, database: OpenDatabase, writer: Writer, claim: Claim
 ) -> None:
     tail, other = claim("run"), claim("other")
     with writer._flushing:
@@ -415,7 +415,7 @@ def test_what_follows_a_reserved_seq_waits_until_it_is_used(
 
 
 def test_a_waiter_behind_a_reserved_seq_sleeps(
-    dsn: str, database: Database, writer: Writer, claim: Claim
+    dsn: str, database: OpenDatabase, writer: Writer, claim: Claim
 ) -> None:
     tail = claim("run")
     seq, _ = writer.reserve(tail)
@@ -438,7 +438,7 @@ def test_a_waiter_behind_a_reserved_seq_sleeps(
 
 
 def test_a_second_reservation_does_not_hold_back_what_it_waits_for(
-    dsn: str, database: Database, writer: Writer, claim: Claim
+    dsn: str, database: OpenDatabase, writer: Writer, claim: Claim
 ) -> None:
     tail = claim("run")
     first, _ = writer.reserve(tail)
@@ -455,7 +455,7 @@ def test_a_second_reservation_does_not_hold_back_what_it_waits_for(
 
 
 def test_a_reservation_does_not_hold_back_who_waits_for_what_was_before_it(
-    dsn: str, database: Database, writer: Writer, claim: Claim
+    dsn: str, database: OpenDatabase, writer: Writer, claim: Claim
 ) -> None:
     tail = claim("run")
     with writer._flushing:  # before the thread comes to it
@@ -516,7 +516,7 @@ def test_a_killed_and_restarted_postgres_loses_nothing_acknowledged(new_home: Pa
     migrate(dsn)
     acknowledged: dict[UUID, int] = {}
     stop = threading.Event()
-    with Database(dsn) as database:
+    with OpenDatabase(dsn) as database:
         tails = [taken(database, f"run-{n}") for n in range(4)]
 
         def work(index: int) -> None:
@@ -556,7 +556,7 @@ def goes_on(acknowledged: dict[UUID, int], runs: int) -> None:
 
 
 def test_a_run_that_a_person_resumed_is_not_up_for_grabs_while_it_executes(
-    database: Database, writer: Writer, claim: Claim
+    database: OpenDatabase, writer: Writer, claim: Claim
 ) -> None:
     tail = claim("run")
     writer.wait(writer.append(tail, [Event(event="run_failed")]))

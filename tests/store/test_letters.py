@@ -8,7 +8,7 @@ from psycopg.rows import dict_row
 from agentrun.core.events import Event
 from agentrun.runs.worker import OVERDUE
 from agentrun.store import sending
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.mail import wake
 from agentrun.store.rows import to_row
 from agentrun.store.runs import find_run
@@ -18,7 +18,7 @@ from agentrun.store.sending import Batch
 def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost(dsn: str) -> None:
     """Neither sees the other: the letter is sent to a run that still executes, and committed when
     the parker has looked at its mail for the last time."""
-    with Database(dsn) as database:
+    with OpenDatabase(dsn) as database:
         database.create("k", "agent", {}, "")
         claimed = database.claim(find_run(database, "k"), "first claim")
         assert claimed is not None

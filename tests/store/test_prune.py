@@ -24,7 +24,7 @@ from agentrun.core import points
 from agentrun.core.errors import LeaseLost
 from agentrun.core.events import Event
 from agentrun.store import retention, sending
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.exact_values import exact_columns
 from agentrun.store.journal import JournalTail
 from agentrun.store.mail import send_letter
@@ -54,7 +54,7 @@ def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def conn(db: Database) -> Iterator[Connection]:
+def conn(db: OpenDatabase) -> Iterator[Connection]:
     with psycopg.connect(db.dsn, autocommit=True, row_factory=dict_row) as connection:
         yield connection
 
@@ -115,7 +115,7 @@ def many(conn: Connection, runs: int, name: str = "run") -> None:
     )
 
 
-def come_late(db: Database, run_id: UUID) -> None:
+def come_late(db: OpenDatabase, run_id: UUID) -> None:
     """Do what a worker does that has lost its run and does not know it yet."""
     attempt = {"run_id": run_id, "step": 1, "attempt": 1}
     answer = {"worker": "w", "status": "ok", "codec": 0, "output": "1", "model": None}
@@ -125,7 +125,7 @@ def come_late(db: Database, run_id: UUID) -> None:
     db.query("count_calls", run_id=run_id, epoch=1, keys=["a key"])
 
 
-def claimed(db: Database, key: str) -> JournalTail:
+def claimed(db: OpenDatabase, key: str) -> JournalTail:
     found = db.claim(find_run(db, key), "first claim")
     assert found is not None
     return found[0]
@@ -135,7 +135,7 @@ def claimed(db: Database, key: str) -> JournalTail:
 
 
 def test_only_what_ended_long_ago_goes_with_all_that_belongs_to_it(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     budget = agentrun.Budget(usd=1)
     for key in ("old", "young"):
@@ -176,7 +176,7 @@ def test_only_what_ended_long_ago_goes_with_all_that_belongs_to_it(
     assert agentrun.prune(MONTH) == agentrun.Pruned()
 
 
-def test_only_those_that_ended_so_or_are_of_that_agent(db: Database, conn: Connection) -> None:
+def test_only_those_that_ended_so_or_are_of_that_agent(db: OpenDatabase, conn: Connection) -> None:
     worked.with_options(key="done").run("a")
     other.with_options(key="other").run()
     with pytest.raises(agentrun.RunFailed):
@@ -194,19 +194,19 @@ def test_only_those_that_ended_so_or_are_of_that_agent(db: Database, conn: Conne
         {"older_than": MONTH, "status": ["running"]}, {"older_than": MONTH, "status": []},
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(db: Database, asked: dict[str, Any]) -> None:
+def test_what_makes_no_sense_is_refused(db: OpenDatabase, asked: dict[str, Any]) -> None:
     with pytest.raises(agentrun.ConfigError):
         agentrun.prune(**asked)
 
 
-def test_no_status_of_a_run_that_lives_is_believed(db: Database, conn: Connection) -> None:
+def test_no_status_of_a_run_that_lives_is_believed(db: OpenDatabase, conn: Connection) -> None:
     worked.with_options(key="k").submit("z")
     (told,) = conn.execute("SELECT runs FROM agentrun.prune(now(), '{queued,running}')")
     assert (told["runs"], keys(conn)) == (0, ["k"])
 
 
 def test_a_tree_goes_as_a_whole_and_never_below_a_parent_that_lives(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     @agentrun.agent
     def leaf() -> str:
@@ -242,7 +242,7 @@ def test_a_tree_goes_as_a_whole_and_never_below_a_parent_that_lives(
     assert keys(conn) == []
 
 
-def test_no_child_is_begun_below_a_run_that_was_pruned(db: Database, conn: Connection) -> None:
+def test_no_child_is_begun_below_a_run_that_was_pruned(db: OpenDatabase, conn: Connection) -> None:
     """As by a process that was stopped between its intent and the child, for longer than that."""
     worked.with_options(key="top").run("a")
     parent = find_run(db, "top").run_id
@@ -251,7 +251,9 @@ def test_no_child_is_begun_below_a_run_that_was_pruned(db: Database, conn: Conne
     assert keys(conn) == []
 
 
-def test_a_child_that_is_begun_while_its_parent_is_pruned(db: Database, conn: Connection) -> None:
+def test_a_child_that_is_begun_while_its_parent_is_pruned(
+    db: OpenDatabase, conn: Connection
+) -> None:
     """It keeps the tree where it was earlier, and is refused where it is later."""
     for key in ("goes", "stays"):
         worked.with_options(key=key).run("a")
@@ -274,7 +276,7 @@ def test_a_child_that_is_begun_while_its_parent_is_pruned(db: Database, conn: Co
 
 
 def test_a_child_that_is_begun_before_its_tree_is_looked_at_again(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     """The batch found its trees before, and waits at another one of them."""
     for key in ("first", "second"):
@@ -291,7 +293,7 @@ def test_a_child_that_is_begun_before_its_tree_is_looked_at_again(
 
 
 def test_a_value_that_two_runs_recorded_stays_with_the_one_that_stays(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     long = "the same " * 20_000
     for key in ("goes", "stays"):
@@ -302,7 +304,7 @@ def test_a_value_that_two_runs_recorded_stays_with_the_one_that_stays(
     assert agentrun.transcript("stays").result == long
 
 
-def test_a_dry_run_tells_the_same_and_writes_nothing(db: Database, conn: Connection) -> None:
+def test_a_dry_run_tells_the_same_and_writes_nothing(db: OpenDatabase, conn: Connection) -> None:
     worked.with_options(key="done").run("x" * 100_000)
     many(conn, 1100)
     conn.execute(
@@ -316,7 +318,7 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(db: Database, conn: Connect
     assert (told.runs, told.workers, told.keys) == (1101, 1, 0)
 
 
-def test_a_dry_run_is_given_no_transaction_id(db: Database, conn: Connection) -> None:
+def test_a_dry_run_is_given_no_transaction_id(db: OpenDatabase, conn: Connection) -> None:
     many(conn, 3)
     asked = {
         "before": datetime.now(UTC), "batch": uuid4(), "dry_run": True, "statuses": ["done"],
@@ -329,7 +331,9 @@ def test_a_dry_run_is_given_no_transaction_id(db: Database, conn: Connection) ->
     assert assigned["id"] is None
 
 
-def test_workers_go_that_ended_for_certain_and_have_no_run(db: Database, conn: Connection) -> None:
+def test_workers_go_that_ended_for_certain_and_have_no_run(
+    db: OpenDatabase, conn: Connection
+) -> None:
     """One that was only stopped may come back, and must find that it was declared dead."""
     for name, cause, days in (
         ("stopped", "stopped", 40), ("gone", "process gone", 40), ("young", "stopped", 20),
@@ -362,7 +366,7 @@ def refused(conn: Connection, first: str, change: str, match: str) -> None:
             conn.execute(change)  # type: ignore[arg-type]
 
 
-def test_nothing_else_opens_the_journal(db: Database, conn: Connection) -> None:
+def test_nothing_else_opens_the_journal(db: OpenDatabase, conn: Connection) -> None:
     worked.with_options(key="k").run("a")
     come_late(db, find_run(db, "k").run_id)
     for table in ("journal", "late_results"):
@@ -373,7 +377,7 @@ def test_nothing_else_opens_the_journal(db: Database, conn: Connection) -> None:
 
 
 def test_no_run_is_removed_before_its_end_or_without_a_tombstone(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     remove = "DELETE FROM agentrun.runs"
     worked.with_options(key="done").run("a")
@@ -410,7 +414,7 @@ def dying(at: str, times: int) -> Iterator[None]:
                               ("prune:before", 2, 700), ("prune:after", 2, 200)]
 )  # fmt: skip
 def test_a_kill_between_batches_loses_nothing(
-    db: Database, conn: Connection, at: str, times: int, left: int
+    db: OpenDatabase, conn: Connection, at: str, times: int, left: int
 ) -> None:
     many(conn, 1200)
 
@@ -428,7 +432,7 @@ def test_a_kill_between_batches_loses_nothing(
 
 @pytest.mark.parametrize("fate", ["goes on", "is ended"])
 def test_a_kill_inside_a_batch_leaves_all_of_it_or_none(
-    db: Database, conn: Connection, fate: str
+    db: OpenDatabase, conn: Connection, fate: str
 ) -> None:
     """The server may see the batch to its end, or notice that nobody is there."""
     many(conn, 40)
@@ -470,7 +474,7 @@ def backends(conn: Connection, pid: int) -> list[Any]:
     return conn.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchall()
 
 
-def test_several_at_once_remove_each_run_once(db: Database, conn: Connection) -> None:
+def test_several_at_once_remove_each_run_once(db: OpenDatabase, conn: Connection) -> None:
     many(conn, 1500)
     told: list[agentrun.Pruned] = []
     threads = [threading.Thread(target=pruned, args=(db.dsn, told.append)) for _ in range(3)]
@@ -484,7 +488,7 @@ def test_several_at_once_remove_each_run_once(db: Database, conn: Connection) ->
     assert keys(conn) == []
 
 
-def test_a_batch_whose_answer_is_lost_is_counted(db: Database, conn: Connection) -> None:
+def test_a_batch_whose_answer_is_lost_is_counted(db: OpenDatabase, conn: Connection) -> None:
     many(conn, 600)
     lost: list[str] = []
 
@@ -514,7 +518,7 @@ def open_prune(dsn: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def failed(db: Database, conn: Connection) -> FoundRun:
+def failed(db: OpenDatabase, conn: Connection) -> FoundRun:
     """A run `k` that failed: it can be resumed."""
     with pytest.raises(agentrun.RunFailed):
         worked.with_options(key="k").run("oh", True)
@@ -522,7 +526,7 @@ def failed(db: Database, conn: Connection) -> FoundRun:
 
 
 def test_a_run_that_is_claimed_while_it_is_pruned_is_gone(
-    db: Database, conn: Connection, failed: FoundRun
+    db: OpenDatabase, conn: Connection, failed: FoundRun
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         with open_prune(db.dsn) as pruning:
@@ -536,7 +540,7 @@ def test_a_run_that_is_claimed_while_it_is_pruned_is_gone(
 
 
 def test_a_run_that_was_claimed_before_is_kept(
-    db: Database, conn: Connection, failed: FoundRun
+    db: OpenDatabase, conn: Connection, failed: FoundRun
 ) -> None:
     (last,) = db.query("tail", run_id=failed.run_id)
     event = Event(event="claimed", reason="resumed")
@@ -555,7 +559,7 @@ def claimed_tail(run: FoundRun) -> JournalTail:
 
 
 def test_a_key_that_is_used_while_its_run_is_pruned_is_not_executed(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     ran: list[str] = []
 
@@ -575,7 +579,7 @@ def test_a_key_that_is_used_while_its_run_is_pruned_is_not_executed(
     assert keys(conn) == []
 
 
-def test_a_letter_goes_with_its_run_or_is_refused(db: Database, conn: Connection) -> None:
+def test_a_letter_goes_with_its_run_or_is_refused(db: OpenDatabase, conn: Connection) -> None:
     worked.with_options(key="k").run("a")
     with psycopg.connect(db.dsn) as sending:
         sending.execute("SELECT agentrun.send('k', 'signal')")
@@ -592,7 +596,7 @@ def test_a_letter_goes_with_its_run_or_is_refused(db: Database, conn: Connection
     assert dump(conn)["mail"] == []
 
 
-def test_a_run_that_sent_a_letter_goes_on_when_the_other_is_pruned(db: Database) -> None:
+def test_a_run_that_sent_a_letter_goes_on_when_the_other_is_pruned(db: OpenDatabase) -> None:
     """On resume it sends the letter again, and must take the same path."""
 
     @agentrun.tool(approve=True)
@@ -615,10 +619,12 @@ def test_a_run_that_sent_a_letter_goes_on_when_the_other_is_pruned(db: Database)
         agentrun.send("other", "word")
 
 
-def test_what_a_zombie_of_a_pruned_run_does_leaves_nothing(db: Database, conn: Connection) -> None:
+def test_what_a_zombie_of_a_pruned_run_does_leaves_nothing(
+    db: OpenDatabase, conn: Connection
+) -> None:
     db.create("k", "worked", {"args": {}}, "")
     tail = claimed(db, "k")
-    with Database(db.dsn) as successor:
+    with OpenDatabase(db.dsn) as successor:
         conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
         run = find_run(successor, "k")
         found = successor.claim(run, "took over")
@@ -634,7 +640,7 @@ def test_what_a_zombie_of_a_pruned_run_does_leaves_nothing(db: Database, conn: C
 
 
 def test_workers_lose_nothing_while_all_that_has_ended_is_pruned(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     acted: list[int] = []
     removed: list[agentrun.Pruned] = []
@@ -678,7 +684,7 @@ def test_workers_lose_nothing_while_all_that_has_ended_is_pruned(
     assert keys(conn) == []
 
 
-def test_the_room_of_what_was_pruned_is_used_again(db: Database, conn: Connection) -> None:
+def test_the_room_of_what_was_pruned_is_used_again(db: OpenDatabase, conn: Connection) -> None:
     sizes = []
     for turn in range(8):
         many(conn, 1000, f"turn-{turn}")
@@ -697,7 +703,7 @@ def test_the_room_of_what_was_pruned_is_used_again(db: Database, conn: Connectio
 # -- the tombstone -----------------------------------------------------------------------------
 
 
-def test_a_pruned_key_is_not_executed_again_and_says_so(db: Database, conn: Connection) -> None:
+def test_a_pruned_key_is_not_executed_again_and_says_so(db: OpenDatabase, conn: Connection) -> None:
     ran: list[int] = []
 
     @agentrun.agent
@@ -737,7 +743,7 @@ def test_a_pruned_key_is_not_executed_again_and_says_so(db: Database, conn: Conn
 
 
 def test_a_run_that_is_pruned_while_somebody_reads_it_says_so(
-    db: Database, conn: Connection
+    db: OpenDatabase, conn: Connection
 ) -> None:
     worked.with_options(key="k").run("x" * 100_000)
     run_id: UUID = find_run(db, "k").run_id
@@ -751,7 +757,7 @@ def test_a_run_that_is_pruned_while_somebody_reads_it_says_so(
 
 
 def test_a_forgotten_key_is_free(
-    db: Database, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    db: OpenDatabase, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "_KEYS", 1)  # in a batch
     for key in ("a", "also", "b"):
@@ -773,12 +779,12 @@ def test_a_forgotten_key_is_free(
     ids=["append_plain", "append"],
 )  # fmt: skip
 def test_a_zombie_that_writes_while_its_run_is_pruned_is_refused(
-    db: Database, conn: Connection, rows: int, statement: str
+    db: OpenDatabase, conn: Connection, rows: int, statement: str
 ) -> None:
     """The row that stands in its way is on its way out, and it waits for that."""
     db.create("k", "worked", {"args": {}}, "")
     tail = claimed(db, "k")
-    with Database(db.dsn) as successor:
+    with OpenDatabase(db.dsn) as successor:
         conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'process gone'")
         found = successor.claim(find_run(successor, "k"), "took over")
         assert found is not None

@@ -19,6 +19,7 @@ from agentrun.core.errors import AgentrunError, ConfigError, RunHeld
 from agentrun.store import roles
 from agentrun.store.audit import read_only_query
 from agentrun.store.connection import connect
+from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.testing import Call, Provider, Reply
 
@@ -302,19 +303,19 @@ def test_every_table_is_known_to_a_role_or_only_read(dsn: str) -> None:
     "UPDATE agentrun.runs SET reason = 'x'",
 ])  # fmt: skip
 def test_the_login_of_sql_in_the_embedded_server_only_reads(
-    own: agentrun.Database, statement: str
+    own: OpenDatabase, statement: str
 ) -> None:
     refused(roles.reader_dsn(own.dsn), statement)
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[agentrun.Database]:
+def own() -> Iterator[OpenDatabase]:
     """The embedded server of the session, as those use it who name no database."""
     with agentrun.connect() as database:
         yield database
 
 
-def test_sql_on_the_command_line_asks_by_that_login(own: agentrun.Database) -> None:
+def test_sql_on_the_command_line_asks_by_that_login(own: OpenDatabase) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "agentrun", "sql", "--json", "SELECT session_user FROM migrations"],
         capture_output=True, text=True, check=True,

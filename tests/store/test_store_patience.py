@@ -15,7 +15,7 @@ import agentrun
 from agentrun.core.errors import Parking
 from agentrun.store import patience
 from agentrun.store.connection import connect
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.patience import PROCESS
 from agentrun.store.runs import find_run
 
@@ -52,14 +52,14 @@ def raised(call: Callable[[], Any]) -> BaseException | None:
 
 def test_a_wait_gives_up_where_the_process_is_to_end(nowhere: str) -> None:
     with PROCESS.hurrying():
-        error = raised(lambda: find_run(Database(nowhere), "k"))
+        error = raised(lambda: find_run(OpenDatabase(nowhere), "k"))
     assert isinstance(error, Parking)
     assert error.status == "queued"
     assert not PROCESS.hurried
 
 
 def test_a_wait_goes_on_where_the_process_does(nowhere: str) -> None:
-    thread = threading.Thread(target=lambda: raised(lambda: find_run(Database(nowhere), "k")))
+    thread = threading.Thread(target=lambda: raised(lambda: find_run(OpenDatabase(nowhere), "k")))
     thread.daemon = True
     thread.start()
     thread.join(5 * patience.GRACE)
@@ -80,7 +80,9 @@ def test_a_statement_that_gets_no_answer_is_cut_off(dsn: str) -> None:
 
 def test_the_thread_of_a_cancelled_waiter_gives_up(nowhere: str) -> None:
     async def wait_and_go() -> None:
-        waiting = asyncio.create_task(patience.in_thread(lambda: find_run(Database(nowhere), "k")))
+        waiting = asyncio.create_task(
+            patience.in_thread(lambda: find_run(OpenDatabase(nowhere), "k"))
+        )
         await asyncio.sleep(0.1)
         waiting.cancel()
         await asyncio.wait([waiting])
@@ -88,7 +90,7 @@ def test_the_thread_of_a_cancelled_waiter_gives_up(nowhere: str) -> None:
     assert raised(lambda: asyncio.run(wait_and_go())) is None  # it joins the threads of its pool
 
 
-def test_a_database_that_answers_has_all_the_time_it_needs(db: Database) -> None:
+def test_a_database_that_answers_has_all_the_time_it_needs(db: OpenDatabase) -> None:
     @agentrun.step(effect="idempotent")
     def work(n: int) -> int:
         return n

@@ -20,7 +20,7 @@ from proxy import Fault, FaultProxy, Side
 from agentrun.core.events import Event
 from agentrun.core.sharing import Shared
 from agentrun.store.connection import DeadlineConnection, connect
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
 from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.rows import Row, to_row
 from agentrun.store.runs import find_run
@@ -43,7 +43,7 @@ def proxy(dsn: str) -> Iterator[FaultProxy]:
 @pytest.fixture
 def claim(dsn: str) -> Iterator[Callable[[str], JournalTail]]:
     """Make a run if there is none of this key, and take it over, whoever has it."""
-    with Database(dsn) as database:
+    with OpenDatabase(dsn) as database:
 
         def take(key: str) -> JournalTail:
             database.create(key, "agent", {}, "")

@@ -29,6 +29,7 @@ from pydantic import BaseModel, PrivateAttr
 
 import agentrun
 from agentrun.core import recorder
+from agentrun.store.database import OpenDatabase
 from agentrun.testing import Carrier, Entry
 from agentrun.testing.crash import code_owners, findings, shifted_clock
 from agentrun.testing.crash.child import run_in_child
@@ -327,7 +328,7 @@ def test_the_outside_is_the_world_and_files_and_tables(dsn: str, tmp_path: Path)
         begun.append(1)
         return lambda: {"runs": len(begun)}
 
-    database = agentrun.Database(dsn)
+    database = OpenDatabase(dsn)
     outside = Outside(world, database)
     outside.files |= {str(text), str(data), str(base), str(tmp_path / "absent")}
     before = outside.prepare()
@@ -344,7 +345,7 @@ def test_the_outside_is_the_world_and_files_and_tables(dsn: str, tmp_path: Path)
 
 @pytest.mark.parametrize("world", [lambda: object(), lambda: 1 / 0])
 def test_a_world_that_cannot_be_told_is_a_wrong_set_up(dsn: str, world: Any) -> None:
-    database = agentrun.Database(dsn)
+    database = OpenDatabase(dsn)
     with pytest.raises(agentrun.ConfigError, match="world"):
         Outside(world, database).prepare()
     database.close()

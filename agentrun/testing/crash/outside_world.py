@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import agentrun
+from agentrun.store.session import Session
 
 __all__ = ["VARIES", "Outside", "changes_left", "common_part", "describe_differences"]
 
@@ -31,8 +32,8 @@ _TABLES = """
 class Outside:
     """The outside of an agent: the state that ``world`` returns, files, tables."""
 
-    def __init__(self, world: Callable[[], Any] | None, database: agentrun.Database) -> None:
-        self._world, self._database = world, database
+    def __init__(self, world: Callable[[], Any] | None, session: Session) -> None:
+        self._world, self._session = world, session
         self._read_world: Callable[[], Any] = lambda: None
         self.files: set[str] = set()  # written by steps
 
@@ -69,7 +70,7 @@ class Outside:
             ) from error
 
     def _read_tables(self) -> dict[str, Any]:
-        with self._database.connection() as conn:
+        with self._session.connection() as conn:
             names = [row["name"] for row in conn.execute(_TABLES)]
             found = {}
             for name in names:

@@ -19,6 +19,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import agentrun
+from agentrun.store.session import Session
 from agentrun.testing.crash import findings, outside_world
 from agentrun.testing.crash.child import Order, Point, Subject, run_in_child, run_process
 from agentrun.testing.crash.code_owners import CodeOwners
@@ -77,9 +78,9 @@ class Rig:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            self._database = stack.enter_context(_private_database())
+            self._session = stack.enter_context(_private_database())
             stack.enter_context(self._provider)
-            dsn, url = self._database.dsn, self._provider.base_url
+            dsn, url = self._session.dsn, self._provider.base_url
             self._order = replace(self._order, dsn=dsn, double=url)
             stack.enter_context(_environment(_provider_environment(dsn, self._provider)))
             self._stack = stack.pop_all()
@@ -111,7 +112,7 @@ class Rig:
         """Like `test`, for a subject that may be started in a new interpreter."""
         began, number = time.monotonic(), next(self._numbers)
         before = len(self._provider.ledger())
-        place = outside_world.Outside(world, self._database)
+        place = outside_world.Outside(world, self._session)
         calm = self._run_calm_cases(subject, place, number)
         cases: list[Case] = []
         schedule = _schedule(calm)
@@ -222,7 +223,7 @@ class Rig:
         raise agentrun.ConfigError(f"{name} fails without a kill: {why}\n{log}".strip())
 
     def _read_journal(self) -> tuple[dict[str, findings.JournaledStep], dict[str, int]]:
-        with self._database.connection() as conn:
+        with self._session.connection() as conn:
             return findings.read_steps(conn.execute(_JOURNAL))
 
 
@@ -249,12 +250,12 @@ def _import_modules_of(trace: Trace) -> None:
 
 
 @contextlib.contextmanager
-def _private_database() -> Iterator[agentrun.Database]:
+def _private_database() -> Iterator[Session]:
     """A fresh database in the embedded server, dropped at the end."""
     server = _embedded_server_dsn()
     name = f"{_PREFIX}{secrets.token_hex(6)}"
-    admin = agentrun.Database(server)
-    database = agentrun.Database(urlsplit(server)._replace(path=f"/{name}").geturl())
+    admin = Session(server)
+    database = Session(urlsplit(server)._replace(path=f"/{name}").geturl())
     try:
         with admin.connection() as conn:
             conn.execute("SELECT pg_advisory_lock(hashtext(%s))", [_PREFIX])
