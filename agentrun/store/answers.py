@@ -126,12 +126,7 @@ class Answers:
         """Mark the open calls of a dead gateway as lost; return False if it is alive."""
         if gateway in self._own_workers:
             return False
-
-        def is_dead() -> bool:
-            with self._database.connection() as conn:
-                return find_dead(conn, gateway) is not None
-
-        if not self._database.patiently(is_dead):
+        if self._database.on_connection(lambda conn: find_dead(conn, gateway)) is None:
             return False
         for lost in self._database.query("gateway_lost", gateway=gateway):
             logger.warning(

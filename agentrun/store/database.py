@@ -149,13 +149,8 @@ class OpenDatabase(Session, Database):
 
     def check_privileges(self) -> None:
         """Raise ConfigError, before there is a run, if this login lacks a worker's privileges."""
-
-        def check() -> None:
-            with self.connection() as conn:
-                require(conn, "worker", "execute runs")
-
         if not self.executes:
-            self.patiently(check)
+            self.on_connection(lambda conn: require(conn, "worker", "execute runs"))
             self.executes = True
 
     def _after_beat(self, conn: psycopg.Connection[Any]) -> None:
@@ -164,12 +159,7 @@ class OpenDatabase(Session, Database):
 
     def obey_cancellations(self) -> None:
         """Stop the runs of this process that were cancelled, without waiting for the next beat."""
-
-        def stop() -> None:
-            with self.connection() as conn:
-                self._stop_runs(conn)
-
-        self.patiently(stop)
+        self.on_connection(self._stop_runs)
 
     def _stop_runs(self, conn: psycopg.Connection[Any]) -> None:
         """Stop the runs of this process that expired or were cancelled."""
@@ -242,12 +232,7 @@ class OpenDatabase(Session, Database):
         # from the first registration with the new server.
         if self.heart.worker == owner:
             return run.run_id in self.active, None
-
-        def find() -> Life | None:
-            with self.connection() as conn:
-                return find_dead(conn, owner)
-
-        dead = self.patiently(find)
+        dead = self.on_connection(lambda conn: find_dead(conn, owner))
         return dead is None, dead
 
     def claim(
@@ -342,12 +327,7 @@ class OpenDatabase(Session, Database):
         heart: Heart | None = getattr(self, "_heart", None)
         if heart is not None and heart.worker == worker:
             return 0.0
-
-        def read() -> Life | None:
-            with self.connection() as conn:
-                return life_of(conn, worker)
-
-        life = self.patiently(read)
+        life = self.on_connection(lambda conn: life_of(conn, worker))
         return 0.0 if life is None else life.settled_in
 
     # -- entering, leaving, closing ------------------------------------------------------------

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agentrun.store.database import OpenDatabase
 
 __all__ = [
+    "Hold",
     "LimitRow",
     "LimitedCall",
     "SharedLimits",
@@ -88,13 +89,22 @@ def remove_limit(session: Session, model: str) -> bool:
     return bool(row["removed"])
 
 
+@dataclass(slots=True)
+class Hold:
+    """All calls of a model are stopped until a time."""
+
+    until: datetime
+    circuit: bool
+    reason: str | None
+
+
 class SharedLimits:
     """The limits and holds that this process has read, and the permits it requests and returns."""
 
     def __init__(self, database: OpenDatabase) -> None:
         self._database = database
         self._limits: list[str] = []
-        self._holds: dict[str, dict[str, Any]] = {}
+        self._holds: dict[str, Hold] = {}
         self._failed = Counter[str]()  # failed calls in a row, by model
         self._background = ThreadPoolExecutor(1, thread_name_prefix="agentrun-limits")
 
@@ -110,7 +120,11 @@ class SharedLimits:
 
     def _replace(self, rows: list[dict[str, Any]]) -> None:
         self._limits = [row["model"] for row in rows if row["until"] is None]
-        self._holds = {row["model"]: row for row in rows if row["until"] is not None}
+        self._holds = {
+            row["model"]: Hold(row["until"], row["circuit"], row["reason"])
+            for row in rows
+            if row["until"] is not None
+        }
 
     def applies_to(self, model: str) -> bool:
         """Whether a call of this model has to request a permit."""
@@ -128,7 +142,7 @@ class SharedLimits:
         hold = self._holds.get(call.model)
         seconds = 0.0 if hold is None else self._seconds_held(hold, call.model, call.worker)
         if hold is not None and seconds > 0:
-            return seconds, str(hold["reason"])
+            return seconds, str(hold.reason)
         limit = self._limit(call.model)
         if limit is None:
             return 0.0, ""
@@ -142,15 +156,15 @@ class SharedLimits:
         )
         return float(row["wait"]), f"the limit of {limit} is used up"
 
-    def _seconds_held(self, hold: dict[str, Any], model: str, worker: str) -> float:
+    def _seconds_held(self, hold: Hold, model: str, worker: str) -> float:
         """The seconds for which the hold still stops this call; 0 if it does not."""
-        seconds: float = (hold["until"] - self._database.heart.now()).total_seconds()
+        seconds: float = (hold.until - self._database.heart.now()).total_seconds()
         if seconds > 0:
             return seconds
-        if hold["circuit"]:  # one process tries a call, and the others wait for its result
+        if hold.circuit:  # one process tries a call, and the others wait for its result
             (row,) = self._database.query("try_alone", model=model, worker=worker)
             if row["until"] is not None:
-                hold["until"] = row["until"]
+                hold.until = row["until"]
                 seconds = (row["until"] - self._database.heart.now()).total_seconds()
                 return max(0.1, seconds)
         else:
@@ -200,7 +214,7 @@ class SharedLimits:
         """Record that the provider answered a call of this model, which ends a circuit."""
         self._failed.pop(model, None)
         hold = self._holds.get(model)
-        if hold is not None and hold["circuit"]:
+        if hold is not None and hold.circuit:
             self._holds.pop(model, None)
             self._execute_later("unhold", model=model)
 

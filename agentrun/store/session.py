@@ -102,20 +102,28 @@ class Session:
         return now
 
     def _execute(self, name: str, parameters: dict[str, Any], factory: RowFactory[R]) -> list[R]:
-        def execute() -> list[R]:
-            with self.connection() as conn:
-                writes = name in points.COMMITS
-                if writes:
-                    points.reach(name, "before")
-                cursor = conn.cursor(row_factory=factory).execute(QUERIES[name], parameters)
-                # Not `cursor.description`, which psycopg builds on every access.
-                result = cursor.pgresult
-                rows = cursor.fetchall() if result is not None and result.nfields else []
-                if writes:
-                    points.reach(name, "after")
-                return rows
+        def execute(conn: DeadlineConnection) -> list[R]:
+            writes = name in points.COMMITS
+            if writes:
+                points.reach(name, "before")
+            cursor = conn.cursor(row_factory=factory).execute(QUERIES[name], parameters)
+            # Not `cursor.description`, which psycopg builds on every access.
+            result = cursor.pgresult
+            rows = cursor.fetchall() if result is not None and result.nfields else []
+            if writes:
+                points.reach(name, "after")
+            return rows
 
-        return self.patiently(execute)
+        return self.on_connection(execute)
+
+    def on_connection(self, action: Callable[[DeadlineConnection], T]) -> T:
+        """Call ``action`` with a connection, and again after each failure that passes."""
+
+        def act() -> T:
+            with self.connection() as conn:
+                return action(conn)
+
+        return self.patiently(act)
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat the action until it returns, or fails for a reason that does not pass."""

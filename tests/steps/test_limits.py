@@ -17,7 +17,7 @@ from openai import OpenAI
 
 import agentrun
 from agentrun.store.database import OpenDatabase
-from agentrun.store.limits import LimitedCall, SharedLimits
+from agentrun.store.limits import Hold, LimitedCall, SharedLimits
 from agentrun.store.runs import find_run
 from agentrun.testing import Fault, Provider
 
@@ -171,12 +171,12 @@ def test_after_failures_in_a_row_one_tries_alone(db: Any, provider: Provider, sq
 def test_a_hold_that_another_thread_takes_away_fails_no_call(db: Any) -> None:
     limits = SharedLimits(db)
 
-    class TakenAway(dict[str, Any]):
+    class TakenAway(Hold):
         """Somebody else's call is answered as soon as one looks at it."""
 
-        def __getitem__(self, name: str) -> Any:
+        def __getattribute__(self, name: str) -> Any:
             limits._holds.pop("p/m", None)
-            return super().__getitem__(name)
+            return super().__getattribute__(name)
 
     hold = TakenAway(until=db.heart.now() + timedelta(seconds=9), circuit=True, reason="it failed")
     limits._holds = {"p/m": hold}
