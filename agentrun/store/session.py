@@ -106,7 +106,8 @@ class Session:
             writes = name in points.COMMITS
             if writes:
                 points.reach(name, "before")
-            cursor = conn.cursor(row_factory=factory).execute(QUERIES[name], parameters)
+            cursor = conn.execute(QUERIES[name], parameters)
+            cursor.row_factory = factory
             # Not `cursor.description`, which psycopg builds on every access.
             result = cursor.pgresult
             rows = cursor.fetchall() if result is not None and result.nfields else []
