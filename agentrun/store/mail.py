@@ -19,8 +19,7 @@ from agentrun.core.events import Json, LetterKind
 from agentrun.store.arrays import UUIDS
 from agentrun.store.exact_values import read_exact
 from agentrun.store.keys import check_key
-from agentrun.store.retention import run_not_found
-from agentrun.store.runs import FoundRun
+from agentrun.store.runs import FoundRun, run_not_found
 from agentrun.store.session import Session
 
 __all__ = [

@@ -14,13 +14,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from agentrun.core import points
-from agentrun.core.errors import ConfigError, RunNotFound, RunPruned
+from agentrun.core.errors import ConfigError, RunPruned
 from agentrun.core.state import ENDED
 from agentrun.store.arrays import INT8S, TEXTS, TIMESTAMPS, UUIDS
 from agentrun.store.blobs import ABANDONED, Blobs
 from agentrun.store.session import Session
 
-__all__ = ["Pruned", "prune", "refuse_pruned", "run_not_found"]
+__all__ = ["Pruned", "prune", "refuse_pruned"]
 
 _OLDEST = timedelta(days=365_000)
 _REST = 9.0  # pause after a batch, in times of its duration, so that workers are not slowed down
@@ -115,14 +115,6 @@ def _forget_keys(session: Session, before: datetime, asked: dict[str, Any]) -> i
 
 def _pause(began: float) -> None:
     time.sleep(min(_REST * (time.monotonic() - began), _LONGEST))
-
-
-def run_not_found(session: Session, key: str) -> RunNotFound:
-    """The error for a key that no run has, with similar keys. Raises RunPruned if a run had it."""
-    refuse_pruned(session, key=key)
-    near = [row["key"] for row in session.query("keys", prefix=key[:3], limit=3)]
-    hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
-    return RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
 
 
 def _sweep(session: Session, blobs: Blobs, now: datetime, *, dry_run: bool) -> int:

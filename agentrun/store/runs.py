@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from agentrun.core.errors import RunNotFound
 from agentrun.core.events import RunStatus
 from agentrun.store.keys import check_key
-from agentrun.store.retention import run_not_found
+from agentrun.store.retention import refuse_pruned
 from agentrun.store.session import Session
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "list_open_children",
     "list_runs",
     "look_up_run",
+    "run_not_found",
     "wake_for_response",
 ]
 
@@ -103,6 +105,14 @@ def find_run(session: Session, key: str) -> FoundRun:
     if (run := look_up_run(session, key)) is not None:
         return run
     raise run_not_found(session, key)
+
+
+def run_not_found(session: Session, key: str) -> RunNotFound:
+    """The error for a key that no run has, with similar keys. Raises RunPruned if a run had it."""
+    refuse_pruned(session, key=key)
+    near = list_keys(session, key[:3], 3)
+    hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
+    return RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
 
 
 def list_runs(session: Session, *, status: str | None = None, limit: int) -> list[ListedRun]:
