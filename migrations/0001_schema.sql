@@ -31,6 +31,8 @@
 -- Functions: reading
 --   text_of                   the readable text of a message's content
 --   elements                  the elements of a JSON array with their positions
+--   listed_steps              the step numbers that an event lists
+--   set_aside                 the steps of a run that a resume does not serve
 --   masks_in                  what is masked in a text
 --   tree                      a run and all runs below it
 --   top                       the run at the top of a tree of child runs
@@ -831,6 +833,33 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 COMMENT ON FUNCTION agentrun.elements(json) IS
     'The elements of a JSON array with their positions; none for anything else. Never raises.';
+
+CREATE FUNCTION agentrun.listed_steps(output json, name text) RETURNS TABLE (step integer)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT generate_series((range.element ->> 0)::integer, (range.element ->> 1)::integer)
+    FROM agentrun.elements(output -> name) AS range
+$$;
+COMMENT ON FUNCTION agentrun.listed_steps IS
+    'The step numbers that the output of an event lists under a name, as ranges [first, last].';
+
+-- A divergence lists the steps that it sets aside, and the reuse of steps lists those that it takes
+-- back. The last event that lists a step decides about it.
+CREATE FUNCTION agentrun.set_aside(of_run uuid, before bigint) RETURNS TABLE (step integer)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT latest.step
+    FROM (
+        SELECT DISTINCT ON (listed.step) listed.step, d.event
+        FROM agentrun.journal d
+        CROSS JOIN LATERAL agentrun.listed_steps(
+            d.output, CASE d.event WHEN 'diverged' THEN 'set_aside' ELSE 'steps' END) AS listed
+        WHERE d.run_id = of_run AND d.event IN ('diverged', 'step_reused') AND d.seq < before
+        ORDER BY listed.step, d.seq DESC
+    ) latest
+    WHERE latest.event = 'diverged'
+$$;
+COMMENT ON FUNCTION agentrun.set_aside IS
+    'The steps that accepted divergences and redos before an event of a run have set aside, so that '
+    'a resume does not serve them.';
 
 CREATE FUNCTION agentrun.masks_in(shown text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -1699,7 +1728,7 @@ CROSS JOIN LATERAL (
     WHERE n.run_id = c.run_id AND n.seq > c.seq AND n.event = 'claimed'
 ) next
 CROSS JOIN LATERAL (
-    -- The last event of each step before this claim, without steps that a divergence set aside.
+    -- The last event of each step before this claim, without steps that are set aside.
     SELECT array_agg(s.step) FILTER (WHERE s.event = 'attempt_started') AS open,
            count(*) FILTER (WHERE s.finished) AS replayed,
            coalesce(sum(s.cost) FILTER (WHERE s.finished), 0) AS saved,
@@ -1715,14 +1744,7 @@ CROSS JOIN LATERAL (
           AND j.event IN ('attempt_started', 'attempt_failed', 'step_finished', 'resolved')
         ORDER BY j.step, j.seq DESC
     ) s
-    WHERE NOT coalesce((
-        -- The last event that sets the step aside or reuses it decides.
-        SELECT d.event = 'diverged'
-        FROM agentrun.journal d, json_array_elements(
-                 d.output -> CASE d.event WHEN 'diverged' THEN 'set_aside' ELSE 'steps' END) p
-        WHERE d.run_id = c.run_id AND d.event IN ('diverged', 'step_reused') AND d.seq < c.seq
-          AND s.step BETWEEN (p ->> 0)::integer AND (p ->> 1)::integer
-        ORDER BY d.seq DESC LIMIT 1), false)
+    WHERE s.step NOT IN (SELECT a.step FROM agentrun.set_aside(c.run_id, c.seq) a)
 ) before
 CROSS JOIN LATERAL (
     SELECT count(DISTINCT e.step) FILTER (
@@ -1757,8 +1779,8 @@ COMMENT ON COLUMN agentrun.resumes.in_doubt IS 'Number of doubts that this resum
 -- Views: what waits for a person ------------------------------------------------------------------
 
 -- All show the arguments of the call, from the last row that has them: only the first attempt's
--- intent repeats the arguments. A call that was never attempted has no attempt. A request from
--- before an accepted divergence is void; if the code still asks for the call, there is a new
+-- intent repeats the arguments. A call that was never attempted has no attempt. The request of a
+-- step that a divergence sets aside is void; if the code still asks for the call, there is a new
 -- request.
 
 CREATE VIEW agentrun.asked WITH (security_invoker = true) AS
@@ -1782,7 +1804,8 @@ WHERE r.status IN ('queued', 'running', 'waiting', 'held')
     SELECT FROM agentrun.journal l
     WHERE l.run_id = q.run_id AND l.seq > q.seq
       AND (l.step = q.step AND l.event IN ('attempt_started', 'resolved', 'step_finished')
-           OR l.event = 'diverged'));
+           OR l.event = 'diverged'
+              AND q.step IN (SELECT s.step FROM agentrun.listed_steps(l.output, 'set_aside') s)));
 COMMENT ON VIEW agentrun.asked IS
     'What open runs ask a person: approvals, budgets and doubts, decided or not.';
 COMMENT ON COLUMN agentrun.asked.seq IS 'Journal row of the request.';

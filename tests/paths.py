@@ -54,13 +54,11 @@ def _asks(j: Journal, history: History, ident: str, draw: random.Random) -> Hist
     request = call(draw.choice("ab"), n=draw.randint(0, 2))
     known = history.steps.get(ident)
     if known is not None and request.matches(known, request.fingerprint):
-        known.replayed = True
+        known.on_path = True
         return history
-    seen = {one.step for one in history.steps.values() if one.replayed}
+    seen = {one.step for one in history.steps.values() if one.on_path}
     if known is not None:
-        aside = find_set_aside(history, ident, j.epoch)
-        if not aside:  # this claim asked for it already
-            return history
+        aside = find_set_aside(history, known)
         recorded(j, diverge(known, aside, by="accept", reason="other code"))
         history = History(j.events)
     found = reuse(history, request, request.fingerprint, ident)
@@ -70,5 +68,5 @@ def _asks(j: Journal, history: History, ident: str, draw: random.Random) -> Hist
         finishes(j, history.last_step + 1, ident, request)
     history = History(j.events)
     for one in history.steps.values():
-        one.replayed = one.step in seen or one.ident == ident
+        one.on_path = one.step in seen or one.ident == ident
     return history

@@ -171,9 +171,8 @@ def price_of_accepting(key: str) -> Price:
     events, _ = read_events(database, find_run(database, key).run_id)
     history, parked = History(events), diverged_park(events)
     ident = parked.output["divergence"].get("ident") if parked is not None else None
-    if ident is None:
-        return price_of(history.steps.values())
-    return price_of(find_set_aside(history, ident, events[-1].epoch + 1))
+    first = history.steps.get(ident or "")
+    return price_of(history.steps.values() if first is None else find_set_aside(history, first))
 
 
 def diverged_runs(agent: str | None = None) -> list[str]:

@@ -10,11 +10,12 @@ The rule. There are three answers, and none of them sends anything by itself:
 * *keep* the recorded reply although its request differs (model calls only);
 * *accept* a new path from this step on.
 
-An accepted divergence sets recorded steps aside. `find_set_aside` alone decides which ones, and
-the event `diverged` lists their numbers. Histories, transcripts and SQL read that list, so they
-cannot disagree. If the new path asks for one of these steps again, the event `step_reused` moves
-the step to its new place, with its number, its idempotency key and its outcome. So an effect that
-has taken place is not repeated on the new path.
+An accepted divergence sets recorded steps aside: a resume does not serve them any more. It is
+`find_set_aside` alone that decides which ones, and the event `diverged` lists their numbers.
+Histories, transcripts and SQL (`agentrun.set_aside`) read that list, so they cannot disagree. If
+the new path asks for one of these steps again, the event `step_reused` moves the step to its new
+place, with its number, its idempotency key and its outcome, and lists the numbers of the steps that
+move with it. So an effect that has taken place is not repeated on the new path.
 """
 
 from __future__ import annotations
@@ -144,22 +145,19 @@ def different_arguments(
 # -- which steps stand, and where ------------------------------------------------------------------
 
 
-def find_set_aside(history: History, ident: str, epoch: int) -> list[RecordedStep]:
-    """The recorded steps that a divergence at ``ident`` in the claim ``epoch`` sets aside.
+def find_set_aside(history: History, first: RecordedStep) -> list[RecordedStep]:
+    """The recorded steps that a divergence at the step ``first`` sets aside.
 
-    They are the steps of the same scope, and of the scopes inside it, that were recorded at or
-    after the diverging step. Steps that this claim has begun or replayed are part of the new path
-    and stay, for example those of a parallel task.
+    They are ``first``, and the steps of its scope and of the scopes inside it that were recorded
+    after it. Those that the code has asked for since it began are part of the new path and stay,
+    for example the steps of a parallel task.
     """
-    first = history.steps.get(ident)
-    scope, born = scope_of(ident), first.born if first else 0
+    scope = scope_of(first.ident)
     return [
         known
         for known in history.steps.values()
-        if known.ident.startswith(scope)
-        and known.born >= born
-        and known.epoch < epoch
-        and not known.replayed
+        if known is first
+        or (known.ident.startswith(scope) and known.order > first.order and not known.on_path)
     ]
 
 
@@ -200,7 +198,7 @@ def reuse(history: History, request: RequestedStep, fingerprint: str, ident: str
     equals = [known for known in history.aside if request.matches(known, fingerprint)]
     here = [known for known in equals if known.ident == ident]
     movable = [known for known in equals if known.effect != "read"]
-    found = min(here or movable, key=lambda known: known.born, default=None)
+    found = min(here or movable, key=lambda known: known.order, default=None)
     if found is None:
         return None
     return Event(
@@ -316,10 +314,10 @@ class Divergence:
 
 
 def explain(
-    history: History, known: RecordedStep, request: RequestedStep, epoch: int
+    history: History, known: RecordedStep, request: RequestedStep
 ) -> tuple[Divergence, list[RecordedStep]]:
     """Describe a divergence. Returns it with the steps that accepting it would set aside."""
-    aside = find_set_aside(history, known.ident, epoch)
+    aside = find_set_aside(history, known)
     headline, diff = _compare(history, known, request)
     not_kept = _why_not_keep(known, request)
     return Divergence(known.step, known.ident, headline, diff, not_kept, price_of(aside)), aside
@@ -399,7 +397,7 @@ def _describe_other_step(history: History, known: RecordedStep, request: Request
     later = [
         one.step
         for one in history.steps.values()
-        if not one.replayed and request.matches(one, fingerprint)
+        if not one.on_path and request.matches(one, fingerprint)
     ]
     if later:
         return f"{headline}; it is recorded as step {min(later)}, so the order of steps changed"

@@ -2,6 +2,11 @@
 
 `History` applies one event after the other. Live and on a resume it sees the same events in the
 same order, so that both have the same steps.
+
+A step has a number, which it keeps, and a place in the code, its ident. The events of a step are
+found by the number. A resume finds a step by its place: `History.steps` holds exactly the steps
+that a resume serves. A step that a divergence sets aside loses its place (see
+`core/divergence.py`).
 """
 
 from __future__ import annotations
@@ -47,12 +52,19 @@ class RecordedStep:
     granted: bool = False  # a person approved the call
     approved: Json = None  # arguments that a person edited in the approval
     kept: tuple[str, ...] = ()  # fingerprints of changed requests that still get this reply
-    replayed: bool = False  # the code in this process has asked for the step again
+    # The code that executes now has asked for the step. False for the steps of earlier claims, and
+    # of earlier attempts of a tool's body, until the code asks for them again.
+    on_path: bool = True
     set_aside_at: int = 0  # seq of the divergence that set the step aside
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Orders steps as they were recorded. Steps that were moved together keep their order."""
+        return self.born, self.step
 
 
 class History:
-    """The steps of a run, by ident."""
+    """The steps of a run, by ident. Steps that are set aside are in `aside` or in `by_number`."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.steps: dict[str, RecordedStep] = {}
@@ -64,6 +76,7 @@ class History:
         self.failed_step: int | None = None
         for event in events:
             self.apply(event, event.seq, event.epoch)
+        self.begin_again("")
 
     def apply(self, event: Event, seq: int, epoch: int) -> None:
         """Apply the next event of the journal. It has, or will get, the number ``seq``."""
@@ -80,6 +93,12 @@ class History:
             known = self._step_of(event, seq, epoch)
             if known is not None:
                 _apply_to_step(known, event, seq)
+
+    def begin_again(self, prefix: str) -> None:
+        """Note that the code whose steps begin with ``prefix`` is executed from its beginning."""
+        for known in self.steps.values():
+            if known.ident.startswith(prefix):
+                known.on_path = False
 
     def steps_inside(self, known: RecordedStep) -> list[RecordedStep]:
         """The steps inside ``known`` that the same divergence set aside.
@@ -105,7 +124,7 @@ class History:
             self.last_turn = event.turn
         if event.ident is None or event.kind is None or event.step is None:
             return self.by_number.get(event.step or 0)
-        known = self.steps.get(event.ident)
+        known = self.by_number.get(event.step)
         if known is None:
             known = RecordedStep(
                 ident=event.ident,
@@ -126,12 +145,11 @@ class History:
 
     def _apply_divergence(self, event: Event, seq: int) -> None:
         self.divergences += 1
-        for known in self.by_number.values():  # an open question to a person is asked again
-            known.request = None
         gone, redone = listed_steps(event, "set_aside"), listed_steps(event, "redo")
         for known in [one for one in self.steps.values() if one.step in gone]:
             del self.steps[known.ident]
             known.set_aside_at = seq
+            known.request = None  # if the new path asks for the step, a person is asked again
             if known.step not in redone:
                 self.aside.append(known)
 

@@ -127,7 +127,7 @@ def _depends(one: RecordedStep, known: RecordedStep) -> bool:
     """Whether a step may depend on ``known``: it is later, and one scope contains the other."""
     theirs, ours = scope_of(one.ident), scope_of(known.ident)
     joined = theirs.startswith(ours) or ours.startswith(theirs)
-    return one.born > known.born and joined
+    return one.order > known.order and joined
 
 
 def _is_once(one: RecordedStep) -> bool:

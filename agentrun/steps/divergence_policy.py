@@ -33,7 +33,7 @@ def apply_policy(
         Diverging: the policy is "refuse", or it is "keep" and more differs than the request of
             a model call.
     """
-    divergence, aside = explain(run.history, known, request, run.tail.epoch)
+    divergence, aside = explain(run.history, known, request)
     reason = f"{divergence.headline}\n{divergence.diff}"
     if run.on_divergence == "accept":
         logger.warning(

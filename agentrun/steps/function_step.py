@@ -144,6 +144,9 @@ def _invoke(point: ExecutionPoint, step: ActiveStep, body: StepBody, connection:
     """Call the function in a scope of its own, so that the steps of its body are numbered there."""
     info = StepInfo(step.key, step.attempts, step.number, connection, step.wanted.asked)
     inside = ExecutionPoint(point.run, point.scope.body_scope(step.ident))
+    if step.attempts > 1:
+        with point.run.lock:
+            point.run.history.begin_again(inside.scope.path)
 
     def call() -> Any:
         with at_point(inside, info):

@@ -130,7 +130,7 @@ def locate_step(
         number, turn = history.last_step, _turn_of(point, wanted, place)
         repeats = _repeated_key(wanted, fingerprint, failed)
     else:
-        known.replayed = True
+        known.on_path = True
         number, turn, repeats = known.step, known.turn, known.key
     key = repeats or step_key(run.run_id, place.ident, history.divergences)
     if wanted.call is not None:

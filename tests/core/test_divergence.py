@@ -22,6 +22,7 @@ from agentrun.core.divergence import (
 )
 from agentrun.core.events import Usage
 from agentrun.core.history import History
+from agentrun.core.redo import plan_redo
 from agentrun.core.transcript import fold
 
 SEEDS = range(int(os.environ.get("AGENTRUN_JOURNALS", "150")))
@@ -48,8 +49,9 @@ def test_steps_that_this_claim_began_or_replayed_stay() -> None:
     j.claimed("w-2")
     finishes(j, 4, "t3/1", two)
     history = History(j.events)
-    history.steps["t1/1"].replayed = True
-    assert [known.step for known in find_set_aside(history, "1", j.epoch)] == [1, 3]
+    for ident in ("t1/1", "t3/1"):
+        history.steps[ident].on_path = True
+    assert [known.step for known in find_set_aside(history, history.steps["1"])] == [1, 3]
 
 
 def test_a_reused_step_takes_its_body_and_its_calls_along() -> None:
@@ -62,7 +64,10 @@ def test_a_reused_step_takes_its_body_and_its_calls_along() -> None:
     finishes(j, 4, "2#0>1", inner)
     j.claimed("w-2")
     history = History(j.events)
-    recorded(j, diverge(history.steps["1"], find_set_aside(history, "1", 2), by="a", reason=""))
+    recorded(
+        j,
+        diverge(history.steps["1"], find_set_aside(history, history.steps["1"]), by="a", reason=""),
+    )
     history = History(j.events)
     assert history.steps == {}
     event = reuse(history, model, model.fingerprint, "1")
@@ -76,6 +81,44 @@ def test_a_reused_step_takes_its_body_and_its_calls_along() -> None:
     assert history.steps["1#0"].key == "key-3"
 
 
+def test_a_redo_sets_the_calls_of_a_reused_reply_aside() -> None:
+    model = RequestedStep(kind="model", name="m", effect="idempotent", asked={"q": 1})
+    j = Journal().claimed("w-1")
+    finishes(j, 1, "1", call("first"))
+    finishes(j, 2, "2", model)
+    finishes(j, 3, "2#0", call("act"))
+    j.claimed("w-2")
+    history = History(j.events)
+    aside = find_set_aside(history, history.steps["1"])
+    recorded(j, diverge(history.steps["1"], aside, by="a", reason=""))
+    event = reuse(History(j.events), model, model.fingerprint, "1")
+    assert event is not None
+    history = History(recorded(j, event).events)
+    assert [one.step for one in plan_redo("k", history, 2).aside] == [2, 3]
+
+
+def test_the_events_of_a_step_that_was_set_aside_are_not_those_of_a_new_one() -> None:
+    j = finishes(Journal().claimed("w-1"), 1, "1", call("act")).claimed("w-2")
+    known = History(j.events).steps["1"]
+    recorded(j, diverge(known, [known], by="a", reason=""))
+    finishes(j, 2, "1", call("other"))
+    j.add("resolved", step=1, ident="1", kind="tool", name="act", status="reopened")
+    history = History(j.events)
+    assert history.steps["1"].step == 2
+    assert history.steps["1"].outcome is not None
+    assert history.by_number[1].outcome is None
+
+
+def test_a_divergence_takes_back_the_questions_of_the_steps_that_it_sets_aside() -> None:
+    j = Journal().claimed("w-1")
+    for step, ident in ((1, "1"), (2, "t1/1")):
+        j.add("approval_requested", step=step, ident=ident, kind="tool", name="pay")
+    history = History(j.events)
+    recorded(j, diverge(history.steps["1"], [history.steps["1"]], by="a", reason=""))
+    asked = {one.step: one.request is not None for one in History(j.events).by_number.values()}
+    assert asked == {1: False, 2: True}
+
+
 def test_equal_steps_are_reused_once_each_and_in_order() -> None:
     act = call("act", n=1)
     j = Journal().claimed("w-1")
@@ -83,7 +126,7 @@ def test_equal_steps_are_reused_once_each_and_in_order() -> None:
         finishes(j, step, str(step), act)
     j.claimed("w-2")
     history = History(j.events)
-    everything = find_set_aside(history, "1", 2)
+    everything = find_set_aside(history, history.steps["1"])
     recorded(j, diverge(history.steps["1"], everything, by="a", reason=""))
     for ident, number in (("5", 1), ("6", 2)):
         event = reuse(History(j.events), act, act.fingerprint, ident)
@@ -100,7 +143,10 @@ def test_an_answer_that_only_reads_is_reused_at_its_own_place_alone() -> None:
     finishes(j, 2, "2", read)
     j.claimed("w-2")
     history = History(j.events)
-    recorded(j, diverge(history.steps["1"], find_set_aside(history, "1", 2), by="a", reason=""))
+    recorded(
+        j,
+        diverge(history.steps["1"], find_set_aside(history, history.steps["1"]), by="a", reason=""),
+    )
     assert reuse(History(j.events), read, read.fingerprint, "1") is None
     assert reuse(History(j.events), read, read.fingerprint, "2") is not None
 
@@ -233,7 +279,7 @@ def test_the_message_names_what_differs_of_a_model_call(
 ) -> None:
     j = finishes(Journal().claimed("w-1"), 1, "1", chat(**before)).claimed("w-2")
     history = History(j.events)
-    divergence, aside = explain(history, history.steps["1"], chat(**now), 2)
+    divergence, aside = explain(history, history.steps["1"], chat(**now))
     assert divergence.headline == headline
     assert (divergence.not_kept is None) is kept
     assert [known.step for known in aside] == [1]
@@ -260,7 +306,7 @@ def test_the_message_names_what_differs_of_a_tool_call() -> None:
         (call("tell"), "the code asks for tool 'tell', where tool 'refund' is recorded; it is "
          "recorded as step 2, so the order of steps changed"),
     ]:  # fmt: skip
-        divergence, _ = explain(history, history.steps["1"], request, 2)
+        divergence, _ = explain(history, history.steps["1"], request)
         assert divergence.headline == headline
         assert divergence.not_kept == "more than the request of a model call differs"
 

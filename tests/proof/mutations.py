@@ -804,9 +804,71 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a step of the new path is set aside": Mutation(
         "agentrun/core/divergence.py",
-        "        and known.epoch < epoch\n",
+        " and not known.on_path",
         "",
         "core/test_divergence.py::test_steps_that_this_claim_began_or_replayed_stay",
+    ),
+    "a step that was asked for again is set aside": Mutation(
+        "agentrun/steps/open_step.py",
+        "        known.on_path = True\n",
+        "",
+        "runs/test_paths.py::"
+        "test_histories_transcripts_and_sql_agree_about_what_a_resume_serves",
+    ),
+    "the steps of a failed attempt's body count as those of its retry": Mutation(
+        "agentrun/steps/function_step.py",
+        "            point.run.history.begin_again(inside.scope.path)\n",
+        "            pass\n",
+        "runs/test_deploys.py::"
+        "test_a_retry_whose_body_takes_another_path_is_recorded_as_it_was",
+    ),
+    "the diverging step stays": Mutation(
+        "agentrun/core/divergence.py",
+        "        if known is first\n        or (",
+        "        if (",
+        "runs/test_deploys.py::test_a_changed_call_of_a_reused_reply_is_made_once",
+    ),
+    "a history serves what was set aside": Mutation(
+        "agentrun/core/history.py",
+        "            del self.steps[known.ident]\n",
+        "",
+        "core/test_divergence.py::test_a_transcript_sets_the_steps_aside_that_a_history_does",
+    ),
+    "an event of a step that was set aside takes its old place": Mutation(
+        "agentrun/core/history.py",
+        "known = self.by_number.get(event.step)\n        if known is None:",
+        "known = self.steps.get(event.ident)\n        if known is None:",
+        "core/test_divergence.py::"
+        "test_the_events_of_a_step_that_was_set_aside_are_not_those_of_a_new_one",
+    ),
+    "steps that were moved together lose their order": Mutation(
+        "agentrun/core/history.py",
+        "        return self.born, self.step\n",
+        "        return self.born, 0\n",
+        "core/test_divergence.py::test_a_redo_sets_the_calls_of_a_reused_reply_aside",
+    ),
+    "a divergence takes back every question": Mutation(
+        "agentrun/core/history.py",
+        "        self.divergences += 1\n",
+        "        self.divergences += 1\n"
+        "        for known in self.by_number.values():\n"
+        "            known.request = None\n",
+        "core/test_divergence.py::"
+        "test_a_divergence_takes_back_the_questions_of_the_steps_that_it_sets_aside",
+    ),
+    "a divergence takes back every question in SQL": Mutation(
+        "migrations/0001_schema.sql",
+        "\n              AND q.step IN (SELECT s.step FROM "
+        "agentrun.listed_steps(l.output, 'set_aside') s)",
+        "",
+        "runs/test_deploys.py::"
+        "test_a_question_to_a_person_outlives_the_divergence_of_another_task",
+    ),
+    "a step that was set aside counts as replayed in the transcript": Mutation(
+        "agentrun/core/folding.py",
+        '        self._mark_set_aside(listed_steps(event, "set_aside"), True)\n',
+        "",
+        "core/test_divergence.py::test_a_transcript_sets_the_steps_aside_that_a_history_does",
     ),
     "a reused step stays set aside in the transcript": Mutation(
         "agentrun/core/folding.py",
@@ -816,8 +878,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a reused step stays set aside in SQL": Mutation(
         "migrations/0001_schema.sql",
-        "d.event IN ('diverged', 'step_reused') AND d.seq < c.seq",
-        "d.event IN ('diverged') AND d.seq < c.seq",
+        "d.event IN ('diverged', 'step_reused') AND d.seq < before",
+        "d.event IN ('diverged') AND d.seq < before",
         "store/test_views.py::test_resumes_agree_with_the_transcript_about_random_paths",
     ),
     "a new path does an effect again": Mutation(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import agentrun
 from agentrun.core import points
 from agentrun.runs import registry
 from agentrun.runs.code_version import code_version
+from agentrun.steps import function_step
 from agentrun.store.arrays import UUIDS
 from agentrun.store.database import OpenDatabase
 from agentrun.testing import Call, Provider, Reply
@@ -318,6 +322,171 @@ def test_an_effect_in_doubt_that_a_new_path_asks_for_is_not_done_silently(
     agentrun.resolve("k", 1, agentrun.Happened("one"))
     assert keyed.run() == "newone"
     assert world.effects == ["one", "new"]
+
+
+def test_a_step_of_the_new_path_in_another_task_is_not_set_aside(
+    db: Any, dsn: str, world: World
+) -> None:
+    version = [1]
+
+    @agentrun.tool
+    async def act(what: str) -> str:
+        world.act(what)
+        return what
+
+    @agentrun.agent
+    async def run() -> str:
+        if version[0] > 1:
+            await asyncio.create_task(act("side"))
+        result = await act("one" if version[0] == 1 else "two")
+        if version[0] < 3:
+            die_recorded()
+        return result
+
+    keyed = run.with_options(key="k", on_divergence="accept")
+
+    def action() -> None:
+        agentrun.connect(dsn)
+        keyed.run()
+
+    killed(action)
+    version[0] = 2
+    killed(action)
+    version[0] = 3
+    assert keyed.run() == "two"
+    assert world.effects == ["one", "side", "two"]
+    shown = {step.input["what"]: step.set_aside for step in agentrun.transcript("k").steps}
+    assert shown == {"one": True, "side": False, "two": False}
+
+
+def test_a_changed_call_of_a_reused_reply_is_made_once(
+    db: Any, dsn: str, provider: Provider, world: World
+) -> None:
+    provider.say([Reply(tool_calls=[Call("act", {"what": "one"})])])
+    client = agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k"))
+    version = [1]
+
+    def action() -> str:
+        agentrun.connect(dsn)
+
+        def act(what: str, language: str = "en" if version[0] == 1 else "de") -> str:
+            world.act(f"{what} {language}")
+            return what
+
+        @agentrun.agent
+        def run() -> str:
+            agentrun.step(lambda: None, name="greet" if version[0] == 1 else "welcome")()
+            tools = [agentrun.tool(act)]
+            question: Any = [{"role": "user", "content": "hi"}]
+            reply = client.chat.completions.create(model="m", messages=question)
+            agentrun.call_tools(reply, tools)
+            if version[0] < 3:
+                die_recorded()
+            return "done"
+
+        return str(run.with_options(key="k", on_divergence="accept").run())
+
+    killed(action)
+    version[0] = 2
+    killed(action)
+    version[0] = 3
+    assert action() == "done"
+    assert provider.billed() == 1
+    assert world.effects == ["one en", "one de"]
+
+
+def test_a_retry_whose_body_takes_another_path_is_recorded_as_it_was(
+    db: Any, dsn: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function_step, "_BACKOFF", 0.01)
+    crash = [True]
+
+    @agentrun.tool
+    def act(what: str) -> str:
+        world.act(what)
+        return what
+
+    @agentrun.tool(effect="idempotent", retries=1)
+    def work() -> str:
+        step = agentrun.current_step()
+        assert step is not None
+        if step.attempt == 1:
+            act("once")
+            act("more")
+            raise ValueError("try again")
+        result = act("again")
+        if crash[0]:
+            die_recorded()
+        return result
+
+    @agentrun.agent
+    def run() -> str:
+        return str(work())
+
+    keyed = run.with_options(key="k", on_divergence="accept")
+
+    def first() -> None:
+        agentrun.connect(dsn)
+        keyed.run()
+
+    killed(first)
+    crash[0] = False
+    assert keyed.run() == "again"
+    assert world.effects == ["once", "more", "again"]
+    aside = [step.set_aside for step in agentrun.transcript("k").steps]
+    assert aside == [False, True, True, False]
+
+
+def test_a_question_to_a_person_outlives_the_divergence_of_another_task(
+    db: Any, dsn: str, world: World
+) -> None:
+    version, asked = [1], threading.Event()
+
+    @agentrun.tool
+    async def act(what: str) -> str:
+        world.act(what)
+        return what
+
+    @agentrun.tool(approve=True)
+    async def pay() -> str:
+        world.act("paid")
+        return "paid"
+
+    @agentrun.agent
+    async def run() -> str:
+        if version[0] == 1:
+            await act("one")
+            die_recorded()
+        payment = asyncio.create_task(pay())
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        await act("two")
+        return await payment
+
+    def person() -> None:
+        try:
+            until(lambda: [one.step for one in agentrun.inbox("k")] == [2])
+            asked.set()
+            until(lambda: world.effects == ["one", "two"])
+            agentrun.approve("k", 2)
+            until(lambda: world.effects == ["one", "two", "paid"])
+        except BaseException:
+            agentrun.cancel("k")
+            raise
+
+    keyed = run.with_options(key="k", on_divergence="accept", on_held="wait")
+
+    def first() -> None:
+        agentrun.connect(dsn)
+        keyed.run()
+
+    killed(first)
+    version[0] = 2
+    with ThreadPoolExecutor() as pool:
+        decided = pool.submit(person)
+        assert keyed.run() == "paid"
+        decided.result()
+    assert world.effects == ["one", "two", "paid"]
 
 
 # -- runs that workers parked ----------------------------------------------------------------------
