@@ -808,12 +808,18 @@ MUTATIONS: dict[str, Mutation] = {
         "",
         "core/test_divergence.py::test_steps_that_this_claim_began_or_replayed_stay",
     ),
+    "a resume asks for a reused step at its old place": Mutation(
+        "agentrun/core/history.py",
+        "            known.ident = ident + known.ident.removeprefix(before)\n",
+        "",
+        "runs/test_paths.py::"
+        "test_histories_transcripts_and_sql_agree_about_what_a_resume_serves",
+    ),
     "a step that was asked for again is set aside": Mutation(
         "agentrun/steps/open_step.py",
         "        known.on_path = True\n",
         "",
-        "runs/test_paths.py::"
-        "test_histories_transcripts_and_sql_agree_about_what_a_resume_serves",
+        "runs/test_deploys.py::test_a_step_of_the_new_path_in_another_task_is_not_set_aside",
     ),
     "the steps of a failed attempt's body count as those of its retry": Mutation(
         "agentrun/steps/function_step.py",
@@ -826,7 +832,7 @@ MUTATIONS: dict[str, Mutation] = {
         "agentrun/core/divergence.py",
         "        if known is first\n        or (",
         "        if (",
-        "runs/test_deploys.py::test_a_changed_call_of_a_reused_reply_is_made_once",
+        "runs/test_deploys.py::test_a_step_of_the_new_path_in_another_task_is_not_set_aside",
     ),
     "a history serves what was set aside": Mutation(
         "agentrun/core/history.py",
