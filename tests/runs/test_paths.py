@@ -25,6 +25,8 @@ from agentrun.core.entries import Resume
 from agentrun.core.history import History
 from agentrun.core.transcript import fold
 from agentrun.steps import function_step
+from agentrun.store.runs import find_run
+from agentrun.store.values import read_events
 
 SEEDS = range(int(os.environ.get("AGENTRUN_PATHS", "8")))
 KINDS = ["call"] * 6 + ["model"] * 2 + ["body", "retry", "child", "tasks", "threads", "branch"]
@@ -217,7 +219,7 @@ class Case:
         """History, transcript and SQL say the same of each run, as its code has seen it."""
         saw = self.saw()
         for (run_id,) in self.sql("SELECT run_id FROM agentrun.runs"):
-            events, _ = self.db.events(run_id)
+            events, _ = read_events(self.db, run_id)
             history = History(events)
             served = {known.step for known in history.steps.values()}
             # Steps in the body of a tool may be those of a failed attempt.
@@ -262,18 +264,18 @@ def test_histories_transcripts_and_sql_agree_about_what_a_resume_serves(
     case.process()
     case.check()
     saw, done = case.saw(), program.world.effects
-    events = db.events(db.find("k")["run_id"])[0]
+    events = read_events(db, find_run(db, "k").run_id)[0]
     served = {one.key for one in History(events).steps.values() if ">" not in one.ident}
     case.process()
     case.check()
-    resumed = db.events(db.find("k")["run_id"])[0][len(events) :]
+    resumed = read_events(db, find_run(db, "k").run_id)[0][len(events) :]
     assert [event.event for event in resumed] == ["claimed"]
     assert case.saw() == {key: value for key, value in saw.items() if key in served}
     assert program.world.effects == done
     program.kill_at_end = False
     assert program.agent.run() == "done"
     assert program.world.effects == done
-    ev = [e for (r,) in sql("SELECT run_id FROM agentrun.runs") for e in db.events(r)[0]]
+    ev = [e for (r,) in sql("SELECT run_id FROM agentrun.runs") for e in read_events(db, r)[0]]
     import collections
 
     c = collections.Counter(e.event for e in ev)
