@@ -153,14 +153,19 @@ CREATE TABLE agentrun.runs (
                     ('queued', 'running', 'waiting', 'held', 'done', 'failed', 'cancelled')),
     owner       text,
     epoch       bigint      NOT NULL DEFAULT 0,
-    open_doubt  integer,
+    parked_for  text        CHECK (parked_for IN
+                    ('time', 'signal', 'child', 'response', 'doubt', 'approval', 'budget',
+                     'divergence', 'review')),
+    parked_step integer,
     reason      text,
     queue       text        NOT NULL DEFAULT 'default',
     priority    integer     NOT NULL DEFAULT 0,
     wake_at     timestamptz,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CHECK ((status = 'running') = (owner IS NOT NULL))
+    CHECK ((status = 'running') = (owner IS NOT NULL)),
+    CONSTRAINT runs_parked_for_when_parked CHECK (
+        (status IN ('waiting', 'held')) = (parked_for IS NOT NULL))
 ) WITH (fillfactor = 70,
         autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
@@ -170,8 +175,12 @@ COMMENT ON COLUMN agentrun.runs.parent IS 'The run that called this one as its c
 COMMENT ON COLUMN agentrun.runs.status IS
     'queued, running, waiting (for time or mail), held (for a person), done, failed, cancelled.';
 COMMENT ON COLUMN agentrun.runs.owner IS 'The worker that executes the run; null unless running.';
-COMMENT ON COLUMN agentrun.runs.open_doubt IS 'The step for which a parked run waits, if any.';
-COMMENT ON COLUMN agentrun.runs.reason IS 'Why the run is parked or failed.';
+COMMENT ON COLUMN agentrun.runs.parked_for IS
+    'What a parked run waits for. If waiting: time, signal, child (run), or response (of a '
+    'provider, in the background). If held, for a person: doubt, approval, budget, divergence, or '
+    'review (to go on could do harm: see reason, then `agentrun resume`). Null unless parked.';
+COMMENT ON COLUMN agentrun.runs.parked_step IS 'The step that waits in a parked run, if any.';
+COMMENT ON COLUMN agentrun.runs.reason IS 'Why the run is parked, failed or cancelled, in words.';
 COMMENT ON COLUMN agentrun.runs.queue IS
     'Which workers may take the run: those that serve this queue.';
 COMMENT ON COLUMN agentrun.runs.priority IS 'Of several queued runs the highest is taken first.';
@@ -221,6 +230,9 @@ CREATE TABLE agentrun.journal (
     priced_by           text,
     by                  text,
     reason              text,
+    parked_for          text        CHECK (parked_for IN
+                            ('time', 'signal', 'child', 'response', 'doubt', 'approval', 'budget',
+                             'divergence', 'review')),
     wake_at             timestamptz,
     codec               smallint    NOT NULL DEFAULT 0,
     masked              json,
@@ -235,7 +247,9 @@ CREATE TABLE agentrun.journal (
              'rejected', 'expired')
         WHEN 'parked' THEN status IN ('waiting', 'held')
         WHEN 'received' THEN status IN ('ignored')
-        ELSE status IS NULL END)
+        ELSE status IS NULL END),
+    CONSTRAINT journal_parked_for_when_parked CHECK (
+        (event = 'parked') = (parked_for IS NOT NULL))
 );
 
 COMMENT ON TABLE agentrun.journal IS
@@ -261,6 +275,8 @@ COMMENT ON COLUMN agentrun.journal.output_tokens IS
     'From the provider; of an attempt_started row the most that the model may write.';
 COMMENT ON COLUMN agentrun.journal.cost IS
     'US dollars; of an attempt_started row what a budget reserved. Null is not known, never free.';
+COMMENT ON COLUMN agentrun.journal.parked_for IS
+    'Of `parked`: what the run waits for, as in runs.';
 COMMENT ON COLUMN agentrun.journal.wake_at IS
     'Of `parked` and `handed_back`: when a worker takes the run again, at the latest.';
 
@@ -739,14 +755,9 @@ CREATE INDEX runs_queued ON agentrun.runs (queue, priority DESC, created_at, age
 CREATE INDEX runs_due ON agentrun.runs (wake_at, queue, agent)
     WHERE status IN ('queued', 'waiting', 'held') AND wake_at IS NOT NULL;
 
--- Runs that wait for a response on which the provider works by itself. A webhook names the
--- response.
-CREATE INDEX runs_awaited ON agentrun.runs (reason)
-    WHERE status = 'waiting' AND starts_with(reason, 'waits for response ');
-
 -- Runs that are parked because their code diverged. Workers with other code try them again.
 CREATE INDEX runs_diverged ON agentrun.runs (agent)
-    WHERE status = 'held' AND starts_with(reason, 'diverged');
+    WHERE status = 'held' AND parked_for = 'divergence';
 
 CREATE INDEX runs_parent ON agentrun.runs (parent) WHERE parent IS NOT NULL;
 
@@ -757,6 +768,10 @@ CREATE INDEX runs_ended ON agentrun.runs (changed_at, run_id)
 -- Requests to a person: the views asked and inbox, and each letter, read these and not the journal.
 CREATE INDEX journal_requests ON agentrun.journal (run_id, step)
     WHERE event IN ('approval_requested', 'in_doubt');
+
+-- The attempt whose response a provider works on by itself. A webhook names the response.
+CREATE INDEX journal_accepted ON agentrun.journal ((output ->> 'response'))
+    WHERE event = 'attempt_accepted';
 
 -- Outcomes by kind and time: what people ask across runs.
 CREATE INDEX journal_outcomes ON agentrun.journal (kind, at) WHERE event = 'step_finished';
@@ -1881,7 +1896,7 @@ FROM agentrun.runs r
 CROSS JOIN LATERAL (
     SELECT j.seq, j.name, j.effect, j.key, j.reason, j.at,
            coalesce(j.step, (j.output -> 'divergence' ->> 'step')::integer) AS step,
-           coalesce(j.output -> 'divergence' IS NOT NULL, false) AS diverged
+           j.parked_for = 'divergence' AS diverged
     FROM agentrun.journal j
     WHERE j.run_id = r.run_id AND j.event = 'parked'
     ORDER BY j.seq DESC LIMIT 1

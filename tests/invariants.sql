@@ -19,7 +19,7 @@ moves AS (  -- the last event of each run that decides about its status
 projected AS (
     SELECT run_id, run_status AS status, epoch,
            CASE WHEN run_status = 'running' THEN worker END AS owner,
-           CASE WHEN event = 'parked' THEN step END AS open_doubt,
+           parked_for, CASE WHEN event = 'parked' THEN step END AS parked_step,
            CASE WHEN event IN ('parked', 'run_failed', 'run_cancelled') THEN reason END AS reason
     FROM moves
 )
@@ -91,10 +91,10 @@ FROM agentrun.tombstones t JOIN (
 ) left_ USING (run_id)
 UNION ALL
 SELECT 'projection', p.run_id,
-       format('runs (%%s, %%s, %%s, %%s, %%s), journal (%%s, %%s, %%s, %%s, %%s)',
-              r.status, r.epoch, r.owner, r.open_doubt, r.reason,
-              p.status, p.epoch, p.owner, p.open_doubt, p.reason)
+       format('runs (%%s, %%s, %%s, %%s, %%s, %%s), journal (%%s, %%s, %%s, %%s, %%s, %%s)',
+              r.status, r.epoch, r.owner, r.parked_for, r.parked_step, r.reason,
+              p.status, p.epoch, p.owner, p.parked_for, p.parked_step, p.reason)
 FROM projected p LEFT JOIN agentrun.runs r USING (run_id)
-WHERE (r.status, r.epoch, r.owner, r.open_doubt, r.reason)
-      IS DISTINCT FROM (p.status, p.epoch, p.owner, p.open_doubt, p.reason)
+WHERE (r.status, r.epoch, r.owner, r.parked_for, r.parked_step, r.reason)
+      IS DISTINCT FROM (p.status, p.epoch, p.owner, p.parked_for, p.parked_step, p.reason)
 ORDER BY 1, 2

@@ -12,11 +12,12 @@ from uuid import UUID, uuid4
 import psycopg
 
 from agentrun.core.events import Event, Usage
+from agentrun.core.state import park_event
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 COLUMNS = [
     "run_id", "seq", "epoch", "worker", "event", "at", "step", "turn", "kind", "name", "ident",
-    "attempt", "effect", "key", "status", "started_at", "model", "by", "reason",
+    "attempt", "effect", "key", "status", "started_at", "model", "by", "reason", "parked_for",
 ]  # fmt: skip
 
 # Escape sequences (title, clipboard, erase, C1), bidi and zero-width controls, markup of rich
@@ -47,6 +48,10 @@ class Journal:
     def claimed(self, worker: str, reason: str | None = None) -> Journal:
         self.epoch, self.worker = self.epoch + 1, worker
         return self.add("claimed", reason=reason)
+
+    def parks(self, parked_for: Any, reason: str | None = None, step: int | None = None) -> Journal:
+        status = park_event(parked_for, "").status
+        return self.add("parked", status=status, parked_for=parked_for, reason=reason, step=step)
 
     def asks(self, step: int, messages: Any, *, attempt: int = 1, **fields: Any) -> Journal:
         """The intent of a model call."""
@@ -132,7 +137,7 @@ def crashed_and_resumed() -> Journal:
     j.begins(2, "refund", args)
     j.claimed("w-2", "w-1 is gone")
     j.add("in_doubt", step=2, attempt=1)
-    j.add("parked", status="held", reason="in doubt: refund", step=2)
+    j.parks("doubt", "in doubt: refund", step=2)
     j.claimed("w-3", "resolved")
     j.add("resolved", step=2, attempt=1, status="happened", by="ann", reason="seen at the bank")
     j.ends(2, "refund", args, {"result": {"refunded": True}})
@@ -155,11 +160,12 @@ def insert(
     events = list(events)
     first, last = events[0], events[-1]
     owner = last.worker if status == "running" else None
-    doubt = last.step if status == "held" else None
+    parked_for = (last.parked_for or "time") if status in ("waiting", "held") else None
+    step = last.step if last.event == "parked" else None
     connection.execute(
-        "INSERT INTO agentrun.runs (run_id, key, agent, status, owner, epoch, open_doubt)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        [first.run_id, first.key, first.name, status, owner, last.epoch, doubt],
+        "INSERT INTO agentrun.runs (run_id, key, agent, status, owner, epoch, parked_for,"
+        " parked_step) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        [first.run_id, first.key, first.name, status, owner, last.epoch, parked_for, step],
     )
     for event in events:
         insert_event(connection, event)

@@ -150,7 +150,7 @@ class Handle(Generic[R]):
                 events, _ = yield blocking(journal)
                 return read_end(self.key, events[-1], self._returns)
             if run.status == "held" and not (yield blocking(partial(self._is_decided, run))):
-                raise held_error(self.key, run.reason, run.open_doubt)
+                raise held_error(self.key, run.reason, run.parked_step)
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError((yield blocking(partial(self._why_not, run))))
             if _is_ready(run) and time.monotonic() >= warn_at:

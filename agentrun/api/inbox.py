@@ -212,7 +212,7 @@ def _refusal_of(database: OpenDatabase, run: FoundRun, step: int, waits_for: str
     decision = find_decision(database, run.run_id, step, doubt=waits_for == "doubt")
     if decision is not None:
         return AlreadyDecided(f"step {step} of run {key!r} is decided already: {decision}", key=key)
-    if run.status == "held" and str(run.reason).startswith("diverged"):
+    if run.parked_for == "divergence":
         what = f"waits for no decision about a call. It {run.reason}"
     elif waits_for == "decision":
         what = f"does not wait for a decision about step {step}"

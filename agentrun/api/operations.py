@@ -19,14 +19,13 @@ from agentrun.core.errors import ConfigError, RunPruned
 from agentrun.core.events import RunStatus
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.history import History
-from agentrun.core.state import ENDED, diverged_park
+from agentrun.core.state import ENDED, last_park
 from agentrun.core.transcript import Transcript
 from agentrun.runs import execute, registry, related_runs
 from agentrun.runs.event_loop import run_in_loop
 from agentrun.runs.execute import ResumeRequest
 from agentrun.steps.divergence_policy import OnDivergence, check_on_divergence
 from agentrun.steps.execution_point import ExecutionPoint, current_point
-from agentrun.steps.model_step import response_wait_reason
 from agentrun.steps.waits import signal_payload
 from agentrun.store import retention
 from agentrun.store.budgets import raise_budget
@@ -52,7 +51,7 @@ def response_ended(identifier: str) -> bool:
         >>> agentrun.response_ended(client.webhooks.unwrap(body, headers).data.id)
         True
     """
-    return wake_for_response(default(), response_wait_reason(identifier))
+    return wake_for_response(default(), identifier)
 
 
 async def aresponse_ended(identifier: str) -> bool:
@@ -169,7 +168,7 @@ def price_of_accepting(key: str) -> Price:
     """
     database = default()
     events, _ = read_events(database, find_run(database, key).run_id)
-    history, parked = History(events), diverged_park(events)
+    history, parked = History(events), last_park(events, "divergence")
     ident = parked.output["divergence"].get("ident") if parked is not None else None
     first = history.steps.get(ident or "")
     return price_of(history.steps.values() if first is None else find_set_aside(history, first))

@@ -33,6 +33,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from agentrun.core.events import ParkedFor
+
 __all__ = [
     "AgentrunError",
     "AlreadyDecided",
@@ -292,21 +294,19 @@ class StoreLost(Interrupt):
 class Parking(Interrupt):
     """The run leaves this process: to wait without an owner, or to be handed back.
 
-    ``status`` is ``waiting`` or ``held`` for a wait, and ``queued`` if a worker may continue.
+    ``parked_for`` is what the run waits for. None hands it back, so that a worker may continue.
     """
 
     def __init__(
         self,
         reason: str,
         *,
-        status: str = "held",
+        parked_for: ParkedFor | None = None,
         step: int | None = None,
         wake_at: datetime | None = None,
-        by: str | None = None,
     ) -> None:
         super().__init__(reason)
-        self.status = status
-        self.by = by
+        self.parked_for = parked_for
         self.step = step
         self.wake_at = wake_at
 

@@ -18,6 +18,22 @@ Kind = Literal["turn", "model", "tool", "function", "wait", "child"]
 Effect = Literal["read", "idempotent", "transaction", "once"]
 RunStatus = Literal["queued", "running", "waiting", "held", "done", "failed", "cancelled"]
 
+# What a parked run waits for. A `waiting` run goes on by itself:
+#   time        a moment has come: a sleep has ended, a failed call is tried again
+#   signal      somebody has sent the signal
+#   child       the child run has ended
+#   response    the provider has finished a response that it makes in the background
+# A `held` run goes on when a person has acted:
+#   doubt       `agentrun resolve` says what became of the attempt
+#   approval    `agentrun approve` or `reject` decides about the call
+#   budget      `agentrun approve` raises the budget, or `reject` ends the run
+#   divergence  `agentrun resume` decides; a worker with other code tries by itself
+#   review      to go on could do harm, for example because events were lost: no letter ends the
+#               park, only a person who resumes the run
+WaitingFor = Literal["time", "signal", "child", "response"]
+HeldFor = Literal["doubt", "approval", "budget", "divergence", "review"]
+ParkedFor = WaitingFor | HeldFor
+
 EventName = Literal[
     "created",  # seq 1, written with the run: agent in `name`, arguments in `input`
     "claimed",  # a worker took the run: epoch is one higher than before; why in `reason`
@@ -32,7 +48,7 @@ EventName = Literal[
     "step_reused",  # the new path asks for a step that was set aside: it moves to `ident`
     "request_changed",  # the request of a model call differs; the recorded reply is kept for it
     "received",  # a letter of the mail was read: its id in `key`; its consequences follow
-    "parked",  # the run waits without an owner: `status` waiting | held, why in `reason`
+    "parked",  # the run waits without an owner: `status` waiting | held, for what in `parked_for`
     "handed_back",  # the owner stopped before the end (drain, Ctrl-C): status queued
     "run_finished",  # the agent returned; result in `output`
     "run_failed",  # an exception left the agent; error in `output`, failing step in `step`
@@ -51,6 +67,10 @@ LetterKind = Literal[
 #   unreached     nothing was sent, because the provider could not be reached
 #   not_sent      nothing was sent, because the run was stopped first
 FailureStatus = Literal["rolled_back", "unreached", "not_sent"]
+
+# `status` of a `parked` event, and of a `received` event whose letter does not count.
+ParkStatus = Literal["waiting", "held"]
+LetterStatus = Literal["ignored"]
 
 # `status` of a `resolved` event: the decision. If it is an outcome of the step, `step_finished`
 # follows in the same commit. If it came in a letter of `mail`, `key` is the id of the letter.
@@ -129,7 +149,8 @@ class Event:
     model: str | None = None
     usage: Usage | None = None
     by: str | None = None
-    reason: str | None = None
+    reason: str | None = None  # for people; no code decides by it
+    parked_for: ParkedFor | None = None  # of `parked`: what the run waits for
     wake_at: datetime | None = None  # for a parked run: when it is due again at the latest
     input: Json = None
     output: Json = None

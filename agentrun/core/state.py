@@ -15,8 +15,10 @@ that changes it, by this table. A test rebuilds every row from the journal and c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import get_args
 
-from agentrun.core.events import Event, RunStatus
+from agentrun.core.events import Event, HeldFor, Json, ParkedFor, RunStatus
 
 # The status of a run after an event. Any other event does not change it.
 STATUS_AFTER: dict[str, RunStatus] = {
@@ -32,30 +34,45 @@ STATUS_AFTER: dict[str, RunStatus] = {
 ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
 
 
-# `by` of a safeguard park: to continue could do harm, for example because events were lost. No
-# letter ends such a park. Only a person can, who resumes the run.
-SAFEGUARD = "agentrun"
+# What a `held` run waits for: a person has to act.
+HELD_FOR: frozenset[ParkedFor] = frozenset(get_args(HeldFor))
 
 
-def safeguard(events: Sequence[Event]) -> Event | None:
-    """The safeguard park at the end of the journal, if there is one.
+def park_event(
+    parked_for: ParkedFor,
+    reason: str,
+    *,
+    step: int | None = None,
+    wake_at: datetime | None = None,
+    output: Json = None,
+) -> Event:
+    """The event that parks a run. ``parked_for`` decides whether the run is waiting or held.
 
-    A process that claims such a run for another reason than a person's resume must park it again.
+    ``step`` is the step that waits, if any; ``reason`` is the text for people.
+    """
+    return Event(
+        event="parked",
+        status="held" if parked_for in HELD_FOR else "waiting",
+        parked_for=parked_for,
+        step=step,
+        reason=reason,
+        wake_at=wake_at,
+        output=output,
+        has_output=output is not None,
+    )
+
+
+def last_park(events: Sequence[Event], parked_for: ParkedFor) -> Event | None:
+    """The park at the end of the journal, if there is one and the run waits for this.
+
+    After a park for a review, a process that claims the run for another reason than a person's
+    resume must park it again.
     """
     last = next((event for event in reversed(events) if event.event != "claimed"), None)
-    return last if last is not None and (last.event, last.by) == ("parked", SAFEGUARD) else None
+    return last if last is not None and last.parked_for == parked_for else None
 
 
 _VERSIONS = 50  # versions of the code that a park remembers; an older one may be tried again
-
-
-def diverged_park(events: Sequence[Event]) -> Event | None:
-    """The park because of a divergence at the end of the journal, if there is one."""
-    last = next((event for event in reversed(events) if event.event != "claimed"), None)
-    parked = last is not None and last.event == "parked" and isinstance(last.output, dict)
-    return last if parked and last is not None and "divergence" in last.output else None
-
-
 _FORWARD = frozenset({"step_finished", "diverged", "request_changed"})
 
 
@@ -67,8 +84,8 @@ def tried_versions(events: Sequence[Event]) -> list[str]:
     for event in reversed(events):
         if event.event in _FORWARD:
             break
-        if event.event == "parked" and isinstance(event.output, dict):
-            found = event.output.get("divergence", {}).get("versions", [])
+        if event.parked_for == "divergence":
+            found = event.output["divergence"].get("versions", [])
             return [version for version in found if isinstance(version, str)][-_VERSIONS:]
     return []
 

@@ -93,7 +93,7 @@ def _run_until_ended(
             run.check(step.scope)
             reason = f"waits for its child: {held}" if run.in_place else f"waits for child {key!r}"
             letter = yield from await_letter(
-                step, lambda sent: _is_end(sent, step), None, reason, parks=True
+                step, lambda sent: _is_end(sent, step), None, "child", reason
             )
             if letter is not None:
                 record_received(step, letter)

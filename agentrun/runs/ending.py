@@ -39,7 +39,7 @@ from agentrun.core.errors import (
 )
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow
-from agentrun.core.state import tried_versions
+from agentrun.core.state import park_event, tried_versions
 from agentrun.runs.code_version import code_version
 from agentrun.runs.registry import RunnableAgent
 from agentrun.runs.related_runs import cancel_children, reason_for_children, tell_parent
@@ -74,7 +74,7 @@ def finish_run(
     # would raise it again on each resume: it is not handed back, but fails the run.
     stopped = run.in_place or run.draining or run.nested
     if interrupt is None and isinstance(error, _HANDED_BACK) and stopped:
-        interrupt = Parking(f"interrupted: {type(error).__name__}", status="queued")
+        interrupt = Parking(f"interrupted: {type(error).__name__}")
     elif interrupt is None and isinstance(error, Interrupt):
         interrupt = error
     if interrupt is not None:
@@ -138,17 +138,11 @@ def _end_interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
     match interrupt:
         case LeaseLost() | StoreLost():
             return
-        case Parking(status="queued"):
+        case Parking(parked_for=None):
             last = Event(event="handed_back", reason=str(interrupt))
-        case Parking():
-            last = Event(
-                event="parked",
-                status=interrupt.status,
-                step=interrupt.step,
-                by=interrupt.by,
-                reason=str(interrupt),
-                wake_at=min(filter(None, (interrupt.wake_at, run.expires_at)), default=None),
-            )
+        case Parking(parked_for=str() as waits_for, step=step):
+            due = min(filter(None, (interrupt.wake_at, run.expires_at)), default=None)
+            last = park_event(waits_for, str(interrupt), step=step, wake_at=due)
         case RunCancelled():
             last = Event(event="run_cancelled", reason=str(interrupt))
         case RunExpired():
@@ -158,15 +152,9 @@ def _end_interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
         case Diverging():
             versions = tried_versions(run.journaled_events(after=0))
             output = {"divergence": {**interrupt.detail, "versions": [*versions, code_version()]}}
-            last = Event(
-                event="parked",
-                status="held",
-                reason=_divergence_reason(interrupt),
-                output=output,
-                has_output=True,
-            )
+            last = park_event("divergence", _divergence_reason(interrupt), output=output)
         case _:
-            last = Event(event="parked", status="held", reason=str(interrupt))
+            last = park_event("review", str(interrupt))
     yield from _notify_related_runs(run, last)
     yield run.end(last)
     if last.event == "parked":  # a letter may have come before the park was durable
@@ -174,7 +162,7 @@ def _end_interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
 
 
 def _divergence_reason(interrupt: Diverging) -> str:
-    """The reason of the park. The query `diverged` finds parked runs by how the reason begins."""
+    """The reason of the park, for people."""
     text = str(interrupt)
     return text if text.startswith("diverged") else f"diverged: {text}"
 
@@ -220,7 +208,7 @@ def error_for_caller(run: RunContext, interrupt: Interrupt) -> BaseException:
             failed = RunFailed(failed_text(run.key, f"ConfigError: {interrupt}"), key=run.key)
             failed.__cause__ = ConfigError(str(interrupt))
             return failed
-        case Parking(status="queued"):
+        case Parking(parked_for=None):
             return RunHeld(f"run {run.key!r} was handed back: {interrupt}", key=run.key)
         case Parking():
             return held_error(run.key, str(interrupt), interrupt.step)

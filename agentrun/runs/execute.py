@@ -38,7 +38,7 @@ from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow
 from agentrun.core.log import logger
 from agentrun.core.secrets import mask
-from agentrun.core.state import diverged_park, divergence_decision, safeguard
+from agentrun.core.state import divergence_decision, last_park
 from agentrun.runs import lost_journal
 from agentrun.runs.ending import error_for_caller, finish_run
 from agentrun.runs.options import Options
@@ -204,9 +204,9 @@ def proceed(
         if run.status in ("done", "cancelled") or (run.status == "failed" and not person):
             events, _ = yield blocking(partial(read_events, database, run.run_id, exact=True))
             return read_end(key, events[-1], agent.arguments.result)
-        if not person and (yield from _still_in_doubt(database, run)):
+        if not person and (yield from _is_undecided(database, run)):
             if options.on_held == "raise":
-                raise held_error(key, run.reason, run.open_doubt)
+                raise held_error(key, run.reason, run.parked_step)
             yield pause(_POLL[1])
             continue
         claim = _Claim(database, run, person)
@@ -234,8 +234,9 @@ def proceed(
             logger.warning("%s", held)  # the only sign in this process that a person has to act
 
 
-def _still_in_doubt(database: OpenDatabase, run: FoundRun) -> Flow[bool]:
-    if run.status != "held" or run.open_doubt is None:
+def _is_undecided(database: OpenDatabase, run: FoundRun) -> Flow[bool]:
+    """Whether the run waits for a decision about a step, and nothing new has come."""
+    if run.status != "held" or run.parked_step is None:
         return False
     news: bool = yield blocking(partial(has_news, database, run))
     return not news
@@ -334,7 +335,7 @@ def execute(
         with terminable(), use_patience(run.patience):
             if person is not None:
                 _reopen(run, person)
-            elif diverged_park(events):
+            elif last_park(events, "divergence"):
                 yield from read_decisions(run)
             try:
                 if tail.epoch > 1:  # a cancellation may have come just before the run was parked
@@ -342,8 +343,8 @@ def execute(
                     if isinstance(run.interrupt, RunCancelled):
                         warn_of_responses(key, run.history)
                 run.check(run.root)
-                if person is None and (kept := safeguard(events)):
-                    raise run.stop(Parking(kept.reason or "", by=kept.by))
+                if person is None and (kept := last_park(events, "review")):
+                    raise run.stop(Parking(kept.reason or "", parked_for="review"))
                 arguments = _arguments(run, agent, events[0].input["args"])
                 value = yield agent.body(ExecutionPoint(run, run.root), arguments)
             except BaseException as error:

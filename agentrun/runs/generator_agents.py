@@ -98,7 +98,7 @@ class ItemExchange:
     def check(self, line: ExecutionPoint) -> None:
         """Raise Parking if the reader has closed."""
         if self._closed:
-            raise line.run.stop(Parking("the reader has stopped", status="queued"))
+            raise line.run.stop(Parking("the reader has stopped"))
 
     def end(self, how: str, value: Any) -> None:
         """Pass on the end of the run: "result" and the list, or "error" and the error."""

@@ -31,7 +31,7 @@ from agentrun.core.errors import AgentrunError, ConfigError, Interrupt
 from agentrun.core.events import Event
 from agentrun.core.flow import run_async, run_sync
 from agentrun.core.log import logger
-from agentrun.core.state import SAFEGUARD
+from agentrun.core.state import park_event
 from agentrun.runs import execute
 from agentrun.runs.code_version import code_version
 from agentrun.runs.registry import RunnableAgent, known_agents, registered
@@ -384,8 +384,7 @@ class Worker:
             f"{POISON} claims in a row recorded no step: the run may crash its workers. "
             "See its transcript, then agentrun.resume(key)"
         )
-        parked = Event(event="parked", status="held", by=SAFEGUARD, reason=reason)
-        self._db.writer.wait(self._db.writer.append(tail, [parked]))
+        self._db.writer.wait(self._db.writer.append(tail, [park_event("review", reason)]))
 
 
 def _run_quietly(flow: Any, key: str) -> None:

@@ -64,7 +64,7 @@ def await_approval(step: ActiveStep, timeout: float | None = None) -> Flow[Json]
     yield step.run.flushed()
     until = None if timeout is None else _requested_at(step) + timedelta(seconds=timeout)
     letter = yield from await_letter(
-        step, lambda sent: letters.answers_request(sent, step), until, reason, asks=True
+        step, lambda sent: letters.answers_request(sent, step), until, "approval", reason
     )
     if letter is None:
         _expire(step, None, f"nobody decided about {step.wanted.name} within {timeout:g} s")

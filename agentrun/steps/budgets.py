@@ -195,7 +195,7 @@ def _await_decision(
     if known is None or known.request is None:
         step.run.append(step.approval_request_event(reason))
         return True
-    yield from parking.wait(step, look, None, reason, asks=True)
+    yield from parking.wait(step, look, None, "budget", reason)
     return False
 
 

@@ -232,7 +232,7 @@ def _hold_for_person(step: ActiveStep, known: RecordedStep, why: str) -> Flow[No
         yield step.run.flushed()
     look = parking.POLL[0]
     while not (yield from _apply_known_outcome(step, known)):
-        yield from parking.wait(step, look, None, reason, asks=True)
+        yield from parking.wait(step, look, None, "doubt", reason)
         look = min(parking.POLL[1], look * 1.5)
 
 

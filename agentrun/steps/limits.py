@@ -45,7 +45,7 @@ def admit(step: ActiveStep, request: ModelRequest) -> Flow[LimitedCall | None]:
                 return call
             if wait > LONGEST_WAIT_IN_PLACE:
                 until = step.run.heart.now() + timedelta(seconds=wait)
-                yield from wait_until(step, until, f"{model}: {why}")
+                yield from wait_until(step, until, "time", f"{model}: {why}")
             else:
                 yield pause(wait)
     except Parking:

@@ -81,11 +81,6 @@ def _name(request: ModelRequest) -> str:
     return request.model or request.api
 
 
-def response_wait_reason(identifier: str) -> str:
-    """The reason of a run that waits for this response. The run is found by it."""
-    return f"waits for response {identifier}"
-
-
 def warn_of_responses(key: str, history: History) -> None:
     """Warn about responses that still run at a provider after their run was cancelled.
 
@@ -158,7 +153,7 @@ class RecordedCall:
             yield pause(seconds)
             return
         until = self.step.run.heart.now() + timedelta(seconds=seconds)
-        yield from wait_until(self.step, until, response_wait_reason(identifier))
+        yield from wait_until(self.step, until, "response", f"waits for response {identifier}")
 
     def check(self) -> None:
         self.step.run.check(self.step.scope)
@@ -167,7 +162,7 @@ class RecordedCall:
         try:
             if self.retry_at is not None:
                 reason = f"{self.retry_reason}; tries again at {self.retry_at:%F %T} UTC"
-                yield from wait_until(self.step, self.retry_at, reason)
+                yield from wait_until(self.step, self.retry_at, "time", reason)
             reserved = yield from self._reserve_budget()
             self.call = yield from limits.admit(self.step, self.request)
             late = yield from self.step.attempt(reserved=reserved)

@@ -23,8 +23,10 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from agentrun.core.errors import Parking
+from agentrun.core.events import ParkedFor
 from agentrun.core.flow import Flow
 from agentrun.core.log import logger
+from agentrun.core.state import HELD_FOR
 from agentrun.steps.blocking import pause
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ POLL = (0.02, 0.5)  # seconds between checks for what a step waits for: the firs
 
 _QUIET = 0.05  # seconds for which all tasks and threads of a run must wait before it parks
 _LISTED = 5  # waits that are listed in the reason of a park
+# What `.run()` waits for in place. It parks for a person, and for a child run, as a person has to
+# act on that.
+_IN_PLACE: frozenset[ParkedFor] = frozenset({"time", "signal", "response"})
 
 
 @dataclass(frozen=True)
@@ -43,36 +48,39 @@ class Wait:
     """What a step waits for."""
 
     number: int | None  # the step's number; None if the journal does not know the step yet
+    parked_for: ParkedFor
     reason: str
     until: datetime | None = None
-    asks: bool = False  # True if a person has to act, who finds the request in the inbox
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person has to act, who finds the request in the inbox."""
+        return self.parked_for in HELD_FOR
 
 
 def wait(
     step: ActiveStep,
     seconds: float,
     until: datetime | None,
+    parked_for: ParkedFor,
     reason: str,
-    *,
-    asks: bool = False,
-    parks: bool = False,
 ) -> Flow[None]:
     """Wait for a moment, or park the run if all of its steps under way wait. Raises Parking.
 
-    ``asks``: a person has to act on this step, so the run is held. ``parks``: `.run()` parks too,
-    because a person has to act on another run. The step counts as waiting until `end_wait`, also
-    between two calls of this function, while it checks for what it waits for.
+    The step counts as waiting until `end_wait`, also between two calls of this function, while it
+    checks for what it waits for.
     """
     run = step.run
     run.check(step.scope)
     number = step.number if step.ident in run.history.steps else None
+    waits = Wait(number, parked_for, reason, until)
     with run.lock:
         begins = step.ident not in run.waits
-        run.waits[step.ident] = Wait(number, reason, until, asks)
-    if begins and asks and step.scope.body:
+        run.waits[step.ident] = waits
+    if begins and waits.asks and step.scope.body:
         # A tool's body is not parked, so no `RunHeld` tells the caller.
         logger.warning("run %r: %s", run.key, reason)
-    if run.in_place and not (asks or parks):
+    if run.in_place and parked_for in _IN_PLACE:
         yield pause(seconds)
         return
     # Another task of the run may be between two steps. It shows itself during the pause.
@@ -114,7 +122,7 @@ def _all_wait(run: RunContext) -> bool:
 
 
 def _parking(run: RunContext) -> Parking:
-    """The interrupt that parks the run: held if a step waits for a person, else waiting."""
+    """The interrupt that parks the run: for a person if a step waits for one."""
     here = [run.waits[ident] for ident in run.in_flight()]
     waits = sorted(here, key=lambda wait: (not wait.asks, wait.number or 0))
     people = [wait for wait in waits if wait.asks]
@@ -125,7 +133,7 @@ def _parking(run: RunContext) -> Parking:
         reasons = [*reasons[:_LISTED], more]
     return Parking(
         "; ".join(reasons),
-        status="held" if people else "waiting",
+        parked_for=waits[0].parked_for,
         step=waits[0].number,
         wake_at=min(times, default=None),
     )

@@ -169,7 +169,7 @@ class RunContext:
             if self.interrupt is None:
                 self.expire()
             if self.interrupt is None and self.draining and not scope.body:
-                self.stop(Parking("the process is stopping", status="queued"))
+                self.stop(Parking("the process is stopping"))
             if self.interrupt is not None:
                 raise self.interrupt
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentrun.core.codec import is_storable
 from agentrun.core.errors import ConfigError
-from agentrun.core.events import Event, Json
+from agentrun.core.events import Event, Json, ParkedFor
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.steps import parking
 from agentrun.steps.blocking import pause
@@ -97,7 +97,7 @@ def _sleep(point: ExecutionPoint, seconds: float) -> Flow[None]:
     try:
         if step.outcome is None:
             until = (yield from _start_time(step)) + timedelta(seconds=seconds)
-            yield from wait_until(step, until, f"sleeps until {until:%F %T} UTC")
+            yield from wait_until(step, until, "time", f"sleeps until {until:%F %T} UTC")
             step.finish("ok", {"result": None})
     finally:
         step.leave()
@@ -113,9 +113,9 @@ def _receive(point: ExecutionPoint, name: str, timeout: float | None) -> Flow[An
         if step.outcome is None:
             began = yield from _start_time(step)
             until = None if timeout is None else began + timedelta(seconds=timeout)
-            letter = yield from await_letter(
-                step, partial(_take_signal, step, name), until, f"waits for signal {name!r}"
-            )
+            reason = f"waits for signal {name!r}"
+            taken = partial(_take_signal, step, name)
+            letter = yield from await_letter(step, taken, until, "signal", reason)
             _record_signal(step, name, letter)
         assert step.outcome is not None
         if step.outcome.status == "error":
@@ -159,14 +159,12 @@ def await_letter(
     step: ActiveStep,
     wanted: Callable[[Letter], bool],
     until: datetime | None,
+    parked_for: ParkedFor,
     reason: str,
-    *,
-    asks: bool = False,
-    parks: bool = False,
 ) -> Flow[Letter | None]:
     """Wait for an unread letter that is ``wanted``, the oldest first. Returns None after ``until``.
 
-    ``asks`` and ``parks`` are passed to `parking.wait`.
+    ``parked_for`` and ``reason`` are passed to `parking.wait`.
     """
     look = parking.POLL[0]
     try:
@@ -181,17 +179,17 @@ def await_letter(
                 parking.complete_wait(step)
                 return None
             rest = look if left is None else min(look, left)
-            yield from parking.wait(step, rest, until, reason, asks=asks, parks=parks)
+            yield from parking.wait(step, rest, until, parked_for, reason)
             look = min(parking.POLL[1], look * 1.5)
     finally:
         parking.end_wait(step)
 
 
-def wait_until(step: ActiveStep, until: datetime, reason: str) -> Flow[None]:
+def wait_until(step: ActiveStep, until: datetime, parked_for: ParkedFor, reason: str) -> Flow[None]:
     """Wait until a time. ``reason`` is shown for a run that is parked meanwhile."""
     try:
         while (left := (until - step.run.heart.now()).total_seconds()) > 0:
-            yield from parking.wait(step, min(left, 1.0), until, reason)
+            yield from parking.wait(step, min(left, 1.0), until, parked_for, reason)
         parking.complete_wait(step)
     finally:
         parking.end_wait(step)

@@ -26,7 +26,7 @@ from agentrun.core.codec import encode
 from agentrun.core.errors import LeaseLost, StoreError
 from agentrun.core.events import Event, Json
 from agentrun.core.sharing import Shared
-from agentrun.core.state import SAFEGUARD, status_after
+from agentrun.core.state import park_event, status_after
 from agentrun.store.backpressure import WriterLoad
 from agentrun.store.blobs import Blobs
 from agentrun.store.exact_values import ExactValue, exact_columns
@@ -282,7 +282,7 @@ class OpenDatabase(Session, Database):
         again: Sequence[Event] = (),
         seen: tuple[int, Shared] | None = None,
     ) -> bool:
-        """Claim a run and park it for a person; return False if another worker was faster.
+        """Claim a run and park it for a review; return False if another worker was faster.
 
         The journal is not decoded, so this works for a run whose journal cannot be read. The events
         ``again`` are committed before the park, in the same commit. With them, ``seen`` is the seq
@@ -299,8 +299,7 @@ class OpenDatabase(Session, Database):
             key, mask = run.key, self.mask
             tail = JournalTail(run_id, run.epoch + 1, worker, seq, shared, mask=mask, key=key)
             claimed = Event(event="claimed", reason=reason)
-            parked = Event(event="parked", status="held", by=SAFEGUARD, reason=reason)
-            batch = Batch(tail.encode([claimed, *again, parked]))
+            batch = Batch(tail.encode([claimed, *again, park_event("review", reason)]))
             return run_id in self._claims.send(batch)
 
     def hand_back(self, tail: JournalTail) -> None:

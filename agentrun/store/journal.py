@@ -464,5 +464,5 @@ class Writer:
             self._closed = True
         self._bell.put(None)
         if not PROCESS.join(self._thread):  # the thread may be connecting, which fails slowly
-            self._give_up(Parking("the process has ended", status="queued"))
+            self._give_up(Parking("the process has ended"))
         self._sender.close()

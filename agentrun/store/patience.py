@@ -120,7 +120,7 @@ class Patience:
     def give_up(self) -> Parking:
         """Record that a wait gives up, and return the exception to raise."""
         self._gone = True
-        return Parking("the database is away and the process is stopping", status="queued")
+        return Parking("the database is away and the process is stopping")
 
     def begin(self, conn: psycopg.BaseConnection[Any]) -> None:
         """Record that a statement is in flight on the connection, until `end`."""

@@ -35,12 +35,13 @@ WITH b AS MATERIALIZED (
         %(reasoning_tokens)b::integer[], %(audio_tokens)b::integer[], %(cost)b::text[],
         %(cache_lost)b::text[], %(priced_by)b::text[],
         %(by)b::text[], %(reason)b::text[], %(wake_at)b::timestamptz[], %(codec)b::smallint[],
-        %(masked)b::text[], %(input)b::text[], %(output)b::text[], %(run_status)b::text[]
+        %(masked)b::text[], %(parked_for)b::text[], %(input)b::text[], %(output)b::text[],
+        %(run_status)b::text[]
     ) AS b(run_id, seq, head, epoch, worker, event, step, turn, kind, name, ident, attempt,
            effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
            output_tokens, cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens,
            audio_tokens, cost, cache_lost, priced_by, by,
-           reason, wake_at, codec, masked, input, output, run_status)
+           reason, wake_at, codec, masked, parked_for, input, output, run_status)
 ),
 heads AS (
     INSERT INTO agentrun.journal (
@@ -48,13 +49,13 @@ heads AS (
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
         cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
         cache_lost, priced_by, by, reason, wake_at,
-        codec, masked, input, output)
+        codec, masked, parked_for, input, output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
         output_tokens, cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens,
         audio_tokens, cost::numeric, cache_lost::numeric, priced_by,
-        by, reason, wake_at, codec, masked::json, input::json, output::json
+        by, reason, wake_at, codec, masked::json, parked_for, input::json, output::json
     FROM b
     WHERE head AND EXISTS (
         SELECT FROM agentrun.journal p
@@ -72,13 +73,13 @@ rest AS (
         key, status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
         cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
         cache_lost, priced_by, by, reason, wake_at,
-        codec, masked, input, output)
+        codec, masked, parked_for, input, output)
     SELECT
         run_id, seq, epoch, worker, %(batch)s::uuid, event, step, turn, kind, name, ident, attempt,
         effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
         output_tokens, cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens,
         audio_tokens, cost::numeric, cache_lost::numeric, priced_by,
-        by, reason, wake_at, codec, masked::json, input::json, output::json
+        by, reason, wake_at, codec, masked::json, parked_for, input::json, output::json
     FROM b JOIN heads USING (run_id)
     WHERE NOT b.head
 ),
@@ -107,7 +108,8 @@ moved AS (
         owner = CASE WHEN b.run_status = 'running' THEN b.worker END,
         epoch = b.epoch,
         wake_at = b.wake_at,
-        open_doubt = CASE WHEN b.event = 'parked' THEN b.step END,
+        parked_for = b.parked_for,
+        parked_step = CASE WHEN b.event = 'parked' THEN b.step END,
         reason = CASE WHEN b.event IN ('parked', 'run_failed', 'run_cancelled') THEN b.reason END,
         changed_at = clock_timestamp()
     FROM b JOIN heads USING (run_id)
@@ -229,8 +231,8 @@ SELECT run_id FROM created
 
 -- name: run
 -- One run by key. `due`: its wake time has come, or a letter has set the wake time.
-SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason,
-       r.created_at, r.changed_at, coalesce(r.wake_at <= clock_timestamp(), false) AS due,
+SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.parked_for, r.parked_step,
+       r.reason, r.created_at, r.changed_at, coalesce(r.wake_at <= clock_timestamp(), false) AS due,
        (SELECT c.fingerprint FROM agentrun.journal c WHERE c.run_id = r.run_id AND c.seq = 1)
            AS fingerprint
 FROM agentrun.runs r WHERE r.key = %(key)s
@@ -282,7 +284,7 @@ SELECT run_id, seq, epoch, worker, event, at, step, turn, kind, name, ident, att
        status, started_at, fingerprint, overlapping, model, input_tokens, output_tokens,
        cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens, audio_tokens, cost,
        cache_lost, priced_by, by, reason, wake_at, codec,
-       masked, input::text AS input, output::text AS output
+       masked, parked_for, input::text AS input, output::text AS output
 FROM agentrun.journal WHERE run_id = %(run_id)s AND seq > %(after)s ORDER BY seq
 
 -- name: exact_values
@@ -552,7 +554,7 @@ WITH alive AS (
     SELECT worker, agents, queues FROM agentrun.workers
     WHERE dead_at IS NULL AND beat_at + lease >= clock_timestamp()
 )
-SELECT r.key, r.agent, r.queue, r.owner, r.reason, r.open_doubt AS step, r.changed_at AS since,
+SELECT r.key, r.agent, r.queue, r.owner, r.reason, r.parked_step AS step, r.changed_at AS since,
        CASE r.status WHEN 'held' THEN 'held' WHEN 'running' THEN 'owner dead'
                      ELSE 'no worker' END AS why
 FROM agentrun.runs r
@@ -583,9 +585,12 @@ WHERE r.run_id = %(run_id)s AND r.status IN ('waiting', 'held')
 -- name: response_ended
 -- Make a run due that waits for this response of a provider, and notify the workers.
 WITH due AS (
-    UPDATE agentrun.runs SET wake_at = clock_timestamp()
-    WHERE status = 'waiting' AND reason = %(reason)s AND starts_with(reason, 'waits for response ')
-    RETURNING key
+    UPDATE agentrun.runs r SET wake_at = clock_timestamp()
+    FROM agentrun.journal a
+    WHERE a.event = 'attempt_accepted' AND a.output ->> 'response' = %(response)s
+      AND r.run_id = a.run_id AND r.status = 'waiting' AND r.parked_for = 'response'
+      AND r.parked_step = a.step
+    RETURNING r.key
 )
 SELECT key, pg_notify('agentrun', '')::text AS told FROM due
 
@@ -622,8 +627,8 @@ WITH queued AS (
     RETURNING run_id, seq, epoch
 )
 UPDATE agentrun.runs r
-SET status = 'running', owner = %(worker)s, epoch = c.epoch, wake_at = NULL, open_doubt = NULL,
-    reason = NULL, changed_at = clock_timestamp()
+SET status = 'running', owner = %(worker)s, epoch = c.epoch, wake_at = NULL, parked_for = NULL,
+    parked_step = NULL, reason = NULL, changed_at = clock_timestamp()
 FROM claimed c WHERE r.run_id = c.run_id
 RETURNING r.run_id, r.key, r.agent, c.epoch, c.seq
 
@@ -631,7 +636,7 @@ RETURNING r.run_id, r.key, r.agent, c.epoch, c.seq
 -- Runs of agents that this worker knows whose owner has not beaten lately. Also runs that this
 -- worker owns but does not execute: the answer to the claim was lost, or the last event was not
 -- stored.
-SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason
+SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.parked_for, r.parked_step, r.reason
 FROM agentrun.runs r JOIN agentrun.workers w ON w.worker = r.owner
 WHERE r.status = 'running' AND r.agent = ANY(%(agents)s) AND r.queue = ANY(%(queues)s)
   AND r.run_id <> ALL (%(here)b::uuid[])
@@ -644,14 +649,14 @@ ORDER BY r.changed_at LIMIT %(limit)s
 -- Parked runs whose code diverged, and which this worker's code may fit: its version differs from
 -- all versions that have tried since the run's last progress, or the worker was started after the
 -- last try. `known`: agents that this process can execute as child runs.
-SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.open_doubt, r.reason
+SELECT r.run_id, r.key, r.agent, r.status, r.owner, r.epoch, r.parked_for, r.parked_step, r.reason
 FROM agentrun.runs r
 CROSS JOIN LATERAL (
     SELECT j.at, j.output -> 'divergence' -> 'versions' AS versions
     FROM agentrun.journal j WHERE j.run_id = r.run_id AND j.event = 'parked'
     ORDER BY j.seq DESC LIMIT 1
 ) p
-WHERE r.status = 'held' AND starts_with(r.reason, 'diverged')
+WHERE r.status = 'held' AND r.parked_for = 'divergence'
   AND (r.agent = ANY(%(agents)s) OR r.parent IS NOT NULL AND r.agent = ANY(%(known)s))
   AND r.queue = ANY(%(queues)s) AND r.run_id <> ALL (%(here)b::uuid[])
   AND (p.at < %(started)s OR NOT coalesce(jsonb_exists(p.versions::jsonb, %(version)s), false))
@@ -660,7 +665,7 @@ ORDER BY r.changed_at LIMIT %(limit)s
 -- name: diverged_runs
 -- Parked runs whose code diverged, of one agent or of all, longest first.
 SELECT r.key, r.agent, r.changed_at FROM agentrun.runs r
-WHERE r.status = 'held' AND starts_with(r.reason, 'diverged')
+WHERE r.status = 'held' AND r.parked_for = 'divergence'
   AND (%(agent)s::text IS NULL OR r.agent = %(agent)s)
 ORDER BY r.changed_at
 

@@ -49,7 +49,7 @@ ON CONFLICT (role) DO UPDATE SET name = excluded.name
 """
 READER = "agentrun_sql"  # the login of `agentrun sql` in the embedded server
 
-_PROJECTED = "UPDATE (status, owner, epoch, wake_at, open_doubt, reason, changed_at)"
+_PROJECTED = "UPDATE (status, owner, epoch, wake_at, parked_for, parked_step, reason, changed_at)"
 _KEPT = ("INSERT", "UPDATE", "DELETE")
 
 _Privileges = dict[str, tuple[str, ...]]

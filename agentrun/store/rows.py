@@ -83,6 +83,7 @@ _STORED: dict[str, type[Array]] = {
     "epoch": INT8S,
     "worker": TEXTS,
     "masked": TEXTS,
+    "parked_for": TEXTS,
     **_PLAIN,
     **_USAGE,
     "codec": INT2S,
@@ -98,7 +99,7 @@ _of_event = attrgetter(*_PLAIN)
 _of_usage = attrgetter(*_USAGE)
 _NO_USAGE = (None,) * len(_USAGE)
 # The columns that are read back unchanged. The flags are plain integers, as enum flags are slow.
-_READ = ("run_id", "seq", "epoch", "worker", "at", "masked", *_PLAIN)
+_READ = ("run_id", "seq", "epoch", "worker", "at", "masked", "parked_for", *_PLAIN)
 _usage_of = itemgetter(*_USAGE)
 _INPUT_ESCAPED, _OUTPUT_ESCAPED = int(Codec.INPUT_ESCAPED), int(Codec.OUTPUT_ESCAPED)
 _INPUT_PAYLOAD, _OUTPUT_PAYLOAD = int(Codec.INPUT_PAYLOAD), int(Codec.OUTPUT_PAYLOAD)
@@ -144,6 +145,7 @@ class Row:
             self.epoch,
             self.worker,
             self.masked,
+            self.event.parked_for,
             *_plain(_of_event(self.event)),
             *(_of_usage(usage) if usage is not None else _NO_USAGE),
             self.codec,

@@ -11,7 +11,7 @@ from typing import Literal
 from uuid import UUID
 
 from agentrun.core.errors import RunNotFound
-from agentrun.core.events import RunStatus
+from agentrun.core.events import ParkedFor, RunStatus
 from agentrun.store.keys import check_key
 from agentrun.store.retention import refuse_pruned
 from agentrun.store.session import Session
@@ -52,7 +52,8 @@ class RunRow(RunAtEpoch):
 
     status: RunStatus
     owner: str | None  # the worker that executes it
-    open_doubt: int | None
+    parked_for: ParkedFor | None
+    parked_step: int | None
     reason: str | None
 
 
@@ -152,7 +153,7 @@ def is_owner_lost(session: Session, run_id: UUID) -> bool:
     return bool(row["lost"])
 
 
-def wake_for_response(session: Session, reason: str) -> bool:
-    """Make the run due that is parked for this reason, the response of a provider, and notify the
-    workers; return False if there is none."""
-    return bool(session.query("response_ended", reason=reason))
+def wake_for_response(session: Session, response: str) -> bool:
+    """Make the run due that is parked for this response of a provider, and notify the workers;
+    return False if there is none."""
+    return bool(session.query("response_ended", response=response))

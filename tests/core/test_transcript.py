@@ -109,7 +109,7 @@ def test_a_decision_to_retry_leads_to_a_further_attempt() -> None:
 def test_an_approval_is_a_decision_and_no_doubt() -> None:
     j = Journal().claimed("w-1").add("approval_requested", step=1, kind="tool", name="pay",
                                      input={"args": {"cents": 9}})  # fmt: skip
-    j.add("parked", step=1, status="held", reason="approval").claimed("w-2", "was held")
+    j.parks("approval", "approval", step=1).claimed("w-2", "was held")
     j.add("resolved", step=1, status="approved", by="ann", reason="a good customer",
           output={"original": {"cents": 9}, "approved": {"cents": 5}})  # fmt: skip
     j.begins(1, "pay", {"cents": 5}).ends(1, "pay", {"cents": 5}, {"result": 5})
@@ -327,6 +327,6 @@ def test_nothing_runs_when_the_run_has_ended_or_was_let_go(last: Any) -> None:
 def test_what_a_provider_works_on_by_itself_runs_while_the_run_is_parked() -> None:
     j = Journal().claimed("w-1").asks(1, [user("?")])
     j.add("attempt_accepted", step=1, kind="model", attempt=1, output={"response": "r"})
-    j.add("parked", status="waiting", reason="its answer")
+    j.parks("response", "its answer", step=1)
     assert fold(j.events).steps[0].status == "running"
     assert fold(j.add("run_failed", reason="so").events).totals.possibly_billed == 1

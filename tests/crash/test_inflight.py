@@ -416,6 +416,36 @@ def test_a_webhook_wakes_the_run_that_is_parked_for_its_response(
     assert spend(dsn) == [(1, "confirmed")]
 
 
+def test_a_webhook_of_a_response_that_was_read_wakes_nobody(
+    dsn: str, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run waits for its second response, and hears once more of its first."""
+    monkeypatch.setattr(background_response, "SHORTEST_POLL_WAIT", 600.0)
+    monkeypatch.setattr(background_response, "LONGEST_POLL_WAIT", 600.0)
+    provider.say([Reply("done", delay_s=0.5)])
+
+    @agentrun.agent
+    def talks() -> str:
+        client = client_of(provider)
+        return " ".join(said(client, stream=False).output_text for _ in range(2))
+
+    with agentrun.connect(dsn), agentrun.Worker([talks], concurrency=1):
+        handle = talks.with_options(key="k").submit()
+        for n in (1, 2):
+            until(lambda n=n: len(accepted(dsn)) == n and handle.status() == "waiting")
+            assert rows(dsn, "SELECT parked_for FROM agentrun.runs") == [("response",)]
+            if n == 2:
+                assert not agentrun.response_ended(accepted(dsn)[0])
+            until(lambda n=n: is_completed(provider, accepted(dsn)[n - 1]))
+            assert agentrun.response_ended(accepted(dsn)[n - 1])
+        assert handle.result(timeout=60) == "done done"
+
+
+def is_completed(provider: Provider, identifier: str) -> bool:
+    with OpenAI(base_url=provider.base_url, api_key="k") as client:
+        return client.responses.retrieve(identifier).status == "completed"
+
+
 SECRET = "whsec_" + base64.b64encode(b"a secret of 24 bytes ...").decode()
 
 

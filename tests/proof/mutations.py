@@ -459,8 +459,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "what was lost is forgotten": Mutation(
         "agentrun/store/database.py",
-        "[claimed, *again, parked]",
-        "[claimed, parked]",
+        "[claimed, *again, park_event",
+        "[claimed, park_event",
         "runs/test_lost_journal.py::test_lost_steps_are_recorded_again_and_the_run_is_held",
     ),
     "append looks at no row before": Mutation(
@@ -650,9 +650,34 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a claim leaves the run waiting for what it was parked at": Mutation(
         "agentrun/store/queries.sql",
-        "epoch = c.epoch, wake_at = NULL, open_doubt = NULL,\n    reason = NULL,",
-        "epoch = c.epoch, wake_at = NULL,\n    reason = NULL,",
+        "epoch = c.epoch, wake_at = NULL, parked_for = NULL,\n    parked_step = NULL, reason",
+        "epoch = c.epoch, wake_at = NULL, parked_for = NULL,\n    reason",
         "proof/test_stateful.py::test_the_database_does_what_the_model_says",
+    ),
+    "runs that diverged are found by how their reason begins": Mutation(
+        "agentrun/store/queries.sql",
+        "changed_at FROM agentrun.runs r\nWHERE r.status = 'held' AND r.parked_for = 'divergence'",
+        "changed_at FROM agentrun.runs r\nWHERE starts_with(r.reason, 'diverged')",
+        "steps/test_parked_for.py"
+        "::test_a_run_that_is_held_for_a_review_did_not_diverge_whatever_its_reason_says",
+    ),
+    "a run is parked for its first step, though another waits for a person": Mutation(
+        "agentrun/steps/parking.py",
+        "parked_for=waits[0].parked_for",
+        "parked_for=min(waits, key=lambda wait: wait.number or 0).parked_for",
+        "steps/test_parked_for.py::test_of_several_waits_that_for_a_person_counts",
+    ),
+    "a webhook wakes a run that waits for another response": Mutation(
+        "agentrun/store/queries.sql",
+        "      AND r.parked_step = a.step\n",
+        "",
+        "crash/test_inflight.py::test_a_webhook_of_a_response_that_was_read_wakes_nobody",
+    ),
+    "the row of a run may be parked for nothing": Mutation(
+        "migrations/0001_schema.sql",
+        "        (status IN ('waiting', 'held')) = (parked_for IS NOT NULL))\n",
+        "        true)\n",
+        "store/test_schema.py::test_what_is_parked_says_for_what_and_nothing_else_does",
     ),
     "a run is woken by letters that it saw and did not want": Mutation(
         "agentrun/store/queries.sql",
@@ -1262,8 +1287,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a letter lets a run go on that is kept for a person": Mutation(
         "agentrun/runs/execute.py",
-        "                if person is None and (kept := safeguard(events)):\n",
-        "                if (kept := safeguard(events)) and not events:\n",
+        "                if person is None and (kept := last_park(events, \"review\")):\n",
+        "                if (kept := last_park(events, \"review\")) and not events:\n",
         "runs/test_lost_journal.py::test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss",
     ),
     "what follows a refused checkpoint looks lost by the database": Mutation(

@@ -108,7 +108,8 @@ class Run:
     owner: Worker | None = None
     epoch: int = 0
     length: int = 1
-    waits_at: int | None = None  # the step it is parked at
+    parked_for: str | None = None
+    parked_step: int | None = None
     parked: int = 0  # when
     steps: dict[int, Step] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
@@ -137,7 +138,7 @@ class Run:
             return []
         requests = [(step.request, step.number) for step in self.steps.values() if step.request]
         if self.status == "held" and not requests:
-            return [("decision", self.waits_at)]
+            return [("decision", self.parked_step)]
         return [(asked.waits_for, number) for asked, number in requests if asked.answer is None]
 
     def unread(self, kind: str, step: int | None = None) -> list[Letter]:
@@ -192,7 +193,7 @@ class Model:
             run.epoch + 1,
             run.length + 1,
         )
-        run.wakes = run.waits_at = None
+        run.wakes = run.parked_for = run.parked_step = None
         return Claim(run, worker, run.epoch)
 
     def is_owned(self, run: Run, by_other_than: Worker) -> bool:
@@ -213,16 +214,19 @@ class Model:
         accepted = self.append(claim, events)
         claim.over = True
         if accepted:
-            run.status, run.owner, run.wakes, run.waits_at = status, None, None, None
+            run.status, run.owner, run.wakes = status, None, None
+            run.parked_for = run.parked_step = None
         return accepted
 
     def park(
-        self, claim: Claim, status: str, step: int | None, wakes: float | None, events: int = 1
-    ) -> bool:
+        self, claim: Claim, parked_for: str, step: int | None, wakes: float | None,
+        events: int = 1,
+    ) -> bool:  # fmt: skip
         """The run waits: for a time, a letter, a person."""
-        accepted = self.let_go(claim, status, events)
+        accepted = self.let_go(claim, "waiting" if parked_for == "time" else "held", events)
         if accepted:
-            claim.run.waits_at, claim.run.wakes = step, wakes
+            claim.run.parked_for, claim.run.parked_step = parked_for, step
+            claim.run.wakes = wakes
             claim.run.parked = next(self._clock)
         return accepted
 
@@ -273,7 +277,7 @@ class Model:
     def raise_doubt(self, claim: Claim, step: Step) -> bool:
         """Nobody knows what became of an attempt: the run waits for a person."""
         seq, raised = claim.run.length + 1, not step.in_doubt
-        accepted = self.park(claim, "held", step.number, None, events=1 + raised)
+        accepted = self.park(claim, "doubt", step.number, None, events=1 + raised)
         if accepted and raised:
             step.request = Request("doubt", seq)
         return accepted
@@ -282,7 +286,7 @@ class Model:
         """Calls that wait for an approval, all of a reply at once; others may be under way."""
         run, seq, events = claim.run, claim.run.length + 1, len(steps) + parks
         accepted = (
-            self.park(claim, "held", steps[0].number, None, events)
+            self.park(claim, "approval", steps[0].number, None, events)
             if parks
             else self.append(claim, events)
         )

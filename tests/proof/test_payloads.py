@@ -192,6 +192,7 @@ ROWS = st.lists(
         "kind": st.sampled_from(KINDS),
         "effect": st.sampled_from(["read", "once", "idempotent", "odd", None]),
         "attempt": st.none() | st.integers(0, 3),
+        "parked_for": st.sampled_from(["doubt", "divergence", "odd", None]),
         "status": st.sampled_from(["ok", "error", "abandoned", "approved", "held", "odd", None]),
         "input": st.none() | SHAPES,
         "output": st.none() | SHAPES,
@@ -203,12 +204,13 @@ STATUS = st.sampled_from(["queued", "running", "waiting", "held", "done", "faile
 
 @pytest.mark.tampers
 def test_every_view_answers_on_any_journal(database: Any, proof: Any) -> None:
-    """Also on one that the CHECKs of the table would refuse."""
+    """Also on one that the CHECKs of the tables would refuse."""
     written = 0
     with database.connection() as conn:
-        checks = "conrelid = 'agentrun.journal'::regclass AND contype = 'c'"
-        for row in conn.execute(f"SELECT conname FROM pg_constraint WHERE {checks}").fetchall():  # noqa: S608
-            conn.execute(f"ALTER TABLE agentrun.journal DROP CONSTRAINT {row['conname']}")
+        for table in ("journal", "runs"):
+            checks = f"conrelid = 'agentrun.{table}'::regclass AND contype = 'c'"
+            for row in conn.execute(f"SELECT conname FROM pg_constraint WHERE {checks}").fetchall():  # noqa: S608
+                conn.execute(f"ALTER TABLE agentrun.{table} DROP CONSTRAINT {row['conname']}")
 
     def write(rows: list[dict[str, Any]], status: str) -> None:
         nonlocal written
@@ -220,7 +222,7 @@ def test_every_view_answers_on_any_journal(database: Any, proof: Any) -> None:
         owner = tail.worker if status == "running" else None
         with database.connection() as conn:
             conn.execute(
-                "UPDATE agentrun.runs SET status = %s, owner = %s, open_doubt = 1 WHERE key = %s",
+                "UPDATE agentrun.runs SET status = %s, owner = %s, parked_step = 1 WHERE key = %s",
                 [status, owner, key],
             )
             for view in VIEWS:

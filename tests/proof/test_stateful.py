@@ -39,7 +39,8 @@ from run_model import ENDED, Claim, Letter, Model, Run, Step, Worker
 
 import agentrun
 from agentrun.core.errors import AlreadyDecided, LeaseLost
-from agentrun.core.events import Event
+from agentrun.core.events import Event, ParkedFor
+from agentrun.core.state import park_event
 from agentrun.runs.execute import ResumeRequest, _Claim
 from agentrun.store import sending
 from agentrun.store.arrays import UUIDS
@@ -75,7 +76,7 @@ pick = st.integers(0, 999)  # one of what there is, if anything
 rarely = st.integers(0, 9).map(lambda n: n == 9)
 
 LOOK = """
-    SELECT r.key, r.status, r.owner, r.epoch, r.open_doubt,
+    SELECT r.key, r.status, r.owner, r.epoch, r.parked_for, r.parked_step,
            CASE WHEN r.wake_at IS NULL THEN 'never' WHEN r.wake_at <= clock_timestamp() THEN 'now'
                 ELSE 'later' END AS wakes,
            (SELECT count(*) FROM agentrun.journal j WHERE j.run_id = r.run_id) AS length,
@@ -285,7 +286,8 @@ class Runs(RuleBasedStateMachine):
             "status": run.status,
             "owner": run.owner and run.owner.name,
             "epoch": run.epoch,
-            "open_doubt": run.waits_at,
+            "parked_for": run.parked_for,
+            "parked_step": run.parked_step,
             "wakes": wakes,
             "length": run.length,
             "in_doubt": sorted(run.asking("doubt")),
@@ -575,9 +577,9 @@ class Runs(RuleBasedStateMachine):
             "later": datetime.now(UTC) + timedelta(days=1),
         }[wakes]
         due = {"never": None, "past": self.turn - 1e9, "later": math.inf}[wakes]
-        status = "held" if held_up else "waiting"
-        accepted = self.end(held, Event(event="parked", status=status, wake_at=at, reason="waits"))
-        assert accepted == self.model.park(held.claim, status, None, due)
+        parked_for: ParkedFor = "review" if held_up else "time"
+        accepted = self.end(held, park_event(parked_for, "waits", wake_at=at))
+        assert accepted == self.model.park(held.claim, parked_for, None, due)
         self.wake(held, accepted, seen)
         self.done["park"] += 1
 
@@ -635,7 +637,7 @@ class Runs(RuleBasedStateMachine):
         step = held.in_question()[what % len(held.in_question())]
         raised = [] if step.in_doubt else [self.asking("in_doubt", step, step.attempts)]
         seen = self.look(held)
-        parked = Event(event="parked", status="held", step=step.number, reason="in doubt")
+        parked = park_event("doubt", "in doubt", step=step.number)
         accepted = self.end(held, *raised, parked)
         assert accepted == self.model.raise_doubt(held.claim, step)
         self.wake(held, accepted, seen)
@@ -696,7 +698,7 @@ class Runs(RuleBasedStateMachine):
         events = [self.asking("approval_requested", step) for step in steps]
         if parks:
             why = "waits for a person"
-            parked = Event(event="parked", status="held", step=first, reason=why)
+            parked = park_event("approval", why, step=first)
             accepted = self.end(held, *events, parked)
         else:
             accepted = held.process.append(held, *events)

@@ -16,8 +16,9 @@ from agentrun.store.sql import QUERIES, numbered
 
 # 2,000 of each: finished, asleep, waiting for mail alone, to begin later, ready for others.
 CROWD = """
-INSERT INTO agentrun.runs (run_id, key, agent, status, wake_at)
-SELECT gen_random_uuid(), name || n, agent, status, clock_timestamp() + later * n
+INSERT INTO agentrun.runs (run_id, key, agent, status, parked_for, wake_at)
+SELECT gen_random_uuid(), name || n, agent, status, CASE status WHEN 'waiting' THEN 'time' END,
+       clock_timestamp() + later * n
 FROM generate_series(1, 2000) n, (VALUES
     ('finished', 'mine', 'done', NULL::interval), ('asleep', 'mine', 'waiting', '1 h'),
     ('waits', 'mine', 'waiting', NULL), ('later', 'mine', 'queued', '1 h'),

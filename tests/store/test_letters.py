@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg.rows import dict_row
 
-from agentrun.core.events import Event
+from agentrun.core.state import park_event
 from agentrun.runs.worker import OVERDUE
 from agentrun.store import sending
 from agentrun.store.database import OpenDatabase
@@ -23,7 +23,7 @@ def test_a_letter_whose_sender_commits_after_the_parkers_second_look_is_not_lost
         claimed = database.claim(find_run(database, "k"), "first claim")
         assert claimed is not None
         tail = claimed[0]
-        parked = Event(event="parked", status="waiting", reason="waits for a letter")
+        parked = park_event("signal", "waits for a letter")
         row = to_row(parked, tail.run_id, tail.seq + 1, tail.epoch, tail.worker, tail.shared)
         with psycopg.connect(dsn, row_factory=dict_row) as parker, psycopg.connect(dsn) as sender:
             assert sending.append(parker, Batch([row])) == {tail.run_id}

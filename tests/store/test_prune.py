@@ -23,6 +23,7 @@ import agentrun
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
 from agentrun.core.events import Event
+from agentrun.core.state import park_event
 from agentrun.store import retention, sending
 from agentrun.store.database import OpenDatabase
 from agentrun.store.exact_values import exact_columns
@@ -153,7 +154,7 @@ def test_only_what_ended_long_ago_goes_with_all_that_belongs_to_it(
     for key in ("cancelled", "queued", "held", "running"):
         worked.with_options(key=key).submit("z")
     agentrun.cancel("cancelled")
-    parked = Event(event="parked", status="held", reason="asks")
+    parked = park_event("review", "asks")
     db.writer.wait(db.writer.append(claimed(db, "held"), [parked]))
     claimed(db, "running")
     age(conn, *(set(keys(conn)) - {"young"}))

@@ -169,7 +169,7 @@ def test_guards_mean_the_catalog_and_not_what_a_session_calls_so(dsn: str, login
         login("worker"),
         "CREATE TEMPORARY TABLE pg_class AS SELECT 'agentrun.runs'::regclass::oid AS oid,"
         " r.oid AS relowner FROM pg_roles r WHERE r.rolname = session_user;"
-        "UPDATE agentrun.runs SET status = 'done', owner = NULL",
+        "UPDATE agentrun.runs SET status = 'done', parked_for = NULL",
     )
 
 

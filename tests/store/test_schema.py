@@ -15,12 +15,16 @@ from agentrun.core.events import (
     Effect,
     EventName,
     FailureStatus,
+    HeldFor,
     Kind,
     LetterKind,
+    LetterStatus,
+    ParkStatus,
     Resolution,
     RunStatus,
+    WaitingFor,
 )
-from agentrun.core.state import ENDED
+from agentrun.core.state import ENDED, park_event
 from agentrun.store import answers, roles
 from agentrun.store.exact_values import Part
 from agentrun.store.liveness import Cause
@@ -41,8 +45,11 @@ OBJECTS: dict[str, LiteralString] = {
 # What the SQL function `billing` returns; the two words before them are those of a reservation
 # without an outcome.
 BILLING = {"confirmed", "unpriced", "possibly billed", "not billed"}
+PARKED_FOR = {*get_args(WaitingFor), *get_args(HeldFor)}
 VOCABULARIES: dict[str, Iterable[str]] = {
     "runs.status": get_args(RunStatus),
+    "runs.parked_for": PARKED_FOR,
+    "journal.parked_for": PARKED_FOR,
     "journal.event": get_args(EventName),
     "journal.kind": get_args(Kind),
     "journal.effect": get_args(Effect),
@@ -60,8 +67,27 @@ OF_EVENTS: dict[str, Iterable[str]] = {
     "step_finished": get_args(Ended),
     "attempt_failed": get_args(FailureStatus),
     "resolved": get_args(Resolution),
-    "parked": {"waiting", "held"},
-    "received": {"ignored"},
+    "parked": get_args(ParkStatus),
+    "received": get_args(LetterStatus),
+}
+# The other columns of text, by table: names and texts of people, programs and providers.
+FREE_TEXT = {
+    "runs": "key agent owner reason queue",
+    "journal": "worker name ident key fingerprint model priced_by by reason",
+    "payloads": "digest blob",
+    "exact_values": "name",
+    "mail": "fingerprint by claimed_by signed_by reason",
+    "late_results": "worker model priced_by",
+    "tombstones": "key agent",
+    "workers": "worker host process agents queues",
+    "counted_calls": "key",
+    "limits": "model",
+    "permits": "key model worker",
+    "holds": "model worker reason",
+    "gateway_calls": "key fingerprint upstream path reason gateway",
+    "gateway_answers": "key digest",
+    "roles": "name",
+    "migrations": "name checksum",
 }
 
 
@@ -121,6 +147,49 @@ def test_each_vocabulary_is_that_of_the_code(dsn: str) -> None:
     matches = [re.match(r"(\w+)\.CHECK \(\((\w+) = ANY (.*)", check) for check in checks]
     found = {f"{match[1]}.{match[2]}": words(match[3]) for match in matches if match}
     assert found == {column: set(values) for column, values in VOCABULARIES.items()}
+
+
+def test_each_column_of_text_has_a_vocabulary_or_is_free_text(dsn: str) -> None:
+    """Whoever adds a column says which. `journal.status` has a list for each event."""
+    columns = asked(
+        dsn,
+        "SELECT relname || '.' || attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+        " WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'p')"
+        " AND attnum > 0 AND NOT attisdropped AND atttypid IN ('text'::regtype, 'text[]'::regtype)",
+    )
+    free = {f"{table}.{name}" for table, names in FREE_TEXT.items() for name in names.split()}
+    assert set(columns) == {*VOCABULARIES, "journal.status"} | free
+    assert not free & {*VOCABULARIES}
+
+
+def test_the_words_for_billing_are_those_of_the_function(dsn: str) -> None:
+    (body,) = asked(dsn, "SELECT prosrc FROM pg_proc WHERE oid = 'agentrun.billing'::regproc")
+    assert set(re.findall(r"(?:THEN|ELSE) '([^']*)'", body)) == BILLING
+
+
+@pytest.mark.parametrize("parked_for", sorted(PARKED_FOR))
+def test_a_run_is_held_for_a_person_and_waits_for_anything_else(parked_for: Any) -> None:
+    event = park_event(parked_for, "why")
+    assert event.status == ("held" if parked_for in get_args(HeldFor) else "waiting")
+
+
+NOT_PARKED: list[tuple[LiteralString, LiteralString]] = [
+    ("runs", "status = 'held', parked_for = NULL"),
+    ("runs", "status = 'queued', parked_for = 'doubt'"),
+    ("runs", "status = 'held', parked_for = 'patience'"),
+    ("journal", "event = 'parked', status = 'held', parked_for = NULL"),
+    ("journal", "event = 'claimed', status = NULL, parked_for = 'doubt'"),
+]
+
+
+def test_what_is_parked_says_for_what_and_nothing_else_does(db: Any, dsn: str) -> None:
+    db.create("k", "agent", {"args": {}}, "")
+    for table, change in NOT_PARKED:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("SET LOCAL session_replication_role = replica")  # past append-only
+            with pytest.raises(psycopg.errors.CheckViolation):
+                conn.execute(f"UPDATE agentrun.{table} SET {change}")  # noqa: S608
+            conn.rollback()
 
 
 def test_the_status_of_each_event_is_that_of_the_code(dsn: str) -> None:

@@ -54,7 +54,7 @@ def test_a_wait_gives_up_where_the_process_is_to_end(nowhere: str) -> None:
     with PROCESS.hurrying():
         error = raised(lambda: find_run(OpenDatabase(nowhere), "k"))
     assert isinstance(error, Parking)
-    assert error.status == "queued"
+    assert error.parked_for is None  # the run is handed back
     assert not PROCESS.hurried
 
 

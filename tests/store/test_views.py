@@ -82,7 +82,7 @@ def test_resumes_agree_with_the_transcript(db: Connection) -> None:
     reconciled = Journal(key="reconciled").claimed("w-1").begins(1, "pay", {}).claimed("w-2")
     reconciled.add("resolved", step=1, attempt=1, status="not_happened", by="reconcile")
     reconciled.begins(1, "pay", {}, attempt=2).claimed("w-3").begins(1, "pay", {}, attempt=3)
-    approved = Journal(key="approved").claimed("w-1").add("parked", step=1, status="held")
+    approved = Journal(key="approved").claimed("w-1").parks("approval", step=1)
     approved.claimed("w-2").add("resolved", step=1, status="approved", by="ann")
     for journal in (crashed_and_resumed(), diverged, reconciled, approved):
         _agree(db, journal)
@@ -227,9 +227,10 @@ def test_what_a_provider_works_on_by_itself_is_running_until_the_run_has_ended(
 ) -> None:
     j = Journal().claimed("w-1").asks(1, [user("?")])
     j.add("attempt_accepted", step=1, kind="model", attempt=1, output={"response": "r"})
-    insert(db, j.events, status="waiting")
+    insert(db, j.parks("response", step=1).events, status="waiting")
     for status, billing in (("waiting", "running"), ("failed", "possibly billed")):
-        db.execute("UPDATE agentrun.runs SET status = %s", [status])
+        parked_for = "response" if status == "waiting" else None
+        db.execute("UPDATE agentrun.runs SET status = %s, parked_for = %s", [status, parked_for])
         (row,) = rows(db, "SELECT billing FROM agentrun.spend")
         assert row["billing"] == billing
 
@@ -249,7 +250,7 @@ def test_a_doubt_is_in_doubt_and_in_the_inbox_until_it_is_resolved(db: Connectio
 
 @pytest.mark.tampers
 def test_a_held_run_without_doubt_waits_for_a_decision(db: Connection) -> None:
-    j = Journal().claimed("w-1").add("parked", status="held", reason="budget of $1 reached")
+    j = Journal().claimed("w-1").parks("review", "budget of $1 reached")
     insert(db, j.events, status="held")
     (waiting,) = rows(db, "SELECT waits_for, reason, step FROM agentrun.inbox")
     assert waiting == {"waits_for": "decision", "reason": "budget of $1 reached", "step": None}
@@ -319,7 +320,7 @@ def test_every_view_answers_on_malformed_and_escaped_values(db: Connection) -> N
         j.begins(step, "t", shape)
         j.ends(step, "t", shape, {"error": shape}, status="error")
     j.begins(step + 1, "t", {}).add("in_doubt", step=step + 1)
-    j.add("parked", status="held", step=step + 1)
+    j.parks("doubt", step=step + 1)
     insert(db, j.events, status="held")
     check = {"payload": "d" * 64, "size": 100_000, "preview": '{"body": {"mess'}
     later = (
