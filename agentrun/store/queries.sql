@@ -583,12 +583,13 @@ WHERE r.run_id = %(run_id)s AND r.status IN ('waiting', 'held')
                         AND j.key = m.id::text))
 
 -- name: response_ended
--- Make a run due that waits for this response of a provider, and notify the workers.
+-- Make a run due that waits for this response of a provider, and notify the workers. A condition on
+-- the status would let the plan scan all waiting runs instead of finding this one.
 WITH due AS (
     UPDATE agentrun.runs r SET wake_at = clock_timestamp()
     FROM agentrun.journal a
     WHERE a.event = 'attempt_accepted' AND a.output ->> 'response' = %(response)s
-      AND r.run_id = a.run_id AND r.status = 'waiting' AND r.parked_for = 'response'
+      AND r.run_id = a.run_id AND r.parked_for = 'response'
       AND r.parked_step = a.step
     RETURNING r.key
 )

@@ -47,6 +47,15 @@ def test_a_plan_of_empty_tables_serves_when_they_are_full(dsn: str, name: str) -
     assert "Seq Scan" not in str(told)
 
 
+@pytest.mark.direct("a pooler's sessions are not ours to set up")
+def test_a_webhook_finds_its_run_without_a_look_at_others(dsn: str) -> None:
+    with connect(dsn) as ours:
+        statement = "EXPLAIN (GENERIC_PLAN) " + numbered(QUERIES["response_ended"])[0]
+        told = str(psycopg.RawCursor(ours, row_factory=tuple_row).execute(statement).fetchall())
+    assert "using journal_accepted" in told
+    assert "using runs_pkey" in told
+
+
 def test_what_is_set_for_our_statements_is_not_set_for_those_of_others(dsn: str) -> None:
     with connect(dsn, ours=False) as theirs:
         told = theirs.execute("SELECT current_setting('enable_seqscan') AS on").fetchone()
