@@ -22,6 +22,7 @@ from agentrun.api.agent import DurableAgent
 from agentrun.api.agent_decorator import agent
 from agentrun.api.approval_links import approval_link, decide_by_link
 from agentrun.api.context_window import trim_messages
+from agentrun.api.current_run import RunInfo, current_run
 from agentrun.api.deterministic import branch, now, rng, turn, uuid
 from agentrun.api.framework_calls import acall, call
 from agentrun.api.handle import Handle
@@ -84,7 +85,6 @@ from agentrun.runs.reply_stream import Piece
 from agentrun.runs.worker import Worker
 from agentrun.steps.current_step import StepInfo, current_step
 from agentrun.steps.doubt import Happened, NotHappened, Unknown
-from agentrun.steps.execution_point import current_run
 from agentrun.steps.masking import mask
 from agentrun.steps.waits import areceive, asleep, receive, sleep
 from agentrun.store.database import Database
@@ -125,6 +125,7 @@ __all__ = [
     "RunExpired",
     "RunFailed",
     "RunHeld",
+    "RunInfo",
     "RunNotFound",
     "RunPruned",
     "SchemaMismatch",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agentrun.steps.execution_point import current_context
 from agentrun.testing.crash.child import fork_child as spawn
 from agentrun.testing.crash.child import run_in_child as in_child
 from agentrun.testing.crash.child import wait_for_exit as ended
@@ -22,9 +23,7 @@ def die() -> None:
 
 def die_recorded() -> None:
     """Die once everything that the current run did is durable."""
-    import agentrun
-
-    run = agentrun.current_run()
+    run = current_context()
     assert run is not None
     run.database.writer.wait(run.append())
     die()

@@ -24,8 +24,8 @@ from agentrun.steps.current_step import current_step
 from agentrun.steps.execution_point import (
     ExecutionPoint,
     at_point,
+    current_context,
     current_point,
-    current_run,
     is_started_from,
     working_at,
 )
@@ -80,7 +80,7 @@ def _patch_loops() -> None:
 
     @functools.wraps(run_forever)
     def ran(self: asyncio.BaseEventLoop) -> None:
-        if current_run() is not None:
+        if current_context() is not None:
             install_on(self)
         run_forever(self)
 
@@ -92,7 +92,7 @@ def _patch_threads() -> None:
 
     @functools.wraps(start)
     def started(self: threading.Thread) -> None:
-        if current_run() is not None and not _is_of_library(self):
+        if current_context() is not None and not _is_of_library(self):
             self.run = _carry_line(self.run)  # type: ignore[method-assign]
         start(self)
 
@@ -118,7 +118,7 @@ def _patch_pools() -> None:
     def submitted(
         self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        if current_run() is None:
+        if current_context() is None:
             return submit(self, fn, *args, **kwargs)
         task = _carry_line(fn)
         # The pool may start a worker thread here. It serves all callers, so it belongs to no run.

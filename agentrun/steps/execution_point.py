@@ -100,15 +100,8 @@ def current_point() -> ExecutionPoint | None:
     return found.here()
 
 
-def current_run() -> RunContext | None:
-    """The run that the calling code belongs to; None outside a run.
-
-    Read only its ``key``, ``run_id`` and ``agent``: all else is internal.
-
-    Example:
-        >>> run = agentrun.current_run()
-        >>> label = run.key if run is not None else "no run"
-    """
+def current_context() -> RunContext | None:
+    """The run that the calling code belongs to, also inside a model call; None outside a run."""
     found = recorder.current.get()
     if not isinstance(found, ExecutionPoint):
         return None

@@ -118,6 +118,11 @@ class RunContext:
     def run_id(self) -> UUID:
         return self.tail.run_id
 
+    @property
+    def created(self) -> Event:
+        """The first event of the run: what it was created with."""
+        return self._claimed[0]
+
     # -- may the run go on? ------------------------------------------------------------------
 
     def drain(self) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import agentrun
 from agentrun.cli import app
 from agentrun.core import points
+from agentrun.steps.execution_point import current_context
 from agentrun.testing import Call, Fault, Provider, Reply
 
 ASK: Any = [{"role": "user", "content": "a number"}]
@@ -219,7 +220,7 @@ def test_a_run_that_is_executed_is_refused(db: Any, provider: Provider, client: 
     @agentrun.agent
     def agent() -> None:
         client.chat.completions.create(model="m", messages=ASK)
-        run = agentrun.current_run()
+        run = current_context()
         assert run is not None
         run.database.writer.wait(run.append())
         with pytest.raises(agentrun.RunConflict, match="is being executed"):

@@ -36,6 +36,25 @@ MUTATIONS: dict[str, Mutation] = {
         "and folder == root and _members(found.st_gid) - ours:",
         "store/test_embedded.py::test_a_home_is_refused_where_others_could_write_or_replace_it",
     ),
+    # -- what code knows about its run -----------------------------------------------------------
+    "a resume under another name of the agent sees that name": Mutation(
+        "agentrun/api/current_run.py",
+        "created.name or run.agent",
+        "run.agent",
+        "api/test_current_run.py::test_a_resume_sees_the_same",
+    ),
+    "a child that its parent executes does not know its parent": Mutation(
+        "agentrun/api/current_run.py",
+        'created.input.get("parent", {}).get("key")',
+        "(run.parent or {}).get('key')",
+        "api/test_current_run.py::test_a_run_and_its_child_know_their_names",
+    ),
+    "the code of a run can change what it is told about it": Mutation(
+        "agentrun/api/current_run.py",
+        "@dataclass(frozen=True, slots=True)",
+        "@dataclass(slots=True)",
+        "api/test_current_run.py::test_it_is_read_only_and_holds_only_values",
+    ),
     # -- the outside of a crash test -------------------------------------------------------------
     "a crash test sends datagrams to other machines": Mutation(
         "agentrun/testing/crash/watch.py",

@@ -28,6 +28,7 @@ from invariants import assert_invariants
 
 import agentrun
 from agentrun.core.events import Event, Usage
+from agentrun.steps.execution_point import current_context
 from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
@@ -59,7 +60,7 @@ def starve() -> None:
 
 
 def unstorable() -> None:
-    run: Any = agentrun.current_run()
+    run: Any = current_context()
     too_much = Usage(input_tokens=1 << 40)
     run.append(Event(event="step_finished", step=1, kind="model", usage=too_much))
 

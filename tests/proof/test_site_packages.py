@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import agentrun
+from agentrun.steps.execution_point import current_context
 from agentrun.testing import Call, Provider, Reply, Rule, When
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def child(dsn: str, provider: str, folder: str, kill: bool, names: list[str]) ->
             if not message.tool_calls:
                 return message.content or ""
             if kill:
-                agentrun.current_run().database.writer.hurry()  # type: ignore[union-attr]
+                current_context().database.writer.hurry()  # type: ignore[union-attr]
                 waiting.release()
                 threading.Event().wait()
             messages.append(message.model_dump(exclude_none=True))

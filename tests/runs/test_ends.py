@@ -18,6 +18,7 @@ from crashing import World, in_child
 from openai import AsyncOpenAI
 
 import agentrun
+from agentrun.steps.execution_point import current_context
 from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.testing import Provider, Reply
@@ -53,7 +54,7 @@ def test_a_worker_declared_dead_gives_its_run_up_and_does_not_fail_it(
     def look() -> str:
         world.act("look")
         if len(world.effects) == 1:
-            run = agentrun.current_run()
+            run = current_context()
             assert run is not None
             declared_dead(run.tail.worker, sql)
             run.heart._beat()  # as the heart does five times a lease
@@ -74,7 +75,7 @@ def test_a_lost_lease_does_not_swallow_a_cancellation(db: Any, dsn: str) -> None
 
     @agentrun.agent
     async def patient() -> None:
-        run = agentrun.current_run()
+        run = current_context()
         assert run is not None
         other = OpenDatabase(dsn)
         claimed = other.claim(find_run(other, "k"), "took over")  # as if we had been declared dead
@@ -156,7 +157,7 @@ def test_a_cancelled_model_call_is_not_under_way_any_more(
 
     @agentrun.agent
     async def ask() -> None:
-        seen.append(agentrun.current_run())
+        seen.append(current_context())
         try:
             async with asyncio.timeout(0.5):
                 await aclient.chat.completions.create(
@@ -431,7 +432,7 @@ def test_threads_of_the_harness_do_not_count_as_the_agents(dsn: str, tmp_path: P
         thread.join()
         if crash[0]:
             seen.write_text(ids[0])
-            live = agentrun.current_run()
+            live = current_context()
             assert live is not None
             live.flushed().sync()
             os.kill(os.getpid(), signal.SIGKILL)

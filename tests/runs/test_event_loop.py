@@ -14,6 +14,7 @@ from crashing import in_child, until
 from openai import AsyncOpenAI
 
 import agentrun
+from agentrun.steps.execution_point import current_context
 from agentrun.testing import Provider
 
 
@@ -81,7 +82,7 @@ def test_what_an_agent_leaves_running_ends_with_it_and_nothing_else_does(db: Any
 
     @agentrun.agent
     async def begins(name: str) -> None:
-        agentrun.current_run()
+        current_context()
         begun.append(asyncio.create_task(lingers(name)))
         await asyncio.sleep(0)
         if name == "outer":
@@ -112,7 +113,7 @@ def test_a_signal_hands_the_run_back(db: Any, dsn: str, number: signal.Signals) 
         await begin()
         if killing[0]:
             os.kill(os.getpid(), number)
-            while not agentrun.current_run().draining:  # type: ignore[union-attr]
+            while not current_context().draining:  # type: ignore[union-attr]
                 await asyncio.sleep(0.01)  # Ctrl-C cancels this
         await end()
         return "done"

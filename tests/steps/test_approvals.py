@@ -20,6 +20,7 @@ from openai import AsyncOpenAI, OpenAI
 import agentrun
 from agentrun import Happened, NotHappened
 from agentrun.core import points
+from agentrun.steps.execution_point import current_context
 from agentrun.testing import Call, Provider, Reply
 
 Events = Callable[[str], list[Any]]
@@ -332,7 +333,7 @@ def test_an_intent_that_was_never_sent_is_closed_as_not_sent(
     keyed = support.with_options(key="k")
 
     def stop(point: str) -> None:
-        run = agentrun.current_run()
+        run = current_context()
         known = [] if run is None else [e.event for e in run.journaled_events(after=0)]
         if run is not None and point == "append:after" and "attempt_started" in known:
             points.arm(None)

@@ -13,6 +13,7 @@ import pytest
 from crashing import World, die_recorded, killed
 
 import agentrun
+from agentrun.steps.execution_point import current_context
 
 
 @pytest.fixture
@@ -300,7 +301,7 @@ def test_after_an_interrupt_every_further_effect_is_refused(db: Any, world: Worl
     def run() -> str:
         try:
             doubtful()
-            agentrun.current_run().drain()  # type: ignore[union-attr]
+            current_context().drain()  # type: ignore[union-attr]
             doubtful()
         except BaseException:
             cleanup()
@@ -322,7 +323,7 @@ def test_except_exception_does_not_swallow_an_interrupt(db: Any, world: World) -
     @agentrun.agent
     def run() -> None:
         act()
-        agentrun.current_run().drain()  # type: ignore[union-attr]
+        current_context().drain()  # type: ignore[union-attr]
         try:
             act()
         except Exception as error:

@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 import agentrun
+from agentrun.steps.execution_point import current_context
 from agentrun.store.journal import Writer
 from agentrun.testing import Fault, Provider
 
@@ -131,12 +132,12 @@ def test_a_worker_that_was_declared_dead_sends_nothing(db: Any, effect: Any) -> 
         sent.append(epoch())
 
     def epoch() -> int:
-        return agentrun.current_run().tail.epoch  # type: ignore[union-attr]
+        return current_context().tail.epoch  # type: ignore[union-attr]
 
     @agentrun.agent
     def run() -> int:
         if epoch() == 1:
-            heart = agentrun.current_run().heart  # type: ignore[union-attr]
+            heart = current_context().heart  # type: ignore[union-attr]
             with heart._beating, db.connection() as conn:  # no beat comes in between
                 conn.execute("UPDATE agentrun.workers SET dead_at = now(), cause = 'lease expired'")
                 heart._confirmed = (0.0, 0.0)
@@ -155,11 +156,11 @@ def test_a_thread_that_waits_for_another_of_its_run_looks_at_the_lease_after_tha
 
     @agentrun.tool(effect="idempotent")
     def act() -> None:
-        sent.append(agentrun.current_run().tail.epoch)  # type: ignore[union-attr]
+        sent.append(current_context().tail.epoch)  # type: ignore[union-attr]
 
     @agentrun.agent
     def run() -> None:
-        runs.append(agentrun.current_run())
+        runs.append(current_context())
         if len(runs) == 1:
             begun.set()
             assert waits.wait(LONG)
@@ -208,7 +209,7 @@ class Handover:
 
         @agentrun.agent
         def run() -> Any:
-            if agentrun.current_run().tail.epoch > 1:  # type: ignore[union-attr]
+            if current_context().tail.epoch > 1:  # type: ignore[union-attr]
                 self.answer.set()
                 assert self.kept.wait(LONG)
             return self.body()

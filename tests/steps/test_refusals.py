@@ -12,6 +12,7 @@ import pytest
 
 import agentrun
 from agentrun.core.events import Event, Usage
+from agentrun.steps.execution_point import current_context
 
 ASKS = {
     "role": "assistant",
@@ -160,12 +161,12 @@ def test_a_forked_child_is_refused_whatever_its_code_catches(db: Any) -> None:
 
 def refused_by_the_database() -> None:
     """Record what no row can hold: the database refuses the run's events from here on."""
-    run: Any = agentrun.current_run()
+    run: Any = current_context()
     run.append(Event(event="received", usage=Usage(input_tokens=1 << 40)))
 
 
 def closed() -> None:
-    agentrun.current_run().database.writer._fail_pending(  # type: ignore[union-attr]
+    current_context().database.writer._fail_pending(  # type: ignore[union-attr]
         agentrun.StoreError("the journal writer has stopped in this process")
     )
 

@@ -14,6 +14,7 @@ from crashing import die, killed, until
 import agentrun
 from agentrun.core import points
 from agentrun.core.events import Event
+from agentrun.steps.execution_point import current_context
 from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 
@@ -138,7 +139,7 @@ def test_a_transaction_cancelled_while_it_commits_leaves_the_run_able_to_go_on(
         await beside(0)
         with psycopg.connect(dsn) as lock, psycopg.connect(dsn, autocommit=True) as conn:
             if moment == "at its checkpoint":
-                agentrun.current_run().flushed().sync()
+                current_context().flushed().sync()
             lock.execute("LOCK TABLE agentrun.journal IN EXCLUSIVE MODE")
             task = asyncio.create_task(count(7))
             while not conn.execute(waits).fetchall():

@@ -15,6 +15,7 @@ import pytest
 from crashing import World, die, die_recorded, killed, until
 
 import agentrun
+from agentrun.steps.execution_point import current_context
 from agentrun.steps.run_context import RunContext
 from agentrun.store.journal import Writer
 
@@ -40,7 +41,7 @@ def test_a_crash_does_not_begin_a_sleep_anew(db: Any, dsn: str) -> None:
     @agentrun.agent
     def nap() -> str:
         if crash[0]:
-            threading.Timer(0.3, die_recorded_in, (agentrun.current_run(),)).start()
+            threading.Timer(0.3, die_recorded_in, (current_context(),)).start()
         agentrun.sleep(1.5)
         return "awake"
 

@@ -11,6 +11,7 @@ import agentrun
 from agentrun.core.codec import plain
 from agentrun.core.events import Event, Usage
 from agentrun.core.log import logger
+from agentrun.steps.execution_point import current_context
 from agentrun.store.mail import letters_of
 from agentrun.store.runs import find_run
 
@@ -29,7 +30,7 @@ def test_an_end_that_cannot_be_stored_is_an_error_and_not_a_lost_lease(dsn: str)
     @agentrun.agent
     def odd() -> None:
         calls.append(1)
-        run: Any = agentrun.current_run()
+        run: Any = current_context()
         too_much = Usage(input_tokens=1 << 40)
         run.append(Event(event="step_finished", step=1, kind="model", usage=too_much))
 

@@ -324,6 +324,14 @@ assert_type(agentrun.uuid(), UUID)
 assert_type(agentrun.rng(), random.Random)
 assert_type(agentrun.send("k", "paid", {"cents": 5}), UUID)
 assert_type(agentrun.receive("paid", timeout=60.0), Any)
+run_info = agentrun.current_run()
+assert_type(run_info, agentrun.RunInfo | None)
+if run_info is not None:
+    assert_type(run_info.key, str)
+    assert_type(run_info.run_id, UUID)
+    assert_type(run_info.parent, str | None)
+    assert_type(run_info.deadline, dt.datetime | None)
+    run_info.key = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 agentrun.sleep(3600)
 with agentrun.branch("lawyer"), agentrun.turn():
     look("7")

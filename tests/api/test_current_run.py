@@ -1,0 +1,103 @@
+"""`current_run()` tells the code of a run about its run, and gives no way into the internals."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import threading
+from typing import Any
+from uuid import UUID
+
+import pytest
+from crashing import die_recorded, killed
+
+import agentrun
+
+
+def of_run(key: str, sql: Any) -> tuple[UUID, str]:
+    ((run_id, agent),) = sql("SELECT run_id, agent FROM agentrun.runs WHERE key = %s", key)
+    return run_id, agent
+
+
+def test_a_run_and_its_child_know_their_names(db: Any, sql: Any) -> None:
+    seen: list[Any] = []
+
+    @agentrun.agent
+    def child() -> None:
+        seen.append(agentrun.current_run())
+
+    @agentrun.step
+    def body() -> None:
+        seen.append(agentrun.current_run())
+
+    @agentrun.agent
+    def parent() -> None:
+        seen.append(agentrun.current_run())
+        body()
+        thread = threading.Thread(target=lambda: seen.append(agentrun.current_run()))
+        thread.start()
+        thread.join()
+        child()
+
+    assert agentrun.current_run() is None
+    parent.with_options(key="k").run()
+    here, in_body, in_thread, below = seen
+    assert here == agentrun.RunInfo("k", *of_run("k", sql))
+    assert in_body == in_thread == here
+    assert below == agentrun.RunInfo(below.key, *of_run(below.key, sql), parent="k")
+    assert below.key.startswith("k/")
+
+
+def test_a_deadline_is_an_aware_time(db: Any) -> None:
+    @agentrun.agent
+    def timed() -> dt.datetime | None:
+        run = agentrun.current_run()
+        assert run is not None
+        return run.deadline
+
+    now = agentrun.now()
+    deadline = timed.with_options(deadline=3600.0).run()
+    assert deadline is not None
+    assert deadline - now > dt.timedelta(minutes=30)
+    assert timed.run() is None
+
+
+def test_a_resume_sees_the_same(dsn: str) -> None:
+    """Also one under another name of the agent."""
+
+    @agentrun.step(effect="read")
+    def look() -> str:
+        return repr(agentrun.current_run())
+
+    def begin() -> None:
+        @agentrun.agent(name="old")
+        def agent() -> None:
+            look()
+            die_recorded()
+
+        with agentrun.connect(dsn):
+            agent.with_options(key="k", deadline=3600.0).run()
+
+    killed(begin)
+
+    @agentrun.agent(name="new", aliases=("old",))
+    def agent() -> tuple[str, str]:
+        return look(), repr(agentrun.current_run())
+
+    with agentrun.connect(dsn):
+        recorded, now = agent.with_options(key="k").run()
+    assert recorded == now
+    assert "agent='old'" in now
+
+
+def test_it_is_read_only_and_holds_only_values(db: Any) -> None:
+    @agentrun.agent
+    def look() -> None:
+        run = agentrun.current_run()
+        assert run is not None
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            run.key = "other"  # type: ignore[misc]
+        values = [getattr(run, name) for name in dir(run) if not name.startswith("__")]
+        assert {type(value) for value in values} <= {str, UUID, type(None), dt.datetime}
+
+    look.with_options(deadline=3600.0).run()
