@@ -1,7 +1,7 @@
 """Sessions for what one virtual environment cannot show: other Pythons, another Postgres.
 
     nox -l                                      list the sessions
-    nox -s lint docs                            ruff, mypy; mkdocs build --strict
+    nox -s lint docs                            ruff, mypy, basedpyright; mkdocs build --strict
     nox -s "tests(3.13, postgres='15')"         one Python with one Postgres
     nox -s tests -- tests/steps/test_doubt.py   what stands after -- goes to pytest
 
@@ -53,6 +53,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("basedpyright")
 
 
 @nox.session

@@ -25,8 +25,11 @@ def look_up_order(order_id: str) -> dict[str, Any]:
     Args:
         order_id: the order's number, as the customer gives it
     """
-    with psycopg.connect(os.environ["SHOP_DATABASE_URL"], row_factory=dict_row) as shop:
-        order = shop.execute(
+    with (
+        psycopg.connect(os.environ["SHOP_DATABASE_URL"]) as shop,
+        shop.cursor(row_factory=dict_row) as rows,
+    ):
+        order = rows.execute(
             """SELECT o.*, coalesce(sum(r.cents), 0)::int AS refunded_cents
                FROM agentrun_demo.orders o LEFT JOIN agentrun_demo.refunds r ON r.order_id = o.id
                WHERE o.id = %s GROUP BY o.id""",

@@ -270,7 +270,8 @@ class DurableAgent(Generic[P, R]):
         arguments = self.record_arguments(args, kwargs)
         yield from execute.create(self, database, key, self.options, arguments)
         yield blocking(partial(wake_workers, database))
-        return Handle(key, database, self.arguments.result)
+        handle: Handle[Any] = Handle(key, database, self.arguments.result)
+        return handle
 
     def _key(self) -> str:
         return self.options.key or f"{self.name}-{secrets.token_hex(6)}"
@@ -333,7 +334,7 @@ class StreamingAgent(DurableAgent[P, list[R]]):
         if self.is_async:
             self._refuse_in_a_loop()
         ready = self._create_run(args, kwargs)
-        return Items(lambda: DurableAgent.run(ready, *args, **kwargs))
+        return Items(lambda: ready.run(*args, **kwargs))
 
     def astream(self, *args: P.args, **kwargs: P.kwargs) -> AsyncItems[R]:
         """Like `stream`, for ``async for``. The call itself is not awaited.
@@ -347,7 +348,8 @@ class StreamingAgent(DurableAgent[P, list[R]]):
         """
         refuse_while_importing(f"agent {self.name!r}")
         self.record_arguments(args, kwargs)
-        return AsyncItems(lambda: DurableAgent.arun(self, *args, **kwargs))
+        run = super().arun
+        return AsyncItems(lambda: run(*args, **kwargs))
 
     def arun(self, *args: P.args, **kwargs: P.kwargs) -> AsyncItems[R]:  # type: ignore[override]
         """Awaited, this is the list of all items. With ``async for`` it yields each as it comes.
@@ -374,7 +376,7 @@ class StreamingAgent(DurableAgent[P, list[R]]):
         return ready
 
 
-def _as_key(key: str | UUID | None) -> str | None:
+def _as_key(key: object) -> str | None:
     """The run key as text. Raises ConfigError for an empty key, and for other types than these.
 
     Another type could be converted to text, but its text may differ in another process, as that

@@ -12,7 +12,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from agentrun.api.agent import DurableAgent, StreamingAgent
 from agentrun.core.budget import Budget
@@ -99,13 +99,15 @@ def agent(
         ...     return answer(question)
         >>> helpdesk.with_options(key="ticket-42").run("refund order 7")
     """
-    if isinstance(aliases, str) or not all(isinstance(a, str) and a for a in aliases):
-        raise ConfigError(f"aliases={aliases!r}: give a tuple of names, as in aliases=('old',)")
+    _check_aliases(aliases)
     check_on_divergence(on_divergence)
 
     def decorate(function: Callable[..., Any]) -> Any:
-        kind = StreamingAgent if is_generator(function) else DurableAgent
-        made: DurableAgent[..., Any] = kind(
+        kind = cast(
+            type[DurableAgent[..., Any]],
+            StreamingAgent if is_generator(function) else DurableAgent,
+        )
+        made = kind(
             function,
             name or name_of(function),
             Options(budget=budget),
@@ -116,3 +118,8 @@ def agent(
         return register(made)
 
     return decorate if function is None else decorate(function)
+
+
+def _check_aliases(aliases: Collection[object]) -> None:
+    if isinstance(aliases, str) or not all(isinstance(a, str) and a for a in aliases):
+        raise ConfigError(f"aliases={aliases!r}: give a tuple of names, as in aliases=('old',)")

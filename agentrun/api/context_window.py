@@ -18,6 +18,7 @@ from typing import Any
 from agentrun.api.reply_formats import jsonable
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
+from agentrun.core.json_types import is_array, is_object
 from agentrun.core.messages import request_messages
 
 BYTES_PER_TOKEN = 3.0  # on the safe side of English and code, which have about 4
@@ -101,7 +102,7 @@ def tokens(value: Any, bytes_per_token: float) -> float:
 def as_text(messages: Sequence[Any]) -> str:
     """A part of a conversation as plain text, for a person or for a model that sums it up."""
     items = [jsonable(message) for message in messages]
-    lines = []
+    lines: list[str] = []
     for message in request_messages({"messages": items}):
         if message.text:
             lines.append(f"{message.role}: {message.text}")
@@ -129,7 +130,7 @@ def _turns(items: Sequence[Json]) -> list[int]:
 
 def _kind(item: Json) -> str:
     """The kind of a message: "system", "user", "model", or "result" of a tool call."""
-    if not isinstance(item, dict):
+    if not is_object(item):
         return "user"
     role, type_ = item.get("role"), str(item.get("type") or "")
     content = item.get("content")
@@ -138,7 +139,7 @@ def _kind(item: Json) -> str:
     if role in ("system", "developer"):
         return "system"
     if role == "user":
-        parts = content if isinstance(content, list) else []
-        results = [p for p in parts if isinstance(p, dict) and p.get("type") == "tool_result"]
+        parts = content if is_array(content) else []
+        results = [p for p in parts if is_object(p) and p.get("type") == "tool_result"]
         return "result" if results else "user"
     return "model"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random as _random
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID, uuid4, uuid5
@@ -65,8 +65,13 @@ def derived(line: ExecutionPoint, purpose: str) -> UUID:
         return uuid5(line.run.run_id, f"{line.scope.path}{purpose}:{line.scope.uuids}")
 
 
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigError("branch(name) needs a name that is a non-empty string")
+
+
 @contextmanager
-def branch(name: str) -> Iterator[None]:
+def branch(name: str) -> Generator[None, None, None]:
     """Make the block a sub-conversation of its own, which a resume finds by ``name``.
 
     Steps that overlap in time must be in different branches, tasks or threads. Outside a run the
@@ -79,8 +84,7 @@ def branch(name: str) -> Iterator[None]:
         >>> with agentrun.branch("summary"):
         ...     summary = client.responses.create(model="gpt-5-mini", input=text)
     """
-    if not isinstance(name, str) or not name:
-        raise ConfigError("branch(name) needs a name that is a non-empty string")
+    _check_name(name)
     refuse_credential("the branch name", name)
     line = current_point()
     if line is None:
@@ -93,7 +97,7 @@ def branch(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def turn() -> Generator[None, None, None]:
     """Count all model calls of the block as one turn.
 
     Optional: without it, agentrun finds the turns by itself. Outside a run it does nothing.

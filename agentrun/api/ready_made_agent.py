@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from agentrun.api.agent import DurableAgent
 from agentrun.api.context_window import BYTES_PER_TOKEN, as_text, cut, tokens
 from agentrun.api.deterministic import branch
-from agentrun.api.reply_formats import Api, read_reply, sendable
+from agentrun.api.reply_formats import Api, jsonable, read_reply, sendable
 from agentrun.api.tool import ToolFunction
 from agentrun.api.tool_calls import MALFORMED_IN_A_ROW, acall_tools, call_tools, check_cap
 from agentrun.api.tool_schemas import by_name, schemas
@@ -24,6 +24,7 @@ from agentrun.core.budget import Budget
 from agentrun.core.errors import ConfigError, LimitExceeded
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
+from agentrun.core.json_types import is_array, is_object
 from agentrun.core.messages import text_of
 from agentrun.models import wrap
 from agentrun.models.usage import token_counts
@@ -107,13 +108,14 @@ class Agent(DurableAgent[[str], str]):
         _check_window(context_tokens, when_full)
         self.context_tokens = context_tokens
         self.when_full = when_full
-        self._api = _api_of(client, api)
+        self._api: Api = _api_of(client, api)
         self._settings = settings
         is_async = hasattr(client, "__aenter__")
         _check_tools(name, self.tools, is_async)
         called = self._aanswer if is_async else self._answer
         super().__init__(called, name, Options(budget=budget))
-        self.place = defined_in(sys._getframe(1).f_code)
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, in spite of its name
+        self.place = defined_in(caller.f_code)
         register(self)
 
     def _answer(self, question: str) -> str:
@@ -190,8 +192,8 @@ class Agent(DurableAgent[[str], str]):
 
 def _body(reply: Any) -> dict[str, Json]:
     """A reply as JSON. Empty if the provider sent no JSON: an SDK then returns plain text."""
-    dump = getattr(reply, "model_dump", None)
-    return dump(exclude_none=True, warnings=False) if callable(dump) else {}
+    body = jsonable(reply)
+    return body if is_object(body) else {}
 
 
 def _measure_bytes_per_token(body: dict[str, Json], fields: dict[str, Json]) -> float | None:
@@ -242,10 +244,9 @@ def _chat_fields(prompt: str, conversation: list[Json]) -> dict[str, Json]:
 
 
 def _chat_items(body: dict[str, Json]) -> Items | None:
-    match body:
-        case {"choices": [{"message": dict(message)}, *_]}:
-            return [message]
-    return None
+    first = body.get("choices") or [None]
+    message = first[0].get("message") if is_array(first) and is_object(first[0]) else None
+    return [message] if is_object(message) else None
 
 
 def _chat_text(items: Items) -> str:
@@ -280,7 +281,7 @@ def _anthropic_text(items: Items) -> str:
 
 def _items(value: Json) -> Items | None:
     """The objects in a list; other members are dropped. None if ``value`` is no list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else None
+    return [item for item in value if is_object(item)] if is_array(value) else None
 
 
 def _texts(parts: Json) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agentrun.core.events import Json
+from agentrun.core.json_types import is_array, is_object
 from agentrun.core.messages import ToolRequest, reply_messages
 from agentrun.steps.refusals import refusal
 
@@ -59,16 +60,16 @@ class ToolAnswer:
 def read_reply(reply: Any) -> ParsedReply:
     """Parse a reply: an object of an SDK, or a dict. Raises ConfigError for anything else."""
     value = jsonable(reply)
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise refusal(
             "call_tools() takes a chat completion or its message, a response, or an Anthropic "
             f"message, not {type(reply).__name__}"
         )
     if "choices" in value:
         return ParsedReply("chat", value)
-    if isinstance(value.get("output"), list):
+    if is_array(value.get("output")):
         return ParsedReply("responses", value)
-    if isinstance(value.get("content"), list) and "tool_calls" not in value:
+    if is_array(value.get("content")) and "tool_calls" not in value:
         return ParsedReply("anthropic", value)
     return ParsedReply("chat", {"choices": [{"message": value}]})
 
@@ -98,9 +99,9 @@ def sendable(value: Any) -> Any:
     """``value`` with lone surrogates as escapes: a request is UTF-8, which cannot encode them."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
+    if is_object(value):
         return {sendable(name): sendable(item) for name, item in value.items()}
-    return [sendable(item) for item in value] if isinstance(value, list) else value
+    return [sendable(item) for item in value] if is_array(value) else value
 
 
 def jsonable(value: Any) -> Any:
@@ -108,10 +109,10 @@ def jsonable(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(exclude_none=True, warnings=False)
-    if isinstance(value, dict):
+    if is_object(value):
         return {name: jsonable(item) for name, item in value.items()}
-    return [jsonable(item) for item in value] if isinstance(value, list) else value
+    return [jsonable(item) for item in value] if is_array(value) else value
 
 
 def _dict(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else {}
+    return value if is_object(value) else {}

@@ -8,6 +8,7 @@ are used. A schema that cannot be rewritten like this is sent as a schema that i
 from __future__ import annotations
 
 from agentrun.core.events import Json
+from agentrun.core.json_types import is_array, is_object
 
 __all__ = ["strict"]
 
@@ -49,7 +50,7 @@ class _Writer:
         return written
 
     def _schema(self, schema: Json, level: int) -> dict[str, Json]:
-        if not isinstance(schema, dict) or not _KEYWORDS.issuperset(schema):
+        if not is_object(schema) or not _KEYWORDS.issuperset(schema):
             raise _Loose
         if "$ref" in schema:
             return self._reference(schema)
@@ -60,7 +61,7 @@ class _Writer:
         if "const" in written:
             written["enum"] = [written.pop("const")]
         kinds = written.get("type")
-        kinds = kinds if isinstance(kinds, list) else [kinds]
+        kinds = kinds if is_array(kinds) else [kinds]
         if not kinds or not _TYPES.issuperset(kinds):
             raise _Loose  # an untyped parameter, or Any, takes any value
         self._check(written)
@@ -87,10 +88,7 @@ class _Writer:
         self, schema: dict[str, Json], level: int, *, null_is_default: bool
     ) -> dict[str, Json]:
         properties = schema.get("properties", {} if null_is_default else None)
-        if (
-            not isinstance(properties, dict)
-            or schema.get("additionalProperties", False) is not False
-        ):
+        if not is_object(properties) or schema.get("additionalProperties", False) is not False:
             raise _Loose  # an object with free keys
         self._properties += len(properties)
         if level > _DEEPEST or self._properties > _MOST_PROPERTIES:
@@ -119,7 +117,7 @@ class _Writer:
         if "anyOf" in schema:
             return any(self._takes_null(one) for one in schema["anyOf"])
         kinds = schema.get("type")
-        return kinds == "null" or (isinstance(kinds, list) and "null" in kinds)
+        return kinds == "null" or (is_array(kinds) and "null" in kinds)
 
 
 def strict(schema: dict[str, Json]) -> dict[str, Json] | None:

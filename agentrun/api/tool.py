@@ -113,11 +113,11 @@ class Tool:
         self.given = given
         self.function = function_of(given, what)
         self.name = name or name_of(given)
-        self.effect = effect
-        self.kind = kind
+        self.effect: Effect = effect
+        self.kind: Kind = kind
         self.retries = retries
         self.timeout = timeout
-        self.on_doubt = on_doubt
+        self.on_doubt: OnDoubt = on_doubt
         self.reconcile = reconcile
         self.approve = approve
         self.approval_timeout = approval_timeout
@@ -255,6 +255,7 @@ class Tool:
 
         With ``sent``, a model sent them: then no JSON type is converted, as "5" to 5 is.
         """
+        values: dict[str, Any] = {}
         try:
             values = self.arguments.validate(given)
             problems = self.arguments.wrong_types(given) if sent else ""
@@ -288,7 +289,8 @@ class Tool:
         # The recorded arguments, not those of this call: a default_factory may draw another value
         # on each call. A masked argument is not stored, so it comes from this call; its
         # fingerprint equals the recorded one.
-        args = {**info._asked["args"], **self._unmasked(given)}
+        asked = info._asked["args"]  # pyright: ignore[reportPrivateUsage]  # private for users
+        args = {**asked, **self._unmasked(given)}
         return self.call(self.arguments.restore(args), passed, info.key)
 
     def _unmasked(self, given: dict[str, Json]) -> dict[str, Json]:

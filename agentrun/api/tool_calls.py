@@ -24,6 +24,7 @@ from agentrun.core.errors import AgentrunError, LimitExceeded, ToolError, ToolFa
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.identity import RequestedToolCall, find_call
+from agentrun.core.json_types import is_object
 from agentrun.core.messages import ToolRequest, arguments_of
 from agentrun.steps import budgets
 from agentrun.steps.execution_point import ExecutionPoint, at_point, current_point
@@ -166,7 +167,7 @@ def _parse_call(
     except (ValueError, RecursionError) as error:
         cause = "the reply was cut off at its length limit" if cut_off else str(error)
         return _Call(sent, asked, problem=f"the arguments are not valid JSON: {cause}")
-    if not isinstance(given, dict):
+    if not is_object(given):
         return _Call(sent, asked, problem="the arguments must be a JSON object")
     try:
         values = tool.validate(given, sent=True)
@@ -176,7 +177,7 @@ def _parse_call(
     return _Call(sent, asked, tool, given, values)
 
 
-def check_cap(max_calls: int | None) -> None:
+def check_cap(max_calls: object) -> None:
     """Raise ConfigError unless ``max_calls`` is None or a whole number above 0."""
     if max_calls is not None and (not isinstance(max_calls, int) or max_calls < 1):
         raise refusal(f"max_calls={max_calls!r}: give a whole number above 0, or None")
@@ -186,7 +187,7 @@ def _refuse_over_cap(
     line: ExecutionPoint | None, calls: list[_Call], max_calls: int | None
 ) -> list[_Call]:
     """The same calls; those over the cap have no tool, but a problem that the model reads."""
-    made = []
+    made: list[_Call] = []
     for index, call in enumerate(calls):
         cap = _exceeded_cap(line, call, index, max_calls)
         if cap is not None:
@@ -208,7 +209,7 @@ def _exceeded_cap(
     """
     if line is not None and call.asked is not None:
         known = line.run.history.steps.get(call.asked.ident)
-        if known is not None and isinstance(known.asked, dict):
+        if known is not None and is_object(known.asked):
             cap: int | None = known.asked.get("max_calls")
             return cap
     return max_calls if max_calls is not None and index >= max_calls else None

@@ -167,8 +167,13 @@ def _decorator(kind: Kind, given: tuple[Any, ...], function: Callable[..., Any] 
 
 
 def _decorate(options: dict[str, Any], function: Any) -> Any:
-    if isinstance(function, staticmethod | classmethod):
+    if _wraps_a_function(function):
         return type(function)(_decorate(options, function.__func__))
     if tool_of(function) is not None:
         raise ConfigError(f"{name_of(function)} is a tool or step already")
     return Tool(function, **options).as_function()
+
+
+def _wraps_a_function(value: Any) -> bool:
+    """Whether the decorator stands above `@staticmethod` or `@classmethod`."""
+    return isinstance(value, staticmethod | classmethod)

@@ -11,6 +11,7 @@ from agentrun.api.reply_formats import Api
 from agentrun.api.strict_schemas import strict
 from agentrun.api.tool import Tool, ToolFunction, tool_of
 from agentrun.core.events import Json
+from agentrun.core.json_types import is_array, is_object
 from agentrun.steps.refusals import refusal
 
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
@@ -136,11 +137,11 @@ def _docstring(function: Any) -> tuple[str, dict[str, str]]:
 
 def _clean(schema: Json) -> None:
     """Remove the titles that pydantic derives from names: they only cost tokens."""
-    if isinstance(schema, dict):
+    if is_object(schema):
         if isinstance(schema.get("title"), str):
             del schema["title"]
         for value in schema.values():
             _clean(value)
-    elif isinstance(schema, list):
+    elif is_array(schema):
         for value in schema:
             _clean(value)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from enum import Enum
-from typing import Annotated, Any, get_args
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,6 @@ import agentrun
 from agentrun.cli.run_commands import from_json
 from agentrun.core.budget import LIMITS
 from agentrun.core.errors import ConfigError
-from agentrun.core.events import RunStatus
 
 __all__ = [
     "AsJson",
@@ -48,7 +47,19 @@ Larger = Annotated[
         "--budget", metavar="LIMIT=AMOUNT", help="Raise the budget to this, as usd=2 in all."
     ),
 ]
-Status = Enum("Status", {n: n for n in get_args(RunStatus)}, type=str)  # type: ignore[misc]
+
+
+class Status(StrEnum):
+    """The values of `--status`: those of `core.events.RunStatus`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    HELD = "held"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
 
 _AGE = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -105,14 +105,17 @@ class ModelStep(Protocol):
     @property
     def recorded(self) -> ModelReply | None:
         """The recorded reply. If there is one, return it and send nothing."""
+        ...
 
     @property
     def key(self) -> str:
         """The idempotency key to send with every attempt."""
+        ...
 
     @property
     def prior_failures(self) -> int:
         """How many attempts have failed so far, also before a crash. They count as retries."""
+        ...
 
     @property
     def cap(self) -> int | None:
@@ -121,15 +124,18 @@ class ModelStep(Protocol):
         A budget requires the limit. Only the provider gets it: the recorded request, which
         a resume compares, stays as the code made it.
         """
+        ...
 
     @property
     def accepted(self) -> str | None:
         """The id of the background response of the open attempt: follow it and send nothing."""
+        ...
 
     @property
     def unwanted(self) -> bool:
         """Whether the rest of the answer is not needed: the run was cancelled, or the step has
         its outcome."""
+        ...
 
     def attempt(self) -> Flow[ModelReply | None]:
         """Make the intent of the next attempt durable. Afterwards the request may be sent.
@@ -137,34 +143,41 @@ class ModelStep(Protocol):
         Returns a reply if the late answer of an earlier attempt has arrived: then use that and send
         nothing. Raises Interrupt if the run must stop in this process.
         """
+        ...
 
     def accept(self, identifier: str) -> Flow[None]:
         """Record that the provider works on this attempt in the background, under this id.
 
         The id is durable when this returns. Raises Interrupt if the run must stop in this process.
         """
+        ...
 
     def pick_up(self) -> Flow[None]:
         """Continue the accepted attempt. Afterwards the provider may be asked for its response.
 
         Raises Interrupt if the run must stop in this process.
         """
+        ...
 
     @property
     def age(self) -> float:
         """Seconds since the open attempt began, possibly in another process."""
+        ...
 
     def wait_to_poll(self, seconds: float, identifier: str) -> Flow[None]:
         """Wait before the next lookup of the background response with this id.
 
         Raises Interrupt if the run must stop in this process, or parks for the wait.
         """
+        ...
 
     def check(self) -> None:
         """Raise Interrupt if the run must stop in this process."""
+        ...
 
     def record_failure(self, failure: CallFailed, retry_in: float) -> None:
         """Record that this attempt failed, and that another follows in ``retry_in`` seconds."""
+        ...
 
     def await_provider(
         self, failure: CallFailed, patience: float
@@ -176,15 +189,19 @@ class ModelStep(Protocol):
         records the failure as the outcome. Raises Interrupt if the run must stop in this process,
         or parks for the wait.
         """
+        ...
 
     def publish_partial(self, so_far: Callable[[], Json]) -> None:
         """Publish the part of a stream that has arrived, which ``so_far`` returns. Never blocks."""
+        ...
 
     def abandon_attempt(self) -> None:
         """Record that the calling code was interrupted. The attempt keeps no outcome."""
+        ...
 
     def finish(self, reply: ModelReply) -> None:
         """Record the step's outcome. Call this before returning the last bytes. Never blocks."""
+        ...
 
 
 class Recorder(Protocol):
@@ -192,6 +209,7 @@ class Recorder(Protocol):
 
     def open_model_step(self, request: ModelRequest) -> Flow[ModelStep]:
         """Begin or replay the step of this call. Raises Interrupt on a divergence."""
+        ...
 
 
 # The recorder of the calling code; None outside a run and while an effect is being performed.

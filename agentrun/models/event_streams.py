@@ -50,9 +50,11 @@ class Parser(Protocol):
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
         """The events that ``piece`` completes."""
+        ...
 
     def end(self) -> list[ServerEvent]:
         """The events that the end of the bytes completes."""
+        ...
 
 
 def parser_of(content_type: str) -> Parser:

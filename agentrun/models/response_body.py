@@ -37,9 +37,11 @@ class ResponseBody(Protocol):
 
     def piece(self) -> Flow[bytes | None]:
         """The next bytes, None at the end; raises a transport error."""
+        ...
 
     def close(self) -> Flow[None]:
         """Free the connection."""
+        ...
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrun.core.events import Json
+from agentrun.core.json_types import is_array
 from agentrun.core.parse import parse_json
 from agentrun.models.event_streams import ServerEvent
 
@@ -136,12 +137,12 @@ class StreamFold:
             self._body = {"candidates": []}
         self._body.update({name: v for name, v in data.items() if name != "candidates"})
         candidates = data.get("candidates")
-        for candidate in filter(_is_dict, candidates if isinstance(candidates, list) else ()):
+        for candidate in filter(_is_dict, candidates if is_array(candidates) else []):
             part = self._get_part(
                 candidate.get("index"), {"content": {"role": "model", "parts": []}}
             )
             content = _dict(candidate.get("content"))
-            for piece in filter(_is_dict, content.get("parts") or ()):
+            for piece in filter(_is_dict, content.get("parts") or []):
                 _add_piece(part["content"]["parts"], piece)
             part.update({name: v for name, v in candidate.items() if name != "content"})
 

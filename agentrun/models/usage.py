@@ -332,5 +332,6 @@ def _count(value: Json) -> int | None:
     """A number of tokens; None for other values, and for numbers too large for the column."""
     if isinstance(value, float) and value.is_integer():  # Cohere's
         value = int(value)
-    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
-    return value if usable else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31:
+        return value
+    return None

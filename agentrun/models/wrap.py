@@ -152,7 +152,10 @@ def _default_family() -> Family:
     try:
         return "httpx2" if int(version("openai").partition(".")[0]) >= 3 else "httpx"
     except (PackageNotFoundError, ValueError):
-        return next((name for name in FAMILIES if importlib.util.find_spec(name)), "httpx")
+        for name in FAMILIES:
+            if importlib.util.find_spec(name):
+                return name
+        return "httpx"
 
 
 def _module_of(http: Any) -> ModuleType | None:

@@ -93,6 +93,7 @@ def finish_run(
     failing = run.failing_step
     run.stop(Interrupt(f"run {run.key!r} has ended in this process"))
     yield from _await_steps_in_flight(run)
+    stored: Json = None
     if error is None:
         stored, error = _record_result(agent, value)
     if error is not None:

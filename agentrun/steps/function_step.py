@@ -178,8 +178,9 @@ async def _await_value(value: Any) -> Any:
 
 
 async def _await_in_time(body: StepBody, info: StepInfo, name: str) -> Any:
+    limit = asyncio.timeout(body.timeout)
     try:
-        async with asyncio.timeout(body.timeout) as limit:
+        async with limit:
             return await _await_value(body.call(info))
     except TimeoutError:
         if not limit.expired():

@@ -62,8 +62,9 @@ def open_model_step(point: ExecutionPoint, request: ModelRequest) -> Flow[Record
     known = point.run.history.steps.get(step.ident)
     call = RecordedCall(point, step, request, retry_at=known.retry_at if known else None)
     if step.outcome is not None:
-        call.reply = yield blocking(partial(_reply_from_json, point, step.outcome))
-        point.run.learn_reply(point.scope, step.ident, step.turn, call.reply.body)
+        reply: ModelReply = yield blocking(partial(_reply_from_json, point, step.outcome))
+        call.reply = reply
+        point.run.learn_reply(point.scope, step.ident, step.turn, reply.body)
     else:
         point.scope.turn = step.turn if step.turn is not None else point.scope.turn
     return call

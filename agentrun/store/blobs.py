@@ -97,13 +97,14 @@ class Blobs:
         if not is_large(payload):
             return payload
         name = f"{self._folder}/{run_id}/{claim}/{payload.digest}"
+        why: Exception | None = None
         for attempt in retry_attempts():
             try:
                 points.reach("put", "before")
                 self._put(name, payload.zstd)
                 points.reach("put", "after")
             except StoreUnavailable as error:
-                why: Exception = error
+                why = error
                 if self.closed:
                     break
                 log_waiting("blob store", error, attempt)

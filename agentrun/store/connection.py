@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors, waiting
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
@@ -183,7 +184,7 @@ def explain_refusal(error: psycopg.OperationalError, dsn: str) -> Exception:
 def describe(dsn: str) -> str:
     """Host, port and database of a DSN, without user name or password."""
     try:
-        info = psycopg.conninfo.conninfo_to_dict(dsn)
+        info = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise ConfigError(
             "the database DSN cannot be read; expected something like "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import Any, LiteralString, cast
 
 # The advisory lock under which the schema and the roles change: "agentrun" in hexadecimal digits.
 SCHEMA_LOCK = 0x6167656E7472756E
@@ -33,4 +33,5 @@ def numbered(query: LiteralString) -> tuple[LiteralString, list[str]]:
     psycopg would do so at every execution, since it caches the result only for short statements.
     """
     names = list(dict.fromkeys(_PARAMETER.findall(query)))
-    return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", query), names
+    text = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", query)
+    return cast(Any, text), names  # as in `_split`

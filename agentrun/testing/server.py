@@ -54,18 +54,22 @@ class DoubleService(Protocol):
 
     def describe(self, request: HttpRequest) -> dict[str, Any]:
         """The facts against which faults and rules are matched."""
+        ...
 
     def answer(self, request: HttpRequest, state: DoubleState) -> HttpAnswer:
         """Return the answer, without acting: the server records ``HttpAnswer.effect`` later.
 
         Unless ``delay_s`` is set, no other request is answered before the effect is recorded.
         """
+        ...
 
     def refuse(self, request: HttpRequest, code: int, headers: dict[str, str]) -> HttpAnswer:
         """Return an error answer in the dialect of this service."""
+        ...
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Replace the settings (a script, rules)."""
+        ...
 
 
 class Http:

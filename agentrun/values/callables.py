@@ -12,7 +12,7 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, get_args, get_origin
 
 from agentrun.core.errors import ConfigError
@@ -47,7 +47,7 @@ def _sample() -> Iterator[None]:
     yield
 
 
-async def _asample() -> Any:
+async def _asample() -> AsyncIterator[None]:
     yield
 
 

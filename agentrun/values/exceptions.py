@@ -11,11 +11,11 @@ classes that this process has loaded. Nothing is imported, and no constructor, p
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from traceback import StackSummary, TracebackException
 from types import GetSetDescriptorType, MemberDescriptorType
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, cast, get_args
 from weakref import WeakSet
 
 from pydantic_core import PydanticCustomError, ValidationError
@@ -37,6 +37,7 @@ _RECORDED_APART = frozenset({"args", "exceptions", "obj"})
 
 def describe(error: BaseException, *, trace: bool = False) -> Json:
     """``error`` as JSON: type, message, arguments, attributes, causes."""
+    described: dict[str, Json] = {}
     for coder in _CODERS:
         described = _describe(error, _NESTED, coder)
         with suppress(Unserialisable):  # nested too deeply: try the next, shallower coder
@@ -348,12 +349,13 @@ def _derive(
     name = qualname.rpartition(".")[2]
     base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     own = {"__module__": module, "__qualname__": qualname, **own}
+    make_class = cast("Callable[..., type[BaseException]]", type)
     if base is kind:
-        made = type(name, (kind,), own)
+        made = make_class(name, (kind,), own)
     else:
-        inner = type(name, (base,), {})
+        inner = make_class(name, (base,), {})
         _MADE_HERE.add(inner)
-        made = type(name, (inner,), own)
+        made = make_class(name, (inner,), own)
         try:
             made.__bases__ = (kind,)
         except TypeError:  # it has slots of its own

@@ -10,10 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 import pytest
 from command_line import Cli, Write
 
+from agentrun.cli.options import Status
+from agentrun.core.events import RunStatus
 from agentrun.testing import Provider, Reply
 
 CLERK = """
@@ -157,3 +160,7 @@ def test_a_worker_goes_on_only_where_one_lives_that_takes_the_queue(
         told = cli("submit", file, 1, "--key", "c", "--queue", "slow").stderr
         assert "no live worker that knows agent 'clerk' serves queue 'slow'" in told
         assert "`agentrun worker FILE --queue slow`" in told
+
+
+def test_ls_takes_every_status_of_a_run() -> None:
+    assert list(Status) == list(get_args(RunStatus))

@@ -361,7 +361,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a larger cap performs what was left out": Mutation(
         "agentrun/api/tool_calls.py",
-        "        if known is not None and isinstance(known.asked, dict):\n            cap:",
+        "        if known is not None and is_object(known.asked):\n            cap:",
         "        if known is None:\n            cap:",
         "steps/test_caps.py::test_what_was_left_out_stays_so_whatever_the_cap_is_on_resume",
     ),
@@ -1390,8 +1390,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a body that is called again gets the mask": Mutation(
         "agentrun/api/tool.py",
-        '        args = {**info._asked["args"], **self._unmasked(given)}\n',
-        '        args = info._asked["args"]\n',
+        "        args = {**asked, **self._unmasked(given)}\n",
+        "        args = asked\n",
         "steps/test_covered.py::test_a_body_gets_the_value_and_nothing_stores_it",
     ),
     "a private key without an end eats what follows": Mutation(

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString, cast
 
 import agentrun
 from agentrun.store.session import Session
@@ -72,8 +72,10 @@ class Outside:
     def _read_tables(self) -> dict[str, Any]:
         with self._session.connection() as conn:
             names = [row["name"] for row in conn.execute(_TABLES)]
-            found = {}
-            for name in names:
+            found: dict[str, Any] = {}
+            for found_name in names:
+                # Quoted by the statement before; a LiteralString for psycopg.
+                name = cast(LiteralString, found_name)
                 (size,) = conn.execute(f"SELECT count(*) AS n FROM {name}").fetchall()  # noqa: S608
                 found[f"table {name}"] = size["n"]
                 if size["n"] <= _ROWS:

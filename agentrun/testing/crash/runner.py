@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import agentrun
@@ -260,7 +260,7 @@ def _private_database() -> Iterator[Session]:
         with admin.connection() as conn:
             conn.execute("SELECT pg_advisory_lock(hashtext(%s))", [_PREFIX])
             _drop_forgotten(conn)
-            conn.execute(f"CREATE DATABASE {name}")
+            conn.execute(cast(Any, f"CREATE DATABASE {name}"))
             with database.connection():
                 pass  # the connection stays open, which marks the database as in use
             conn.execute("SELECT pg_advisory_unlock(hashtext(%s))", [_PREFIX])
@@ -268,7 +268,7 @@ def _private_database() -> Iterator[Session]:
     finally:
         database.close()
         with admin.connection() as conn:
-            conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            conn.execute(cast(Any, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
         admin.close()
 
 

@@ -121,7 +121,7 @@ def shift_clock(owners: CodeOwners) -> None:
         found: ModuleType = importing(name, names, *rest, **more)
         return found
 
-    vars(builtins)["__import__"] = imported
+    builtins.__dict__["__import__"] = imported
 
 
 def _belongs_to_agent(names: Any, owners: CodeOwners) -> bool:
