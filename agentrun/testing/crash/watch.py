@@ -145,7 +145,10 @@ class Watch:
         elif event in _REACHING and not self._network and _is_elsewhere(_REACHING[event](*args)):
             self._refuse(_REACHING[event](*args), sys._getframe(1))
         elif event in _EFFECTS and recorder.current.get() is not None:
-            self._note_effect(_EFFECTS[event](*args), sys._getframe(1))
+            frame = sys._getframe(1)
+            # `subprocess` announces a start itself, and may then use `os.posix_spawn`.
+            if event != "os.posix_spawn" or frame.f_globals.get("__name__") != "subprocess":
+                self._note_effect(_EFFECTS[event](*args), frame)
 
     def _refuse(self, address: Any, frame: FrameType) -> None:
         place, _ = self._owners.find_caller(frame)
