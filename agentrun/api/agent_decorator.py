@@ -94,7 +94,7 @@ def agent(
             names no parameter, or one whose type cannot hold a text.
 
     Example:
-        >>> @agentrun.agent(aliases=("support",), on_divergence="keep")
+        >>> @agentrun.agent(aliases=("desk",), on_divergence="keep")
         ... def helpdesk(question: str) -> str:
         ...     return answer(question)
         >>> helpdesk.with_options(key="ticket-42").run("refund order 7")

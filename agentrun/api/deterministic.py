@@ -77,6 +77,10 @@ def branch(name: str) -> Generator[None, None, None]:
     Steps that overlap in time must be in different branches, tasks or threads. Outside a run the
     block is executed as it is.
 
+    Args:
+        name: names the branch among those of the same task or thread; a resume finds its steps by
+            it. The same name again goes on with the same branch.
+
     Raises:
         ConfigError: the name is empty, is not a string, or holds a credential.
 

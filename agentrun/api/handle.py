@@ -33,7 +33,7 @@ class Handle(Generic[R]):
     Example:
         >>> handle = agentrun.get("ticket-42")
         >>> handle.status()
-        'running'
+        'done'
         >>> handle.result(timeout=60)
         'Order 7 is refunded.'
     """
@@ -63,7 +63,12 @@ class Handle(Generic[R]):
         return status
 
     async def astatus(self) -> RunStatus:
-        """Like `status`, without blocking the event loop: it reads the database in a thread."""
+        """Like `status`, without blocking the event loop: it reads the database in a thread.
+
+        Example:
+            >>> await handle.astatus()
+            'done'
+        """
         return await asyncio.to_thread(self.status)
 
     def result(self, timeout: float | None = None) -> R:
@@ -90,9 +95,13 @@ class Handle(Generic[R]):
         return result
 
     async def aresult(self, timeout: float | None = None) -> R:
-        """Like `result`, without blocking the event loop.
+        """Like `result`, without blocking the event loop: it reads the database in threads.
 
         If the awaiting task is cancelled, only the wait ends; the run goes on.
+
+        Example:
+            >>> await handle.aresult(timeout=60)
+            'Order 7 is refunded.'
         """
         result: R = await run_async(self._result(timeout))
         return result
@@ -135,7 +144,11 @@ class Handle(Generic[R]):
         return transcript_of(self._database, self.key)
 
     async def atranscript(self) -> Transcript:
-        """Like `transcript`, without blocking the event loop: it reads the journal in a thread."""
+        """Like `transcript`, without blocking the event loop: it reads the journal in a thread.
+
+        Example:
+            >>> print(await handle.atranscript())
+        """
         return await asyncio.to_thread(self.transcript)
 
     # -- flows -------------------------------------------------------------------------------------

@@ -48,8 +48,9 @@ def response_ended(identifier: str) -> bool:
         True if a run was woken; False if no run is parked for this response.
 
     Example:
-        >>> agentrun.response_ended(client.webhooks.unwrap(body, headers).data.id)
-        True
+        >>> event = client.webhooks.unwrap(body, headers)
+        >>> agentrun.response_ended(event.data.id)   # False: no run waits for it
+        False
     """
     return wake_for_response(default(), identifier)
 
@@ -84,6 +85,9 @@ def get(key: str | UUID) -> Handle[Any]:
 
 def transcript(key: str | UUID) -> Transcript:
     """Return what happened in a run, read from the journal. Nothing is executed.
+
+    Args:
+        key: the run's key, as a string or a UUID.
 
     Raises:
         RunNotFound: no run has this key.

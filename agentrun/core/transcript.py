@@ -98,12 +98,21 @@ class Transcript:
         return tuple(entry for entry in self.entries if isinstance(entry, Step))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values: times in ISO 8601, money as decimal text, entries with a `type`."""
+        """As plain JSON values: times in ISO 8601, money as decimal text, entries with a `type`.
+
+        Example:
+            >>> agentrun.transcript("ticket-42").to_dict()["status"]
+            'done'
+        """
         plain: dict[str, Any] = _plain(self)
         return plain
 
     def to_json(self) -> str:
-        """`to_dict` as ASCII JSON text, which cannot contain terminal escape sequences."""
+        """`to_dict` as ASCII JSON text, which cannot contain terminal escape sequences.
+
+        Example:
+            >>> Path("ticket-42.json").write_text(agentrun.transcript("ticket-42").to_json())
+        """
         return json.dumps(self.to_dict())
 
     def __repr__(self) -> str:

@@ -39,13 +39,18 @@ def install(
     later. Requests that are no model calls, and requests outside a run, pass through unchanged. A
     wrapped client keeps its own settings. Imports those of the two packages that are installed.
 
-    A failed call gets up to ``retries`` further attempts, each of them recorded. The last answer is
-    final, and is marked so that an SDK does not retry it too. With None, clients retry by
-    themselves: each of their attempts is then a step of its own, sent without our idempotency key.
+    Calling it again changes the settings.
 
-    ``strict`` and ``patience`` as in `wrap`. Calling it again changes the settings.
+    Args:
+        strict: as in `wrap`.
+        retries: how many further attempts a failed call gets; each is recorded. The last answer is
+            final, and is marked so that an SDK does not retry it too. With None, clients retry by
+            themselves: each of their attempts is then a step of its own, sent without our
+            idempotency key.
+        patience: as in `wrap`; seconds that a call waits for a provider that cannot be reached.
 
-    Raises `ConfigError` for a negative number, and if neither package is installed.
+    Raises:
+        ConfigError: a number is negative, or neither package is installed.
 
     Example:
         >>> agentrun.install()   # before or after the library makes its clients

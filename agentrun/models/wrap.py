@@ -35,26 +35,29 @@ def wrap(
 ) -> C:
     """Record the model calls of an OpenAI or Anthropic client, sync or async, Azure included.
 
-    Returns the same instance, changed in place; its copies (``with_options``) record too.
-    Outside a run it works as before; with ``strict`` a model call there raises `NoRun`.
+    Args:
+        client: an OpenAI or Anthropic client.
+        strict: a model call outside a run raises `NoRun`. Default: it works as before, unrecorded.
+        retries: how many further attempts a failed call gets; each is recorded. The SDK's own
+            retries are switched off, and a later ``with_options(max_retries=…)`` has no effect.
+            Default: the client's own ``max_retries``.
+        patience: seconds that a call waits for a provider that cannot be reached (refused
+            connection, unknown name, no route, failed TLS). Nothing is sent or billed then, so no
+            attempt is used up. Default: 300. A worker executes other runs meanwhile.
+        inflight: what becomes of a call that is in flight at a crash. By default it is made again,
+            and may be paid twice. With ``"background"`` a Responses call is sent as a stored
+            background response. Its id is recorded before any of it is handed on, so a resume
+            reads that response and pays once; a cancelled run cancels it at the provider. The code
+            gets what a plain call would return. Where the mode is missing (other APIs, a provider
+            that refuses it, ``store=False``), calls are sent without it, and a warning says so.
+            None keeps the setting of a client that is already wrapped.
 
-    ``retries`` is how many further attempts a failed call gets (default: the client's own
-    ``max_retries``). The attempts are recorded. The SDK's own retries are switched off, and a later
-    ``with_options(max_retries=…)`` has no effect.
+    Returns:
+        The same instance, changed in place; its copies (``with_options``) record too.
 
-    ``patience`` is how many seconds a call waits for a provider that cannot be reached (refused
-    connection, unknown name, no route, failed TLS). Nothing is sent or billed then, so no attempt
-    is used up. Default: 300. A worker executes other runs meanwhile.
-
-    ``inflight`` decides about a call that is in flight at a crash. By default it is made again, and
-    may be paid twice. With ``"background"`` a Responses call is sent as a stored background
-    response. Its id is recorded before any of it is handed on, so a resume reads that response and
-    pays once; a cancelled run cancels it at the provider. The code gets what a plain call would
-    return. Where the mode is missing (other APIs, a provider that refuses it, ``store=False``),
-    calls are sent without it, and a warning says so. None keeps the setting of a client that is
-    already wrapped.
-
-    Raises `ConfigError` if ``client`` is not such a client, or ``inflight`` has another value.
+    Raises:
+        ConfigError: ``client`` is not such a client, ``inflight`` has another value, or a number is
+            negative.
 
     Example:
         >>> client = agentrun.wrap(OpenAI(), inflight="background")
@@ -91,10 +94,17 @@ def http_client(
     """An HTTP client that records model calls, to give to an SDK client.
 
     It is an ``httpx2.Client`` if the installed openai uses httpx2 (3.0 and later), else an
-    ``httpx.Client``; ``module`` overrides that. Other arguments go to that class. ``strict``,
-    ``retries`` and ``patience`` as in `wrap`.
+    ``httpx.Client``.
 
-    Raises `ConfigError` if that module is not installed.
+    Args:
+        strict: as in `wrap`.
+        retries: as in `wrap`; how many further attempts a failed call gets.
+        patience: as in `wrap`; seconds that a call waits for a provider that cannot be reached.
+        module: "httpx" or "httpx2", to choose the class.
+        kw: other arguments of that class.
+
+    Raises:
+        ConfigError: that module is not installed, or a number is negative.
 
     Example:
         >>> client = OpenAI(http_client=agentrun.http_client())

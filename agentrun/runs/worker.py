@@ -108,7 +108,15 @@ class Worker:
     # -- life ----------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Start to take runs, in threads of the worker's own. Returns the worker."""
+        """Start to take runs, in threads of the worker's own. Returns the worker.
+
+        Raises:
+            ConfigError: the database login lacks a privilege that a worker needs.
+
+        Example:
+            >>> worker = agentrun.Worker([support]).start()
+            >>> worker.stop()
+        """
         self._db = internals(self._database)
         self._db.check_privileges()
         self._started = self._db.heart.now()
@@ -139,6 +147,10 @@ class Worker:
         """Take no more runs, let steps in flight finish, and hand the runs back.
 
         If the database is away, this waits a few seconds for it, not longer.
+
+        Example:
+            >>> worker = agentrun.Worker([support]).start()
+            >>> worker.stop()
         """
         with PROCESS.hurrying():
             self._end()

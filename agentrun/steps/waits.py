@@ -31,6 +31,9 @@ def sleep(seconds: float) -> None:
 
     In a worker the run is parked meanwhile, and holds no thread.
 
+    Args:
+        seconds: how many seconds to sleep; 0 or more.
+
     Raises:
         ConfigError: ``seconds`` is negative or infinite.
 
@@ -46,7 +49,7 @@ def sleep(seconds: float) -> None:
 
 
 async def asleep(seconds: float) -> None:
-    """Like `sleep`, without blocking the event loop.
+    """Like `sleep`, without blocking the event loop: other tasks of the run go on.
 
     Example:
         >>> await agentrun.asleep(3600)
@@ -80,7 +83,7 @@ def receive(name: str, timeout: float | None = None) -> Any:
 
 
 async def areceive(name: str, timeout: float | None = None) -> Any:
-    """Like `receive`, without blocking the event loop.
+    """Like `receive`, without blocking the event loop: other tasks of the run go on.
 
     Example:
         >>> reply = await agentrun.areceive("customer replied", timeout=24 * 3600)

@@ -39,7 +39,7 @@ class Pruned:
 
     Example:
         >>> agentrun.prune(timedelta(days=90), dry_run=True).runs
-        412
+        0
     """
 
     runs: int = 0

@@ -55,6 +55,30 @@ MUTATIONS: dict[str, Mutation] = {
         "@dataclass(slots=True)",
         "api/test_current_run.py::test_it_is_read_only_and_holds_only_values",
     ),
+    # -- what docstrings say -----------------------------------------------------------------------
+    "a time without its unit": Mutation(
+        "agentrun/api/handle.py",
+        "timeout: seconds to wait at most; None waits without a limit.",
+        "timeout: how long to wait at most; None waits without a limit.",
+        "api/test_docstrings.py"
+        "::test_a_function_describes_its_parameters_their_units_and_its_errors",
+    ),
+    "an example shows what does not come": Mutation(
+        "agentrun/api/handle.py",
+        """            >>> await handle.astatus()
+            'done'
+""",
+        """            >>> await handle.astatus()
+            'over'
+""",
+        "api/test_docstrings.py::test_an_example_runs",
+    ),
+    "an async twin forgets what its twin learns": Mutation(
+        "agentrun/api/operations.py",
+        "async def atranscript(key: str | UUID) -> Transcript:",
+        "async def atranscript(key: str | UUID = '') -> Transcript:",
+        "api/test_docstrings.py::test_an_async_twin_says_what_differs",
+    ),
     # -- the outside of a crash test -------------------------------------------------------------
     "a crash test sends datagrams to other machines": Mutation(
         "agentrun/testing/crash/watch.py",
