@@ -2,7 +2,7 @@
 
     nox -l                                      list the sessions
     nox -s lint docs                            ruff, mypy, basedpyright; mkdocs build --strict
-    nox -s "tests(3.13, postgres='15')"         one Python with one Postgres
+    nox -s "tests-3.13(postgres='15')"          one Python with one Postgres
     nox -s tests -- tests/steps/test_doubt.py   what stands after -- goes to pytest
 
 A Python that is not installed is skipped.

@@ -18,7 +18,7 @@ paying again for a model call that was answered and without repeating a tool tha
 
 from __future__ import annotations
 
-from agentrun.api.agent import DurableAgent
+from agentrun.api.agent import DurableAgent, StreamingAgent
 from agentrun.api.agent_decorator import agent
 from agentrun.api.approval_links import approval_link, decide_by_link
 from agentrun.api.context_window import trim_messages
@@ -43,7 +43,7 @@ from agentrun.api.operations import (
 )
 from agentrun.api.ready_made_agent import Agent
 from agentrun.api.redo import aredo, redo
-from agentrun.api.tool import Tool
+from agentrun.api.tool import Tool, ToolFunction
 from agentrun.api.tool_calls import acall_tools, call_tools
 from agentrun.api.tool_decorators import step, tool
 from agentrun.api.tool_schemas import schemas
@@ -78,8 +78,22 @@ from agentrun.core.errors import (
     ToolFailed,
     ToolTimeout,
 )
+from agentrun.core.events import Usage
 from agentrun.core.redo import Redo
-from agentrun.core.transcript import Transcript
+from agentrun.core.transcript import (
+    Attempt,
+    Decision,
+    Doubt,
+    Failure,
+    Message,
+    NewMessage,
+    Note,
+    Resume,
+    Step,
+    ToolRequest,
+    Totals,
+    Transcript,
+)
 from agentrun.models import async_http_client, http_client, install, wrap
 from agentrun.runs.reply_stream import Piece
 from agentrun.runs.worker import Worker
@@ -100,25 +114,33 @@ __all__ = [
     "AgentrunError",
     "AlreadyDecided",
     "ApprovalExpired",
+    "Attempt",
     "Budget",
     "ConfigError",
     "Database",
+    "Decision",
     "Diverged",
     "Diverging",
+    "Doubt",
     "DurableAgent",
+    "Failure",
     "Handle",
     "Happened",
     "Interrupt",
     "LeaseLost",
     "LimitExceeded",
+    "Message",
+    "NewMessage",
     "NoRun",
     "NoWorkerWarning",
     "NotHappened",
+    "Note",
     "OutcomeUnknown",
     "Parking",
     "Piece",
     "Pruned",
     "Redo",
+    "Resume",
     "RunCancelled",
     "RunConflict",
     "RunError",
@@ -129,16 +151,22 @@ __all__ = [
     "RunNotFound",
     "RunPruned",
     "SchemaMismatch",
+    "Step",
     "StepInfo",
     "StoreError",
     "StoreUnavailable",
+    "StreamingAgent",
     "Tool",
     "ToolError",
     "ToolFailed",
+    "ToolFunction",
+    "ToolRequest",
     "ToolTimeout",
+    "Totals",
     "Transcript",
     "Unknown",
     "Unserialisable",
+    "Usage",
     "Waiting",
     "Worker",
     "__version__",

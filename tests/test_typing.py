@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import agentrun
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "tests" / "typing" / "examples.py"
+
+
+def test_the_examples_use_the_whole_public_face() -> None:
+    used = set(re.findall(r"\bagentrun\.(\w+)", EXAMPLES.read_text("utf-8")))
+    assert set(agentrun.__all__) - used == set()
 
 
 def test_mypy_agrees_with_the_examples(tmp_path: Path) -> None:

@@ -307,6 +307,10 @@ class StreamingAgent(DurableAgent[P, list[R]]):
     The result of its run is the list of all items. `run` and `arun` wait for the whole list.
     `stream` and `astream` yield each item as soon as it is durable. After a crash the same line
     yields the recorded items again, then goes on.
+
+    Example:
+        >>> for piece in writer.with_options(key="draft-7").stream("a poem"):
+        ...     print(piece)
     """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:

@@ -114,7 +114,8 @@ class Agent(DurableAgent[[str], str]):
         _check_tools(name, self.tools, is_async)
         called = self._aanswer if is_async else self._answer
         super().__init__(called, name, Options(budget=budget))
-        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, in spite of its name
+        # Documented and public, in spite of its name.
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         self.place = defined_in(caller.f_code)
         register(self)
 

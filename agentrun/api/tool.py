@@ -61,6 +61,10 @@ class ToolFunction(Protocol[P, R_co]):
 
     ``name`` is the tool's name in journals, ``effect`` is its effect class, and ``function`` is
     the undecorated function. In a class it is a method: `shop.look` is the tool of that object.
+
+    Example:
+        >>> refund.name, refund.effect, refund.function.__name__
+        ('refund', 'idempotent', 'refund')
     """
 
     name: str

@@ -34,7 +34,11 @@ StepStatus = Ended | Literal["unknown", "open", "running", "in_doubt"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A recorded error: the name of its type, and its message."""
+    """A recorded error: the name of its type, and its message.
+
+    Example:
+        >>> failure = agentrun.transcript("ticket-42").error   # None: the run did not fail
+    """
 
     type: str
     message: str
@@ -54,6 +58,11 @@ class Attempt:
     * ``running``: the attempt is under way;
     * ``unknown``: the intent has no outcome, and the worker has lost the run;
     * ``settled``: a decision about a doubt closed the attempt.
+
+    Example:
+        >>> last = agentrun.transcript("ticket-42").steps[-1].attempts[-1]
+        >>> print(last.number, last.status)
+        1 ok
     """
 
     number: int
@@ -69,7 +78,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A decision about a doubt, an approval or a failed step: what, by whom and why."""
+    """A decision about a doubt, an approval or a failed step: what, by whom and why.
+
+    Example:
+        >>> for step in agentrun.transcript("ticket-42").steps:
+        ...     for decision in step.approvals:
+        ...         print(step.name, decision.resolution, decision.decider)
+    """
 
     resolution: str  # events.Resolution
     by: str | None
@@ -87,7 +102,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A `once` attempt whose outcome was unknown; ``decision`` is None while it is open."""
+    """A `once` attempt whose outcome was unknown; ``decision`` is None while it is open.
+
+    Example:
+        >>> for step in agentrun.transcript("ticket-42").steps:
+        ...     for doubt in step.doubts:
+        ...         print(step.name, doubt.since, doubt.decision)
+    """
 
     attempt: int
     since: datetime | None
@@ -96,7 +117,12 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One recorded unit: a model call, a tool call, a function, a wait, a child run."""
+    """One recorded unit: a model call, a tool call, a function, a wait, a child run.
+
+    Example:
+        >>> for step in agentrun.transcript("ticket-42").steps:
+        ...     print(step.step, step.kind, step.name, step.status)
+    """
 
     step: int
     turn: int | None
@@ -137,7 +163,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message that is new in this model call: part of its request, or its reply."""
+    """A message that is new in this model call: part of its request, or its reply.
+
+    Example:
+        >>> for entry in agentrun.transcript("ticket-42").entries:
+        ...     if isinstance(entry, agentrun.NewMessage):
+        ...         print(entry.message.role, entry.message.text)
+    """
 
     step: int
     turn: int | None
@@ -148,7 +180,13 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Another claim of the run: what was served from the journal, and what was repeated."""
+    """Another claim of the run: what was served from the journal, and what was repeated.
+
+    Example:
+        >>> for entry in agentrun.transcript("ticket-42").entries:
+        ...     if isinstance(entry, agentrun.Resume):
+        ...         print(entry.worker, entry.replayed, entry.saved)
+    """
 
     worker: str | None
     at: datetime | None
@@ -162,7 +200,13 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An event of the run itself: parked, handed back, failed, …"""
+    """An event of the run itself: parked, handed back, failed, …
+
+    Example:
+        >>> for entry in agentrun.transcript("ticket-42").entries:
+        ...     if isinstance(entry, agentrun.Note):
+        ...         print(entry.at, entry.text)
+    """
 
     event: str
     at: datetime | None

@@ -101,6 +101,11 @@ class Usage:
     """What a model call used: tokens, from the provider's reply, and the cost in US dollars.
 
     ``cost`` is None, not zero, if no price list has the model.
+
+    Example:
+        >>> for step in agentrun.transcript("ticket-42").steps:
+        ...     if step.usage is not None:
+        ...         print(step.name, step.usage.output_tokens, step.usage.cost)
     """
 
     input_tokens: int | None = None

@@ -32,7 +32,13 @@ _ROLES = {"model": "assistant"}  # Gemini's name of the role
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """A tool call as the model wrote it. ``arguments`` is text that may be invalid JSON."""
+    """A tool call as the model wrote it. ``arguments`` is text that may be invalid JSON.
+
+    Example:
+        >>> for entry in agentrun.transcript("ticket-42").entries:
+        ...     if isinstance(entry, agentrun.NewMessage):
+        ...         print(entry.message.role, [call.name for call in entry.message.calls])
+    """
 
     id: str
     name: str
@@ -44,6 +50,11 @@ class Message:
     """One message of a conversation, in one form for all APIs.
 
     Two messages with the same content are equal, whichever API or client wrote them.
+
+    Example:
+        >>> for entry in agentrun.transcript("ticket-42").entries:
+        ...     if isinstance(entry, agentrun.NewMessage):
+        ...         print(entry.message.role, entry.message.text)
     """
 
     role: str

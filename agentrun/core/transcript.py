@@ -53,7 +53,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the steps of a run. ``cost`` includes only the calls with a known price."""
+    """Sums over the steps of a run. ``cost`` includes only the calls with a known price.
+
+    Example:
+        >>> totals = agentrun.transcript("ticket-42").totals
+        >>> print(f"{totals.model_calls} model calls, ${totals.cost}")
+    """
 
     model_calls: int = 0
     tool_calls: int = 0

@@ -18,7 +18,38 @@ def test_help_on_a_decorator_shows_the_function(name: str) -> None:
     assert text.splitlines()[0].startswith(f"Python Library Documentation: function {name} in")
 
 
-@pytest.mark.parametrize("name", ["DurableAgent", "Piece", "RunInfo", "StepInfo", "Tool"])
+HELD = [
+    "DurableAgent",
+    "StreamingAgent",
+    "Tool",
+    "ToolFunction",
+    "Handle",
+    "Piece",
+    "RunInfo",
+    "StepInfo",
+    "Waiting",
+    "Budget",
+    "Redo",
+    "Pruned",
+    "Worker",
+    "Database",
+    "Transcript",
+    "Step",
+    "Attempt",
+    "Doubt",
+    "Decision",
+    "Failure",
+    "Usage",
+    "Totals",
+    "NewMessage",
+    "Message",
+    "ToolRequest",
+    "Resume",
+    "Note",
+]
+
+
+@pytest.mark.parametrize("name", HELD)
 def test_types_that_users_hold_are_exported(name: str) -> None:
     assert name in agentrun.__all__
     assert isinstance(getattr(agentrun, name), type)

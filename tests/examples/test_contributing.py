@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,17 @@ def test_every_file_that_is_named_is_there() -> None:
     linked = re.findall(r"\]\(([^:)]+)\)", CONTRIBUTING)
     assert named
     assert [path for path in [*named, *linked] if not (ROOT / path).exists()] == []
+
+
+def test_the_lock_file_pins_what_the_project_needs_and_names_no_machine() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = [
+        *project["dependencies"],
+        *(one for e in ("dev", "test", "docs") for one in extras[e]),
+    ]
+    lock = (ROOT / "requirements-dev.lock").read_text("utf-8")
+    pinned = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
+    names = {re.split(r"[^\w-]", one)[0].lower() for one in needed}
+    assert names - {"agentrun-harness"} - pinned == set()
+    assert not re.search(r"://|^-|@ |(?<![\w.])/", lock, re.MULTILINE)

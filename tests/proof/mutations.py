@@ -55,6 +55,13 @@ MUTATIONS: dict[str, Mutation] = {
         "@dataclass(slots=True)",
         "api/test_current_run.py::test_it_is_read_only_and_holds_only_values",
     ),
+    "the lock file forgets a package": Mutation(
+        "requirements-dev.lock",
+        "\nhypothesis==",
+        "\n# hypothesis==",
+        "examples/test_contributing.py"
+        "::test_the_lock_file_pins_what_the_project_needs_and_names_no_machine",
+    ),
     # -- what docstrings say -----------------------------------------------------------------------
     "a time without its unit": Mutation(
         "agentrun/api/handle.py",

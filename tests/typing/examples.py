@@ -71,6 +71,8 @@ assert_type(answer.with_options(key=UUID(int=7)).run("why"), str)
 answer.with_options(key=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 queued = keyed.with_options(queue="slow", priority=5, delay=60.0, deadline=3600.0)
 assert_type(queued.submit("why", tries=2), agentrun.Handle[str])
+a_tool: agentrun.ToolFunction[[str], Any] = agentrun.tool(effect="read")(str)
+streaming: agentrun.StreamingAgent[[str], str] = pieces
 any_agent: agentrun.DurableAgent[..., str] = answer
 written: list[agentrun.Piece] = list(agentrun.get("k").stream())
 assert_type(agentrun.current_step(), agentrun.StepInfo)
@@ -271,6 +273,27 @@ assert_type(aanswer.submit("why").result(timeout=1.0), list[int])
 answer.submit(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(handle.transcript(), agentrun.Transcript)
 assert_type(agentrun.transcript("k"), agentrun.Transcript)
+for entry in handle.transcript().entries:
+    if isinstance(entry, agentrun.Step):
+        assert_type(entry.attempts, tuple[agentrun.Attempt, ...])
+        assert_type(entry.doubts, tuple[agentrun.Doubt, ...])
+        assert_type(entry.approvals, tuple[agentrun.Decision, ...])
+        assert_type(entry.usage, agentrun.Usage | None)
+    elif isinstance(entry, agentrun.NewMessage):
+        assert_type(entry.message, agentrun.Message)
+        assert_type(entry.message.calls, tuple[agentrun.ToolRequest, ...])
+    else:
+        assert_type(entry, agentrun.Resume | agentrun.Note)
+assert_type(handle.transcript().error, agentrun.Failure | None)
+assert_type(handle.transcript().totals, agentrun.Totals)
+assert_type(agentrun.redo("k", 3, by="ada", reason="no JSON", dry_run=True), agentrun.Redo)
+assert_type(agentrun.resume_diverged("answer", on_divergence="keep"), list[str])
+assert_type(agentrun.response_ended("resp_68a1"), bool)
+link = agentrun.approval_link("k", 3, base_url="https://desk.example", signer="ada")
+assert_type(link, str)
+assert_type(agentrun.decide_by_link(link), UUID)
+agentrun.mask(names=["iban"], off=["jwt"])
+assert_type(agentrun.__version__, str)
 assert_type(agentrun.as_text(handle.transcript()), str)
 assert_type(agentrun.as_html(handle.transcript()), str)
 if handle.status() == "done":
@@ -306,6 +329,8 @@ async def from_async_code_outside() -> None:
     assert_type(await handle.atranscript(), agentrun.Transcript)
     assert_type(await agentrun.atranscript("k"), agentrun.Transcript)
     assert_type(await agentrun.aresume("k"), Any)
+    assert_type(await agentrun.aredo("k", 3), agentrun.Redo)
+    assert_type(await agentrun.aresponse_ended("resp_68a1"), bool)
     assert_type(await agentrun.asend("k", "paid", {"cents": 5}), UUID)
     async with agentrun.Worker([answer, aanswer], queues=["slow"]) as worker:
         assert_type(worker, agentrun.Worker)
@@ -332,6 +357,7 @@ if run_info is not None:
     assert_type(run_info.parent, str | None)
     assert_type(run_info.deadline, dt.datetime | None)
     run_info.key = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+assert_type(agentrun.trim_messages([], max_tokens=9), list[Any])
 agentrun.sleep(3600)
 with agentrun.branch("lawyer"), agentrun.turn():
     look("7")
@@ -371,6 +397,13 @@ store_errors: list[type[agentrun.StoreError]] = [
 ]
 tool_errors: list[type[agentrun.ToolError]] = [agentrun.ToolFailed, agentrun.ToolTimeout]
 errors += [*run_errors, *store_errors, *tool_errors]
+
+late_errors: list[type[agentrun.AgentrunError]] = [
+    agentrun.AlreadyDecided,
+    agentrun.ApprovalExpired,
+]
+warning: type[UserWarning] = agentrun.NoWorkerWarning
+adapted: agentrun.Tool | None = None  # what adapters of frameworks hold
 
 # `except Exception` of the agent's own code must not stop an interrupt.
 interrupts: list[type[agentrun.Interrupt]] = [
