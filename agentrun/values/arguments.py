@@ -73,7 +73,7 @@ class Arguments:
                 named = f"{what} {function.__name__}: its parameter {name!r}"
                 self._stored[name] = Result(hints.get(name, Any), what=named)
         self.names = [field[1].alias for field in fields.values()]
-        config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", **FAITHFUL)
+        config: ConfigDict = {**FAITHFUL, "arbitrary_types_allowed": True, "extra": "forbid"}
         try:
             self.model: type[BaseModel] = make_model(function.__name__, __config__=config, **fields)
         except (PydanticUserError, TypeError) as error:
