@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from agentrun.core.events import Event, RunStatus
-from agentrun.core.flow import Flow, run_async, run_sync
+from agentrun.core.flow import Flow, pause, run_async, run_sync
+from agentrun.core.pauses import PollSchedule
 from agentrun.core.transcript import Transcript, fold
 from agentrun.runs.live_workers import missing_worker, warn_missing_worker
 from agentrun.runs.reply_stream import Piece, astream_text, stream_text
 from agentrun.runs.run_ends import held_error, read_end
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import FoundRun, find_run, is_decided, is_owner_lost
 from agentrun.store.values import read_events
@@ -23,7 +24,6 @@ from agentrun.values.typed_values import Result
 
 R = TypeVar("R")
 
-_POLL = (0.005, 0.25)  # seconds between two looks at a run that is not done: first, longest
 _STARTING = 1.0  # seconds that a worker has to start before a NoWorkerWarning is given
 
 
@@ -155,7 +155,7 @@ class Handle(Generic[R]):
 
     def _result(self, timeout: float | None) -> Flow[Any]:
         end = None if timeout is None else time.monotonic() + timeout
-        look, warn_at = _POLL[0], time.monotonic() + _STARTING
+        schedule, warn_at = PollSchedule(), time.monotonic() + _STARTING
         while True:
             run = yield blocking(partial(find_run, self._database, self.key))
             if run.status in ("done", "failed", "cancelled"):
@@ -169,8 +169,8 @@ class Handle(Generic[R]):
             if _is_ready(run) and time.monotonic() >= warn_at:
                 given = yield blocking(partial(warn_missing_worker, self._database, self.key))
                 warn_at = math.inf if given else time.monotonic() + _STARTING
-            yield pause(look if end is None else max(0.0, min(look, end - time.monotonic())))
-            look = min(_POLL[1], look * 1.5)
+            rest = math.inf if end is None else max(0.0, end - time.monotonic())
+            yield pause(min(schedule.next_pause(), rest))
 
     def _is_decided(self, run: FoundRun) -> bool:
         """Whether a held run will go on, because a decision has come.

@@ -13,6 +13,8 @@ code that differs between a sync and an async caller. Example::
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -29,6 +31,11 @@ class Op(Generic[T]):
 
 
 Flow = Generator[Op[Any], Any, T]
+
+
+def pause(seconds: float) -> Op[None]:
+    """The operation that waits ``seconds`` without blocking an event loop."""
+    return Op(lambda: time.sleep(seconds), lambda: asyncio.sleep(seconds))
 
 
 def run_sync(flow: Flow[T]) -> T:

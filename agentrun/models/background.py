@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrun.core.events import Json
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.parse import parse_json
 from agentrun.models.background_response import (
     BODY_HEADERS,
@@ -39,7 +39,6 @@ from agentrun.models.background_support import BACKGROUND_FIELDS, is_mode_refuse
 from agentrun.models.reply import Inflater, decode_body, is_event_stream
 from agentrun.models.request import with_fields
 from agentrun.models.response_body import ResponseBody, StoredBody, WireBody, read_all, send_request
-from agentrun.models.retries import pause
 
 __all__ = ["BackgroundMode"]
 

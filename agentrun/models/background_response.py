@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 from agentrun.core.errors import Interrupt, JournalLost, LeaseLost
 from agentrun.core.events import Json
-from agentrun.core.flow import Flow, Op
+from agentrun.core.flow import Flow, Op, pause
 from agentrun.core.log import logger
 from agentrun.core.parse import parse_json
 from agentrun.core.recorder import ModelRequest, ModelStep
 from agentrun.models.background_support import mark_unsupported
 from agentrun.models.reply import decode_body, is_event_stream
 from agentrun.models.response_body import WireBody, read_all, send_request
-from agentrun.models.retries import is_retryable_status, pause
+from agentrun.models.retries import is_retryable_status
 
 __all__ = [
     "BODY_HEADERS",

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from agentrun.core.flow import Flow, Op
+from agentrun.core.flow import Flow, Op, pause
 from agentrun.core.recorder import CallFailed, Flaw, ModelReply, ModelRequest, ModelStep, Recorder
 from agentrun.models.background import BackgroundMode
 from agentrun.models.background_response import BackgroundClient, ResponseLost
@@ -63,7 +63,6 @@ from agentrun.models.retries import (
     is_retryable_error,
     is_retryable_status,
     is_unreached,
-    pause,
     should_retry,
 )
 

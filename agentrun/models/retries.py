@@ -7,15 +7,14 @@ the clock and random jitter.
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import isfinite
+from random import random
 
-from agentrun.core.flow import Op
+from agentrun.core.pauses import Backoff
 
 __all__ = [
     "DEFAULT_PATIENCE",
@@ -24,7 +23,6 @@ __all__ = [
     "is_retryable_error",
     "is_retryable_status",
     "is_unreached",
-    "pause",
     "reconnect_wait",
     "requested_wait",
     "should_retry",
@@ -32,12 +30,10 @@ __all__ = [
 
 DEFAULT_RETRIES = 2  # further attempts, as in the SDKs
 DEFAULT_PATIENCE = 300.0  # seconds to wait for a provider that cannot be reached
-FIRST_WAIT = 0.5  # seconds, doubled with each failure
-LONGEST_BACKOFF = 8.0
-LONGEST_UNREACHED = 30.0  # seconds between two tries to reach a provider
+BACKOFF = Backoff(0.5, 8.0)  # before another attempt
+RECONNECT_BACKOFF = Backoff(0.5, 30.0)  # before another try to reach a provider
 LONGEST_REQUESTED_WAIT = 86_400.0  # if a server asks for more, the failure is final
 LONGEST_WAIT_IN_PLACE = 5.0  # seconds; for a longer wait the run may give up its worker's slot
-JITTER = 0.25  # a wait is shortened by up to this share, so that workers do not retry together
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,7 @@ class RetryPolicy:
             return None
         if requested is not None and requested > 0:
             return requested
-        backoff = min(FIRST_WAIT * 2.0 ** min(failures, 10), LONGEST_BACKOFF)
-        return backoff * (1 - JITTER * random.random())
+        return BACKOFF.pause_after(failures, random())
 
 
 def is_retryable_status(status: int, headers: Mapping[str, str]) -> bool:
@@ -98,8 +93,7 @@ def is_unreached(name: str, message: str) -> bool:
 
 def reconnect_wait(tries: int) -> float:
     """Seconds before the next try to reach a provider, after ``tries`` others."""
-    backoff = min(FIRST_WAIT * 2.0 ** min(tries, 10), LONGEST_UNREACHED)
-    return backoff * (1 - JITTER * random.random())
+    return RECONNECT_BACKOFF.pause_after(tries, random())
 
 
 def requested_wait(headers: Mapping[str, str], now: Callable[[], float]) -> float | None:
@@ -115,8 +109,3 @@ def requested_wait(headers: Mapping[str, str], now: Callable[[], float]) -> floa
         return parsedate_to_datetime(headers["retry-after"]).timestamp() - now()
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
-
-
-def pause(seconds: float) -> Op[None]:
-    """Wait for ``seconds``."""
-    return Op(lambda: time.sleep(seconds), lambda: asyncio.sleep(seconds))

@@ -38,18 +38,19 @@ from agentrun.core.errors import (
     ToolFailed,
 )
 from agentrun.core.events import Event, Json
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.state import park_event, tried_versions
 from agentrun.runs.code_version import code_version
 from agentrun.runs.registry import RunnableAgent
 from agentrun.runs.related_runs import cancel_children, reason_for_children, tell_parent
 from agentrun.runs.run_ends import failed_text, held_error
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.steps.run_context import RunContext
 from agentrun.store.mail import wake
 from agentrun.store.patience import GRACE
 from agentrun.values import exceptions
 
+_DRAIN_POLL = 0.02  # seconds between checks for them
 _DRAIN = 30.0  # seconds that steps in flight get to finish when a run is interrupted
 _HANDED_BACK = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
 
@@ -191,8 +192,8 @@ def _await_steps_in_flight(run: RunContext) -> Flow[None]:
     while run.in_flight() and waited < _DRAIN:
         if run.patience.is_over(began) and run.database.load.stuck_for > GRACE:
             return  # the steps wait for a database that is away
-        yield pause(0.02)
-        waited += 0.02
+        yield pause(_DRAIN_POLL)
+        waited += _DRAIN_POLL
 
 
 def error_for_caller(run: RunContext, interrupt: Interrupt) -> BaseException:

@@ -35,8 +35,9 @@ from agentrun.core.errors import (
     StoreLost,
 )
 from agentrun.core.events import Event, Json
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.log import logger
+from agentrun.core.pauses import PollSchedule
 from agentrun.core.secrets import mask
 from agentrun.core.state import divergence_decision, last_park
 from agentrun.runs import lost_journal
@@ -46,7 +47,7 @@ from agentrun.runs.registry import RunnableAgent
 from agentrun.runs.related_runs import cancel_if_parent_ended
 from agentrun.runs.run_ends import held_error, read_end
 from agentrun.runs.sigterm import executing, terminable
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.steps.divergence_policy import OnDivergence, read_decisions, resumed_event
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.model_step import open_model_step, warn_of_responses
@@ -62,7 +63,6 @@ from agentrun.store.values import read_events
 from agentrun.values.arguments import RecordedArguments
 from agentrun.values.tagged_json import TypeMismatch, type_divergence
 
-_POLL = (0.02, 0.5)  # seconds between two looks at a run of another process: first, longest
 _LEAVING = 2.0  # seconds that an earlier claim of the same run gets to leave this process
 
 
@@ -198,7 +198,7 @@ def proceed(
 
     ``person`` is set if a person resumes the run: only then a failed run is executed again.
     """
-    wait = _POLL[0]
+    schedule = PollSchedule()
     while True:
         run: FoundRun = yield blocking(partial(find_run, database, key))
         if run.status in ("done", "cancelled") or (run.status == "failed" and not person):
@@ -207,7 +207,7 @@ def proceed(
         if not person and (yield from _is_undecided(database, run)):
             if options.on_held == "raise":
                 raise held_error(key, run.reason, run.parked_step)
-            yield pause(_POLL[1])
+            yield pause(schedule.next_pause())
             continue
         claim = _Claim(database, run, person)
         try:
@@ -218,8 +218,7 @@ def proceed(
         if isinstance(claimed, str) and options.on_busy == "raise":
             raise RunConflict(f"run {key!r} is being executed by {claimed}", key=key)
         if claimed is None or isinstance(claimed, str):
-            yield pause(wait)
-            wait = min(_POLL[1], wait * 1.5)
+            yield pause(schedule.next_pause())
             continue
         try:
             return (
@@ -415,7 +414,7 @@ def _enter_process(run: RunContext) -> Flow[None]:
     If a step of the earlier claim takes longer than `_LEAVING`, the run is handed back, so that
     another process can execute it.
     """
-    waited = 0.0
+    schedule, waited = PollSchedule(), 0.0
     try:
         while not run.database.enter(run.run_id, run):
             if waited >= _LEAVING:
@@ -423,8 +422,9 @@ def _enter_process(run: RunContext) -> Flow[None]:
                 later = run.heart.now() + timedelta(seconds=_LEAVING)
                 yield run.end(Event(event="handed_back", reason=reason, wake_at=later))
                 raise LeaseLost(f"run {run.key!r} was handed back: {reason}")
-            yield pause(_POLL[0])
-            waited += _POLL[0]
+            rest = schedule.next_pause()
+            yield pause(rest)
+            waited += rest
     except BaseException:
         run.hand_back()
         raise

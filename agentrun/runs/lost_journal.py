@@ -20,12 +20,13 @@ from shlex import quote
 
 from agentrun.core.errors import JournalLost, LeaseLost, StoreError
 from agentrun.core.events import Event
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.log import logger
+from agentrun.core.pauses import PollSchedule
 from agentrun.core.sharing import Shared
 from agentrun.core.state import ENDED
 from agentrun.runs.run_ends import held_error
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.steps.run_context import RunContext
 from agentrun.store.runs import look_up_run
 from agentrun.store.values import read_events
@@ -41,6 +42,7 @@ def restore_and_hold(run: RunContext, lost: JournalLost) -> Flow[BaseException]:
 
     If no step was lost, that is ``lost`` itself, which is handled as a lost lease.
     """
+    schedule = PollSchedule()
     while True:
         try:
             error: BaseException | None = yield blocking(partial(_try_to_restore, run, lost))
@@ -49,7 +51,7 @@ def restore_and_hold(run: RunContext, lost: JournalLost) -> Flow[BaseException]:
         if error is not None:
             logger.error("%s", error)
             return error
-        yield pause(0.1)  # another process wrote first: read the journal again
+        yield pause(schedule.next_pause())  # another process wrote first: read the journal again
 
 
 def _try_to_restore(run: RunContext, lost: JournalLost) -> BaseException | None:

@@ -1,9 +1,7 @@
-"""Blocking operations for sync and async callers alike: database calls and pauses."""
+"""Blocking database calls for sync and async callers alike."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,8 +28,3 @@ def blocking(call: Callable[[], T]) -> Op[T]:
             return await in_thread(call)
 
     return Op(here, elsewhere)
-
-
-def pause(seconds: float) -> Op[None]:
-    """Wait ``seconds`` without blocking an event loop."""
-    return Op(lambda: time.sleep(seconds), lambda: asyncio.sleep(seconds))

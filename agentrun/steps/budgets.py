@@ -19,14 +19,15 @@ from uuid import UUID
 
 from agentrun.core.budget import Budget, BudgetRefusal, Grant, nearly_used
 from agentrun.core.errors import RunExpired, ToolFailed
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.history import RecordedStep, scope_of
 from agentrun.core.identity import RequestedToolCall, step_key
 from agentrun.core.log import logger
+from agentrun.core.pauses import PollSchedule
 from agentrun.core.recorder import ModelRequest
 from agentrun.models.cost_estimate import estimate_worst_case
 from agentrun.steps import letters, parking
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.store.budgets import BudgetHolder, ReservedAttempt, count_calls, raise_budget
 from agentrun.store.budgets import reserve as reserve_attempt
 from agentrun.values.exceptions import describe
@@ -54,7 +55,7 @@ def reserve(step: ActiveStep, request: ModelRequest) -> Flow[Grant]:
     run = step.run
     worst = yield blocking(partial(estimate_worst_case, request))
     attempt = ReservedAttempt(run.run_id, step.number, step.attempts + 1, step.turn, run.tail.epoch)
-    look, waited = parking.POLL[0], 0.0
+    schedule, waited = PollSchedule(), 0.0
     try:
         while True:
             run.check(step.scope)
@@ -68,11 +69,11 @@ def reserve(step: ActiveStep, request: ModelRequest) -> Flow[Grant]:
             holder = holders[decided.holder]
             if decided.wait and waited < _PATIENCE:
                 parking.end_wait(step)
-                yield pause(look)
-                waited += look
-            elif (yield from _await_decision(step, holder, decided, look)):
-                continue
-            look = min(parking.POLL[1], look * 1.5)
+                rest = schedule.next_pause()
+                yield pause(rest)
+                waited += rest
+            else:
+                yield from _await_decision(step, holder, decided, schedule)
     finally:
         parking.end_wait(step)
 
@@ -110,7 +111,7 @@ def admit(step: ActiveStep) -> Flow[None]:
     run = step.run
     if not (run.budgeted and run.counts_calls) or step.key in run.admitted:
         return
-    look = parking.POLL[0]
+    schedule = PollSchedule()
     try:
         while True:
             run.check(step.scope)
@@ -123,8 +124,7 @@ def admit(step: ActiveStep) -> Flow[None]:
                 many = run.refused_calls.pop(step.key, "this call")
                 _reject_call(step, holders[refusal.holder], refusal, many)
                 return
-            if not (yield from _await_decision(step, holders[refusal.holder], refusal, look)):
-                look = min(parking.POLL[1], look * 1.5)
+            yield from _await_decision(step, holders[refusal.holder], refusal, schedule)
     finally:
         parking.end_wait(step)
 
@@ -183,20 +183,19 @@ def _reject_call(step: ActiveStep, holder: BudgetHolder, refusal: BudgetRefusal,
 
 
 def _await_decision(
-    step: ActiveStep, holder: BudgetHolder, refusal: BudgetRefusal, look: float
-) -> Flow[bool]:
-    """Apply a person's decision, or wait for one. True: ask the budget again at once."""
+    step: ActiveStep, holder: BudgetHolder, refusal: BudgetRefusal, schedule: PollSchedule
+) -> Flow[None]:
+    """Apply a person's decision, or ask for one, or wait for it. Then ask the budget again."""
     if (yield from _apply_letter(step, holder)):
-        return False
+        return
     # The order matters: request, ask the budget once more, then wait. If the budget was raised
     # before the request was visible, no letter wakes this run.
     reason = _refusal_text(step, holder, refusal)
     known = step.run.history.steps.get(step.ident)
     if known is None or known.request is None:
         step.run.append(step.approval_request_event(reason))
-        return True
-    yield from parking.wait(step, look, None, "budget", reason)
-    return False
+        return
+    yield from parking.wait(step, schedule.next_pause(), None, "budget", reason)
 
 
 def _check_holders(run: RunContext, holders: list[BudgetHolder]) -> None:

@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core import points
 from agentrun.core.events import Event, Json
-from agentrun.core.flow import Flow, Op
+from agentrun.core.flow import Flow, Op, pause
 from agentrun.core.history import RecordedStep
+from agentrun.core.pauses import PollSchedule
 from agentrun.steps import letters, parking
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.steps.execution_point import at_point
 from agentrun.store.mail import Letter
 from agentrun.values import exceptions
@@ -230,10 +231,9 @@ def _hold_for_person(step: ActiveStep, known: RecordedStep, why: str) -> Flow[No
     if known.request is None:
         step.run.append(step._event("in_doubt", reason=reason))
         yield step.run.flushed()
-    look = parking.POLL[0]
+    schedule = PollSchedule()
     while not (yield from _apply_known_outcome(step, known)):
-        yield from parking.wait(step, look, None, "doubt", reason)
-        look = min(parking.POLL[1], look * 1.5)
+        yield from parking.wait(step, schedule.next_pause(), None, "doubt", reason)
 
 
 def _record_decision(

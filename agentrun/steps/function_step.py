@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
+from random import random
 from typing import Any
 
 from agentrun.core import points, witness
 from agentrun.core.errors import ToolFailed, ToolTimeout
 from agentrun.core.events import Json
-from agentrun.core.flow import Flow, Op
+from agentrun.core.flow import Flow, Op, pause
+from agentrun.core.pauses import Backoff
 from agentrun.steps import approvals, budgets, doubt, transaction_step
-from agentrun.steps.blocking import pause
 from agentrun.steps.current_step import StepInfo
 from agentrun.steps.execution_point import ExecutionPoint, at_point
 from agentrun.steps.open_step import open_step
@@ -29,8 +29,7 @@ from agentrun.steps.step import ActiveStep, StepRequest
 from agentrun.values import exceptions
 from agentrun.values.typed_values import Result, outcome_of
 
-_BACKOFF = 0.5  # seconds before the first retry; doubles, with jitter
-_BACKOFF_MAX = 30.0
+_BACKOFF = Backoff(0.5, 30.0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _record_timeout(step: ActiveStep, body: StepBody, error: ToolTimeout) -> Flo
     # The function was stopped half-way, or reports that it cannot know: the step is in doubt.
     yield from doubt.decide(step, step.run.history.steps[step.ident])
     if step.outcome is None:  # another attempt may follow, after a pause
-        yield pause(_backoff(step.attempts - 1))
+        yield pause(_BACKOFF.pause_after(step.attempts - 1, random()))
 
 
 def _record_failure(step: ActiveStep, body: StepBody, error: Exception) -> Flow[None]:
@@ -118,14 +117,9 @@ def _record_failure(step: ActiveStep, body: StepBody, error: Exception) -> Flow[
     if isinstance(error, (ToolFailed, *body.passes)) or failed >= body.retries:
         step.fail(error)
         return
-    retry_in = _backoff(failed)
+    retry_in = _BACKOFF.pause_after(failed, random())
     step.record_failed_attempt(exceptions.describe(error), retry_in, exceptions.summary(error))
     yield pause(retry_in)
-
-
-def _backoff(failed: int) -> float:
-    """Seconds until the next attempt, after ``failed`` attempts have failed."""
-    return min(_BACKOFF_MAX, _BACKOFF * 2.0 ** min(failed, 30)) * random.uniform(0.75, 1.0)
 
 
 def _hand_out(step: ActiveStep, result: Result) -> Any:

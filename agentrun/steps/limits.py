@@ -11,11 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agentrun.core.errors import Parking
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.recorder import ModelRequest
 from agentrun.models.rate_limits import expected_tokens, model_name
 from agentrun.models.retries import LONGEST_WAIT_IN_PLACE
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.steps.waits import wait_until
 from agentrun.store.limits import LimitedCall
 

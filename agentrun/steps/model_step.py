@@ -15,7 +15,7 @@ from agentrun.core.codec import detach, digest, keyed_digest
 from agentrun.core.errors import RunCancelled
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.exact import holds_secret
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.history import History, scope_of
 from agentrun.core.log import logger
 from agentrun.core.recorder import CallFailed, Flaw, ModelReply, ModelRequest
@@ -24,7 +24,7 @@ from agentrun.models.request import comparable_body
 from agentrun.models.retries import LONGEST_WAIT_IN_PLACE, reconnect_wait
 from agentrun.models.usage import cost_of_lost_cache
 from agentrun.steps import budgets, limits
-from agentrun.steps.blocking import blocking, pause
+from agentrun.steps.blocking import blocking
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.open_step import open_step
 from agentrun.steps.step import ActiveStep, StepRequest

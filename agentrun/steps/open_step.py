@@ -10,18 +10,17 @@ import asyncio
 from dataclasses import replace
 
 from agentrun.core.errors import ConfigError, Refusing
-from agentrun.core.flow import Flow, Op
+from agentrun.core.flow import Flow, Op, pause
 from agentrun.core.history import RecordedStep, scope_of
 from agentrun.core.identity import StepLocation, place_call, place_next, step_key
 from agentrun.steps import divergence_policy, doubt
-from agentrun.steps.blocking import pause
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.performer import Performer, is_executing, performer
 from agentrun.steps.run_context import RunContext
 from agentrun.steps.step import ActiveStep, StepRequest
 
 _CANCELLED = {"error": {"type": "CancelledError", "message": "cancelled by the agent itself"}}
-_JOIN = 0.02  # seconds between checks of a step that another thread performs
+_JOIN_POLL = 0.02  # seconds between checks of a step that another thread performs
 
 
 def open_step(point: ExecutionPoint, wanted: StepRequest) -> Flow[ActiveStep]:
@@ -40,7 +39,7 @@ def open_step(point: ExecutionPoint, wanted: StepRequest) -> Flow[ActiveStep]:
         step, known = locate_step(point, wanted, me)
     while not _try_activate(step):
         # The body of an attempt that timed out still performs this step. Its outcome is adopted.
-        yield pause(_JOIN)
+        yield pause(_JOIN_POLL)
         run.check(point.scope)
         known = run.history.steps.get(step.ident)
         if known is not None:

@@ -24,17 +24,14 @@ from typing import TYPE_CHECKING
 
 from agentrun.core.errors import Parking
 from agentrun.core.events import ParkedFor
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, pause
 from agentrun.core.log import logger
 from agentrun.core.state import HELD_FOR
-from agentrun.steps.blocking import pause
 
 if TYPE_CHECKING:
     from agentrun.steps.run_context import RunContext
     from agentrun.steps.step import ActiveStep
     from agentrun.store.mail import Letter
-
-POLL = (0.02, 0.5)  # seconds between checks for what a step waits for: the first pause, the longest
 
 _QUIET = 0.05  # seconds for which all tasks and threads of a run must wait before it parks
 _LISTED = 5  # waits that are listed in the reason of a park

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from random import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -40,9 +41,10 @@ from psycopg import errors
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost, StoreError, StoreLost, ToolFailed
 from agentrun.core.events import Event
-from agentrun.core.flow import Flow, Op, run_async, run_sync
+from agentrun.core.flow import Flow, Op, pause, run_async, run_sync
 from agentrun.core.log import logger, should_log_again
-from agentrun.steps.blocking import blocking, pause
+from agentrun.core.pauses import Backoff
+from agentrun.steps.blocking import blocking
 from agentrun.steps.execution_point import at_point
 from agentrun.steps.run_context import RunContext
 from agentrun.steps.step import ActiveStep
@@ -66,7 +68,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _RERUNS = 10  # at least so many reruns of a body whose transaction the database ended
-_TURN = 0.002  # seconds between checks whether another tool of the run has committed
+_COMMIT_POLL = 0.002  # seconds between checks whether another tool of the run has committed
+_BACKOFF = Backoff(0.5, 30.0)  # after the tool failed, or the database was short of something
+_RERUN_BACKOFF = Backoff(0.02, 5.0)  # after the database ended the transaction
+_CONNECT_BACKOFF = Backoff(0.05, 1.0)
 
 
 def attempt(step: ActiveStep, invoke: Callable[[Any], Op[Any]], body: StepBody) -> Flow[None]:
@@ -95,7 +100,7 @@ def attempt(step: ActiveStep, invoke: Callable[[Any], Op[Any]], body: StepBody) 
 
 def _open_connection(step: ActiveStep) -> Flow[Any]:
     """Open a connection for the body. Waits, with a warning, while the database is away."""
-    dsn, wait = step.run.database.tools_dsn, 0.05
+    dsn = step.run.database.tools_dsn
     began = time.monotonic()
     for attempt in count():
         try:
@@ -105,8 +110,7 @@ def _open_connection(step: ActiveStep) -> Flow[Any]:
             if should_log_again(attempt):
                 logger.warning("waiting for the database: %s", str(error).strip())
         step.run.patience.check(began)
-        yield pause(wait)
-        wait = min(1.0, wait * 2)
+        yield pause(_CONNECT_BACKOFF.pause_after(attempt, random()))
         step.run.check(step.scope)
 
 
@@ -146,13 +150,14 @@ def _decide_rerun(
     failed, reruns = (known.failures, known.reruns) if known else (0, 0)
     if is_short(error):  # a shortage of the database is waited for without limit, as elsewhere
         logger.warning("waiting for the database: %s", str(error).strip())
-        return _Rerun(min(30.0, 0.5 * 2.0 ** min(reruns, 10)), "rolled_back")
+        return _Rerun(_BACKOFF.pause_after(reruns, random()), "rolled_back")
     if isinstance(error, RETRY_AT_ONCE) or is_lost(conn, error):
         more = reruns < max(body.retries, _RERUNS)
-        return _Rerun(min(5.0, 0.02 * 2**reruns), "rolled_back") if more else None
+        retry_in = _RERUN_BACKOFF.pause_after(reruns, random())
+        return _Rerun(retry_in, "rolled_back") if more else None
     if isinstance(error, ToolFailed) or failed >= body.retries:
         return None
-    return _Rerun(min(30.0, 0.5 * 2**failed))
+    return _Rerun(_BACKOFF.pause_after(failed, random()))
 
 
 def _commit(step: ActiveStep, conn: Any, value: Any, body: StepBody) -> Flow[float]:
@@ -167,7 +172,7 @@ def _commit(step: ActiveStep, conn: Any, value: Any, body: StepBody) -> Flow[flo
     reserved: tuple[int, list[PendingCommit]] | None = None
     try:
         while (reserved := _reserve(run)) is None:
-            yield pause(_TURN)
+            yield pause(_COMMIT_POLL)
         batch = _checkpoint(run, outcome, reserved[0])
         try:
             for done in reserved[1]:

@@ -15,9 +15,9 @@ from typing import Any
 from agentrun.core.codec import is_storable
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event, Json, ParkedFor
-from agentrun.core.flow import Flow, run_async, run_sync
+from agentrun.core.flow import Flow, pause, run_async, run_sync
+from agentrun.core.pauses import PollSchedule
 from agentrun.steps import parking
-from agentrun.steps.blocking import pause
 from agentrun.steps.execution_point import ExecutionPoint, current_point
 from agentrun.steps.masking import refuse_credential
 from agentrun.steps.open_step import open_step
@@ -169,7 +169,7 @@ def await_letter(
 
     ``parked_for`` and ``reason`` are passed to `parking.wait`.
     """
-    look = parking.POLL[0]
+    schedule = PollSchedule()
     try:
         while True:
             for letter in (yield from step.run.letters(step.ident)):
@@ -181,9 +181,9 @@ def await_letter(
             if left is not None and left <= 0:
                 parking.complete_wait(step)
                 return None
-            rest = look if left is None else min(look, left)
+            rest = schedule.next_pause()
+            rest = rest if left is None else min(rest, left)
             yield from parking.wait(step, rest, until, parked_for, reason)
-            look = min(parking.POLL[1], look * 1.5)
     finally:
         parking.end_wait(step)
 

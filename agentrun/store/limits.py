@@ -18,6 +18,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from random import random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ import psycopg
 
 from agentrun.core.errors import Parking
 from agentrun.core.log import logger
+from agentrun.core.pauses import Backoff
 from agentrun.store.patience import PROCESS
 from agentrun.store.session import Session
 from agentrun.store.sql import QUERIES
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 FAILURES = 5  # failed calls in a row after which a model is held
-CIRCUIT_SECONDS = (5.0, 60.0)  # of the first hold, and the most; each further hold is doubled
+CIRCUIT = Backoff(5.0, 60.0)  # how long a model is held, after each further failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +206,7 @@ class SharedLimits:
         self._failed[model] += 1
         beyond = self._failed[model] - FAILURES
         if beyond >= 0:
-            first, longest = CIRCUIT_SECONDS
-            seconds = min(longest, first * 2.0 ** min(beyond, 10))
+            seconds = CIRCUIT.pause_after(beyond, random())
             logger.warning("%s failed %d times in a row", model, self._failed[model])
             why = f"it failed again and again ({reason})"
             self.hold(model, worker, seconds, why, circuit=True)

@@ -9,6 +9,7 @@ from model_doubles import MemoryRecorder
 from sayings import Server
 
 from agentrun.core.flow import Op
+from agentrun.core.pauses import Backoff
 from agentrun.models import call
 from agentrun.testing import Provider
 
@@ -64,4 +65,4 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off without waiting, where the wait is not what is tested."""
-    monkeypatch.setattr("agentrun.models.retries.FIRST_WAIT", 0.0)
+    monkeypatch.setattr("agentrun.models.retries.BACKOFF", Backoff(0.0, 0.0))

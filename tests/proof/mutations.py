@@ -23,6 +23,19 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    # -- pauses ----------------------------------------------------------------------------------
+    "each look comes after the same pause as the one before": Mutation(
+        "agentrun/core/pauses.py",
+        "        self._pause = min(_LONGEST, pause * _GROWTH)\n",
+        "",
+        "core/test_pauses.py::test_each_look_comes_later_than_the_one_before_up_to_a_longest_pause",
+    ),
+    "workers whose calls failed together retry together": Mutation(
+        "agentrun/core/pauses.py",
+        "longest * (1 - _JITTER * chance)",
+        "longest",
+        "core/test_pauses.py::test_jitter_shortens_a_backoff_and_never_lengthens_it",
+    ),
     # -- whose the embedded server is ------------------------------------------------------------
     "a home in which everybody may put programs": Mutation(
         "agentrun/store/embedded_account.py",

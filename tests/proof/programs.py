@@ -29,8 +29,7 @@ from crashing import World
 from openai import AsyncOpenAI, OpenAI
 
 import agentrun
-from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.steps.blocking import pause
+from agentrun.core.flow import Flow, Op, pause, run_async, run_sync
 from agentrun.store.liveness import Heart
 from agentrun.testing import Call, Reply
 

@@ -10,6 +10,7 @@ import pytest
 from sayings import Saying, Server, chunk, completion
 
 import agentrun
+from agentrun.core.pauses import Backoff
 from agentrun.view.layout import as_text
 
 BUSY = Saying.json({"error": {"message": "Provider returned error", "code": 502}})
@@ -18,7 +19,7 @@ PAGE = Saying((b"<html>bad gateway</html>",), headers=(("content-type", "text/ht
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr("agentrun.models.retries.FIRST_WAIT", 0.0)
+    monkeypatch.setattr("agentrun.models.retries.BACKOFF", Backoff(0.0, 0.0))
     with Server() as server:
         yield server
 

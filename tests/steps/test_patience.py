@@ -17,6 +17,7 @@ from openai import AsyncOpenAI, OpenAI
 from sayings import Saying, Server, completion
 
 import agentrun
+from agentrun.core.pauses import Backoff
 from agentrun.models.retries import is_unreached
 from agentrun.steps import model_step
 
@@ -50,8 +51,8 @@ def client_of(url: str, patience: float | None = None) -> OpenAI:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentrun.models.retries.FIRST_WAIT", 0.01)
-    monkeypatch.setattr("agentrun.models.retries.LONGEST_UNREACHED", 0.05)
+    monkeypatch.setattr("agentrun.models.retries.BACKOFF", Backoff(0.01, 8.0))
+    monkeypatch.setattr("agentrun.models.retries.RECONNECT_BACKOFF", Backoff(0.01, 0.05))
 
 
 @contextmanager
@@ -162,8 +163,7 @@ def test_a_name_that_nobody_knows_is_waited_for(db: Any, sql: Any, quick: None) 
 def test_a_worker_parks_a_run_that_waits_and_executes_others(
     port: int, db: Any, sql: Any, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentrun.models.retries.FIRST_WAIT", 0.4)
-    monkeypatch.setattr("agentrun.models.retries.LONGEST_UNREACHED", 0.4)
+    monkeypatch.setattr("agentrun.models.retries.RECONNECT_BACKOFF", Backoff(0.4, 0.4))
     monkeypatch.setattr(model_step, "LONGEST_WAIT_IN_PLACE", 0.1)
     agent = asking(port)
 
