@@ -17,19 +17,20 @@ import asyncio
 import contextlib
 import math
 import os
-import random
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
 from itertools import count
+from random import random
 from typing import Any, TypeVar
 
 import psycopg
 
 from agentrun.core.errors import Parking
 from agentrun.core.log import logger, should_log_again
+from agentrun.core.pauses import Backoff
 
 __all__ = [
     "GRACE",
@@ -47,6 +48,7 @@ __all__ = [
 T = TypeVar("T")
 
 GRACE = 2.0  # seconds that an impatient wait goes on
+_BACKOFF = Backoff(0.01, 1.0)  # before a database call is made again
 _POLL = 0.1  # seconds between two checks for statements that have to be cut off
 _CUT_FOR = 60.0  # seconds after which an interrupted run certainly has no statement in flight
 _JOIN_POLL = 0.5  # seconds between two checks while a thread is joined
@@ -190,7 +192,7 @@ def retry_attempts() -> Iterable[int]:
         if attempt:
             current.get().check(began)
         yield attempt
-        time.sleep(min(1.0, 0.01 * 2 ** min(attempt, 7)) * random.uniform(0.5, 1.0))
+        time.sleep(_BACKOFF.pause_after(attempt, random()))
 
 
 async def in_thread(call: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
 """Encode events as journal rows and decode rows as events. No other module does either.
 
-The columns are listed here once; the array parameters of the append statement have their names.
+`JOURNAL_COLUMNS` lists the columns once. The parameters of the append statements have their names;
+``tests/store/test_journal_columns.py`` compares the list with the table and with the statements.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ _USAGE: dict[str, type[Array]] = {
     "cache_lost": DECIMALS,
     "priced_by": TEXTS,
 }
-_STORED: dict[str, type[Array]] = {
+# All columns that a row has, with the type in which each is sent.
+JOURNAL_COLUMNS: dict[str, type[Array]] = {
     "run_id": UUIDS,
     "seq": INT8S,
     "epoch": INT8S,
@@ -90,8 +92,8 @@ _STORED: dict[str, type[Array]] = {
     "input": TEXTS,
     "output": TEXTS,
 }
-_FIRST_OF_EVENT = list(_STORED).index("event")
-_COLUMNS: dict[str, type[Array]] = {**_STORED, "run_status": TEXTS}
+_FIRST_OF_EVENT = list(JOURNAL_COLUMNS).index("event")
+_COLUMNS: dict[str, type[Array]] = {**JOURNAL_COLUMNS, "run_status": TEXTS}
 
 
 # These read the columns' values of an event and of its usage, in the order of the columns.
@@ -363,7 +365,9 @@ def columns(rows: Sequence[Row]) -> dict[str, Array]:
     every row is sent as an empty array, since `unnest` fills shorter arrays with NULL.
     """
     values = zip(*[row.values() for row in rows], strict=True)
-    arrays = {name: _array(name, column) for name, column in zip(_STORED, values, strict=True)}
+    arrays = {
+        name: _array(name, column) for name, column in zip(JOURNAL_COLUMNS, values, strict=True)
+    }
     arrays["head"] = BOOLS(_heads(rows))
     arrays["run_status"] = _array("run_status", _statuses(rows))
     return arrays

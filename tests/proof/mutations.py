@@ -23,6 +23,19 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    # -- the columns of the journal --------------------------------------------------------------
+    "two columns of the journal are exchanged on their way into it": Mutation(
+        "agentrun/store/queries.sql",
+        "reasoning_tokens, audio_tokens, cost, cache_lost, priced_by, codec, input, output\nFROM (",
+        "audio_tokens, reasoning_tokens, cost, cache_lost, priced_by, codec, input, output\nFROM (",
+        "store/test_journal_columns.py::test_each_column_comes_back_as_it_was_appended",
+    ),
+    "a column of the journal is sent in another type than the table's": Mutation(
+        "agentrun/store/rows.py",
+        '    "attempt": INT4S,',
+        '    "attempt": INT8S,',
+        "store/test_journal_columns.py::test_the_list_has_the_columns_of_the_table_and_their_types",
+    ),
     # -- pauses ----------------------------------------------------------------------------------
     "each look comes after the same pause as the one before": Mutation(
         "agentrun/core/pauses.py",

@@ -25,14 +25,13 @@ from agentrun.core.events import Event, Usage
 from agentrun.core.flow import Flow, run_async
 from agentrun.core.sharing import Shared
 from agentrun.steps.run_context import RunContext
-from agentrun.store import embedded, rows
+from agentrun.store import embedded
 from agentrun.store.commit_waiters import PendingCommit
 from agentrun.store.database import OpenDatabase
 from agentrun.store.journal import JournalTail, Writer
 from agentrun.store.migrate import migrate
 from agentrun.store.rows import Row, to_row
 from agentrun.store.runs import find_run
-from agentrun.store.sql import QUERIES, numbered
 
 Claim = Callable[[str], JournalTail]
 
@@ -564,10 +563,3 @@ def test_a_run_that_a_person_resumed_is_not_up_for_grabs_while_it_executes(
     writer.wait(writer.append(tail, [Event(event="resumed", by="ann")]))
     run = find_run(database, "run")
     assert (run.status, run.owner) == ("running", tail.worker)
-
-
-def test_both_append_statements_take_every_column_of_a_row() -> None:
-    for name, spelt in (("append", "{}"), ("append_plain", "{}_1"), ("append_plain", "{}_2")):
-        taken = numbered(QUERIES[name])[1]
-        own = list(rows._STORED)[rows._FIRST_OF_EVENT :]
-        assert [column for column in own if spelt.format(column) not in taken] == []
