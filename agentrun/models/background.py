@@ -22,25 +22,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.core.events import Json
 from agentrun.core.flow import Flow, pause
 from agentrun.core.parse import parse_json
+from agentrun.core.recorder import CallFailed, ModelReply
+from agentrun.models.attempts import AttemptResult, Attempts
 from agentrun.models.background_response import (
     BODY_HEADERS,
     SHORTEST_POLL_WAIT,
     BackgroundClient,
+    ResponseLost,
     ResponseState,
 )
 from agentrun.models.background_stream import BackgroundStream
-from agentrun.models.background_support import BACKGROUND_FIELDS, is_mode_refused
-from agentrun.models.reply import Inflater, decode_body, is_event_stream
+from agentrun.models.background_support import (
+    BACKGROUND_FIELDS,
+    can_run_in_background,
+    is_mode_refused,
+)
+from agentrun.models.reply import Inflater, decode_body, is_event_stream, make_failed_reply
 from agentrun.models.request import with_fields
 from agentrun.models.response_body import ResponseBody, StoredBody, WireBody, read_all, send_request
 
-__all__ = ["BackgroundMode"]
+__all__ = ["BackgroundAttempts", "BackgroundMode"]
 
 # The HTTP status for the error code of a failed response; 400 for any other code.
 STATUS_OF_ERROR = {"server_error": 500, "rate_limit_exceeded": 429}
@@ -114,3 +121,47 @@ class BackgroundMode:
         kept = [h for h in state.response.headers.raw if h[0].lower() not in BODY_HEADERS]
         headers = [*kept, (b"Content-Type", content)]
         return self.client.hx.Response(status, headers=headers, stream=self.stream(StoredBody([])))
+
+
+@dataclass
+class BackgroundAttempts(Attempts):
+    """The attempts of a call that the provider may finish without a connection.
+
+    Attempts that cannot use the mode are plain ones.
+    """
+
+    begins: bool = field(default=False, kw_only=True)  # further attempts use the mode
+    # The id of the response that the present attempt resumes, if it does.
+    under_way: str | None = field(default=None, init=False)
+
+    def _begin(self, intent_stands: bool) -> Flow[ModelReply | None]:
+        self.under_way = self.step.accepted
+        if self.under_way is not None:
+            yield from self.step.pick_up()
+            return None
+        return (yield from super()._begin(intent_stands))
+
+    def _wait_after(self, failures: int, result: AttemptResult) -> float | None:
+        if self.under_way is not None:  # the resumed response failed: another attempt is no retry
+            return 0.0
+        return super()._wait_after(failures, result)
+
+    def _attempt(self) -> Flow[AttemptResult]:
+        try:
+            return (yield from super()._attempt())
+        except ResponseLost as lost:
+            error = self.hx.ReadError(str(lost))
+            reply = make_failed_reply(self.hx, self.model_request, error)
+            failure = CallFailed("ResponseLost", billed=True, detail=str(lost))
+            return AttemptResult(reply, None, failure if lost.again else None)
+
+    def _open(self) -> Flow[tuple[Any, ResponseBody]]:
+        client = BackgroundClient(self.hx, self.model_request, self.request, self.send, self.step)
+        mode = BackgroundMode(client, self.stream)
+        if self.under_way is not None:
+            return (yield from mode.resume(self.under_way))
+        if self.begins and can_run_in_background(self.model_request):
+            begun: tuple[Any, ResponseBody] | None = yield from mode.begin(self._limit())
+            if begun is not None:
+                return begun
+        return (yield from super()._open())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from agentrun.core.events import Json
 from agentrun.core.naming import SECRET_HEADERS
 from agentrun.core.parse import parse_json
 from agentrun.core.recorder import Ending, Flaw, ModelReply, ModelRequest
-from agentrun.models.event_streams import ServerEvent, is_stream, is_terminal, parser_of
+from agentrun.models.event_streams import Parser, ServerEvent, is_stream, is_terminal, parser_of
 from agentrun.models.reply_flaws import (
     body_flaw,
     event_flaw,
@@ -61,8 +62,14 @@ class ReplyBuilder:
         self._extensions = response.extensions
         self.stream = stream
         self._pieces: list[bytes] = []
-        self._parser = parser_of(response.headers.get("content-type", ""))
-        self._fold = StreamFold()
+
+    @cached_property
+    def _parser(self) -> Parser:
+        return parser_of(self._kind)
+
+    @cached_property
+    def _fold(self) -> StreamFold:
+        return StreamFold()
 
     def take(self, piece: bytes) -> None:
         """Add content-decoded bytes."""

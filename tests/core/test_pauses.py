@@ -15,6 +15,7 @@ def test_each_look_comes_later_than_the_one_before_up_to_a_longest_pause() -> No
     assert pauses[0] < 0.05, "a quick change is seen at once"
     assert pauses[-1] == pauses[-2] == max(pauses) <= 0.5, "a long wait never looks away for long"
     rising = pauses[: pauses.index(max(pauses)) + 1]
+    assert len(rising) > 3
     assert all(before < after for before, after in pairwise(rising))
 
 

@@ -10,7 +10,7 @@ from sayings import Server
 
 from agentrun.core.flow import Op
 from agentrun.core.pauses import Backoff
-from agentrun.models import call
+from agentrun.models import attempts
 from agentrun.testing import Provider
 
 
@@ -43,7 +43,7 @@ def recorder() -> MemoryRecorder:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     """Every wait before a retry, as it is begun: how, and how long. The wait is real."""
     begun: list[tuple[str, float]] = []
-    real = call.pause
+    real = attempts.pause
 
     def noted(seconds: float) -> Op[None]:
         pause = real(seconds)
@@ -58,7 +58,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 
         return Op(sync, asyn)
 
-    monkeypatch.setattr(call, "pause", noted)
+    monkeypatch.setattr(attempts, "pause", noted)
     return begun
 
 

@@ -23,6 +23,19 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    # -- what a plain call passes ----------------------------------------------------------------
+    "a plain call takes the way of background calls": Mutation(
+        "agentrun/models/call.py",
+        "        if self.background or step.accepted is not None:\n",
+        "        if True:\n",
+        "steps/test_passed_modules.py::test_a_plain_call_passes_nothing_that_is_for_background_calls",
+    ),
+    "a plain call folds events that it does not have": Mutation(
+        "agentrun/models/reply.py",
+        "        self._pieces: list[bytes] = []\n",
+        "        self._pieces: list[bytes] = []\n        self._fold.result()\n",
+        "steps/test_passed_modules.py::test_a_model_call_passes_what_architecture_lists",
+    ),
     # -- the columns of the journal --------------------------------------------------------------
     "two columns of the journal are exchanged on their way into it": Mutation(
         "agentrun/store/queries.sql",
@@ -161,13 +174,13 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     # -- what is never stored --------------------------------------------------------------------
     "a model's reply holds what is masked for the code": Mutation(
-        "agentrun/models/call.py",
+        "agentrun/models/attempts.py",
         "        if self.masks:\n            pieces",
         "        if False:\n            pieces",
         "steps/test_covered.py::test_what_a_model_fills_in_is_masked_for_the_code_and_nothing_stores_it",
     ),
     "the pieces of a stream pass before they are masked": Mutation(
-        "agentrun/models/call.py",
+        "agentrun/models/attempts.py",
         "if can_stream(self.model_request, response) and not self.masks:",
         "if can_stream(self.model_request, response):",
         "steps/test_covered.py::test_what_a_model_fills_in_is_masked_for_the_code_and_nothing_stores_it",
@@ -892,7 +905,7 @@ MUTATIONS: dict[str, Mutation] = {
         "steps/test_order.py::test_a_late_answer_is_adopted_and_nothing_is_sent",
     ),
     "a retry after a crash begins to count anew": Mutation(
-        "agentrun/models/call.py",
+        "agentrun/models/attempts.py",
         "failures = step.prior_failures",
         "failures = 0",
         "models/test_model_retries.py::test_attempts_before_a_crash_count",
@@ -1245,7 +1258,7 @@ MUTATIONS: dict[str, Mutation] = {
         "models/test_model_wrap.py::test_wrap_returns_the_same_instance_and_switches_the_retries_of_the_sdk_off",
     ),
     "an SDK retries what was given up": Mutation(
-        "agentrun/models/call.py",
+        "agentrun/models/attempts.py",
         '            response.headers["x-should-retry"] = "false"\n',
         "            pass\n",
         "models/test_model_retries.py::test_retries_switched_on_again_send_nothing_more",
@@ -1289,9 +1302,9 @@ MUTATIONS: dict[str, Mutation] = {
         "crash/test_inflight.py::test_a_reader_killed_at_any_event_reads_the_same_text",
     ),
     "what is under way is asked for anew": Mutation(
-        "agentrun/models/call.py",
-        "            under_way = step.accepted\n",
-        "            under_way = None\n",
+        "agentrun/models/background.py",
+        "        self.under_way = self.step.accepted\n",
+        "        self.under_way = None\n",
         "models/test_model_background.py::test_what_is_under_way_is_picked_up",
     ),
     "half an event is handed on": Mutation(
@@ -1313,7 +1326,7 @@ MUTATIONS: dict[str, Mutation] = {
         "models/test_model_background.py::test_a_stream_that_is_told_no_more_ends_with_the_same_texts",
     ),
     "a reply that is none is taken for an answer": Mutation(
-        "agentrun/models/call.py",
+        "agentrun/models/attempts.py",
         "        failure = self._failure_of_flaw(reply.flaw, response)\n",
         "        failure = None\n",
         "models/test_model_flaws.py::test_an_error_that_counts_nothing_was_not_billed",
@@ -1337,7 +1350,7 @@ MUTATIONS: dict[str, Mutation] = {
         "models/test_model_flaws.py::test_a_stream_that_may_have_been_cut_is_an_error",
     ),
     "a refused connection uses up the retries": Mutation(
-        "agentrun/models/call.py",
+        "agentrun/models/attempts.py",
         "        if self.policy.ours and is_unreached(name, str(error)):\n",
         "        if False:\n",
         "steps/test_patience.py::test_a_refused_connection_is_waited_out_by_one_row",
