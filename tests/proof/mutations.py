@@ -23,6 +23,19 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    # -- what every step of a model call does ----------------------------------------------------
+    "attempts that failed before a crash do not count": Mutation(
+        "agentrun/steps/model_step.py",
+        "        return known.failures if known else 0\n",
+        "        return 0\n",
+        "steps/test_model_step_contract.py::test_failed_attempts_count_after_a_crash_too",
+    ),
+    "a recorded reply loses the phrase beside its status": Mutation(
+        "agentrun/steps/model_step.py",
+        '        output["reason"] = reply.reason\n',
+        "        pass\n",
+        "steps/test_model_step_contract.py::test_a_recorded_reply_comes_back_as_it_was",
+    ),
     # -- what a plain call passes ----------------------------------------------------------------
     "a plain call takes the way of background calls": Mutation(
         "agentrun/models/call.py",

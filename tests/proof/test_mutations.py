@@ -22,7 +22,9 @@ import pytest
 from mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[2]
-TREE = ("agentrun", "migrations", "prompts", "tools", "tests", "pyproject.toml")
+TREE = (
+    "agentrun", "migrations", "prompts", "tools", "tests", "ARCHITECTURE.md", "pyproject.toml",
+)  # fmt: skip
 LIMIT = 120.0  # seconds for a test
 
 

@@ -1,7 +1,7 @@
 """What the tests of the room `models` stand on: a recorder in memory.
 
 It is the contract of `agentrun.core.recorder` and no more: steps in a list, found again on a
-second pass by what they ask.
+second pass by what they ask. `tests/steps/test_model_step_contract.py` holds it to the contract.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class MemoryRecorder:
         known = next((s for s in self._left if s.request.canonical == request.canonical), None)
         if known is not None:
             self._left.remove(known)
-            step = MemoryStep(request, known.key, recorded=known.outcome)
+            step = MemoryStep(request, known.key, recorded=known.outcome or known.recorded)
+            step.prior_failures = known.prior_failures + len(known.failures)
+            step.accepted = None if step.recorded else known.accepted
         elif self._sealed:
             raise Diverging(f"nothing is recorded for {request.canonical}")
         else:
