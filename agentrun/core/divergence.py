@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from shlex import quote
 
+from agentrun.core.apis import CHAT, MESSAGES, RESPONSES
 from agentrun.core.codec import fingerprint as fingerprint_of
 from agentrun.core.differences import (
     are_equal,
@@ -56,7 +57,8 @@ __all__ = [
 ]
 
 _EFFECTS = 6  # effects that a message lists
-_CONVERSATIONS = frozenset({"chat", "responses", "messages"})  # APIs whose replies can be kept
+# The first words of the APIs whose replies can be kept.
+_CONVERSATIONS = frozenset(api.partition(".")[0] for api in (CHAT, RESPONSES, MESSAGES))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class ModelRequest:
     A ``signed`` request must be sent unchanged.
     """
 
-    api: str  # "chat.completions", "messages", "images.edits", …: `agentrun.models.endpoints`
+    api: str  # "chat.completions", "images.edits", …: `core.apis`, `agentrun.models.endpoints`
     method: str
     url: str  # scheme, host, path and query
     body: Json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from agentrun.core.apis import RESPONSES
 from agentrun.core.events import Json
 from agentrun.core.log import logger
 from agentrun.core.recorder import ModelRequest
@@ -21,7 +22,7 @@ def can_run_in_background(request: ModelRequest) -> bool:
     """Whether a call can use background mode, as far as this process knows."""
     if request.is_lookup or FREE.fullmatch(request.api):
         return False
-    if request.api != "responses":
+    if request.api != RESPONSES:
         _warn_once(request, f"{request.api} has no background mode")
         return False
     if request.body.get("background") is not None:  # the agent's code handles the mode itself

@@ -12,6 +12,18 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
+from agentrun.core.apis import (
+    CHAT,
+    COHERE_CHAT,
+    COMPLETIONS,
+    CONVERSE,
+    GENERATE_CONTENT,
+    IMAGE_APIS,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_GENERATE,
+    RESPONSES,
+)
 from agentrun.core.budget import Quote
 from agentrun.core.events import Json
 from agentrun.core.recorder import ModelRequest
@@ -24,22 +36,18 @@ __all__ = ["capped_fields", "estimate_worst_case", "expected_tokens"]
 # Fields that limit the length of a reply, each a path through objects. The first one that a request
 # has counts.
 LIMITS = {
-    "chat.completions": ("max_completion_tokens", "max_tokens"),
-    "completions": ("max_tokens",),
-    "responses": ("max_output_tokens",),
-    "messages": ("max_tokens",),
-    "generateContent": ("generationConfig.maxOutputTokens",),
-    "converse": ("inferenceConfig.maxTokens",),
-    "ollama.chat": ("options.num_predict",),
-    "ollama.generate": ("options.num_predict",),
-    "chat": ("max_tokens",),
+    CHAT: ("max_completion_tokens", "max_tokens"),
+    COMPLETIONS: ("max_tokens",),
+    RESPONSES: ("max_output_tokens",),
+    MESSAGES: ("max_tokens",),
+    GENERATE_CONTENT: ("generationConfig.maxOutputTokens",),
+    CONVERSE: ("inferenceConfig.maxTokens",),
+    OLLAMA_CHAT: ("options.num_predict",),
+    OLLAMA_GENERATE: ("options.num_predict",),
+    COHERE_CHAT: ("max_tokens",),
 }
 # What one picture may take, at most, where an API makes them: no request can limit it.
-PICTURE_OUTPUT_TOKENS = {
-    "images.generations": 6_300,
-    "images.edits": 6_300,
-    "images.variations": 6_300,
-}
+PICTURE_OUTPUT_TOKENS = dict.fromkeys(IMAGE_APIS, 6_300)
 # The longest reply of OpenAI's models, which refuse a larger limit; the first prefix that fits.
 MODEL_LIMITS = {
     "gpt-3.5": 4_096,
@@ -174,7 +182,7 @@ def _model_limit(model: str | None) -> int | None:
 
 def _smallest_limit(request: ModelRequest) -> int:
     """The smallest limit that the provider accepts."""
-    if request.api == "responses":
+    if request.api == RESPONSES:
         return 16
     thinking = request.body.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
@@ -202,7 +210,7 @@ def _prices(
     if plain is None or long is None:
         return None, None, None
     cached = None
-    if request.api in ("messages", "converse"):
+    if request.api in (MESSAGES, CONVERSE):
         hour = {"cache_write_1h_tokens": input_tokens} if '"1h"' in json.dumps(request.body) else {}
         cached, _ = price(cache_write_tokens=input_tokens, **hour)
     return max(plain, cached or plain), (long - plain) / MILLION, priced_by

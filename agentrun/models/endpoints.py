@@ -15,6 +15,20 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
+from agentrun.core.apis import (
+    CHAT,
+    COHERE_CHAT,
+    COMPLETIONS,
+    CONVERSE,
+    EMBEDDINGS,
+    GENERATE_CONTENT,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_EMBED,
+    OLLAMA_GENERATE,
+    RESPONSES,
+    RETRIEVE_RESPONSE,
+)
 from agentrun.core.events import Json
 
 __all__ = [
@@ -48,13 +62,13 @@ _E = Endpoint
 # The first row that matches a path counts.
 ENDPOINTS: tuple[Endpoint, ...] = (
     # OpenAI, Azure, and compatible servers
-    _E("chat.completions", "chat/completions", "model messages"),
-    _E("chat.completions", "agents/completions", "agent_id messages"),
+    _E(CHAT, "chat/completions", "model messages"),
+    _E(CHAT, "agents/completions", "agent_id messages"),
     _E("responses.input_tokens", "responses/input_tokens", "model|prompt"),
     _E("responses.compact", "responses/compact", "model"),
     _E("responses.cancel", "responses/{}/cancel", None),
-    _E("responses", "responses", "model|prompt|previous_response_id|conversation"),
-    _E("embeddings", "embeddings", "model|dimensions|encoding_format input|inputs"),
+    _E(RESPONSES, "responses", "model|prompt|previous_response_id|conversation"),
+    _E(EMBEDDINGS, "embeddings", "model|dimensions|encoding_format input|inputs"),
     _E("moderations", "moderations", "input"),
     _E("images.generations", "images/generations", "prompt"),
     _E("images.edits", "images/edits", ""),
@@ -63,22 +77,22 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _E("audio.transcriptions", "audio/transcriptions", ""),
     _E("audio.translations", "audio/translations", ""),
     _E("videos", "videos", "prompt"),
-    _E("completions", "completions", "model prompt"),
+    _E(COMPLETIONS, "completions", "model prompt"),
     # Ollama
-    _E("ollama.chat", "api/chat", "model messages", root=""),
-    _E("ollama.generate", "api/generate", "model prompt", root=""),
-    _E("ollama.embed", "api/embed", "model input", root=""),
+    _E(OLLAMA_CHAT, "api/chat", "model messages", root=""),
+    _E(OLLAMA_GENERATE, "api/generate", "model prompt", root=""),
+    _E(OLLAMA_EMBED, "api/embed", "model input", root=""),
     _E("ollama.embeddings", "api/embeddings", "model prompt", root=""),
     # Anthropic
     _E("messages.count_tokens", "messages/count_tokens", "model messages"),
     _E("messages.batches", "messages/batches", "requests"),
     _E("threads.messages", "threads/{}/messages", None),
-    _E("messages", "messages", "model messages"),
+    _E(MESSAGES, "messages", "model messages"),
     _E("complete", "complete", "model prompt"),
     # Google: Gemini, and Vertex with Anthropic's and other models
     _E("countTokens", "models/{model}:countTokens", "contents", "/v1beta"),
-    _E("generateContent", "models/{model}:generateContent", "contents", "/v1beta"),
-    _E("generateContent", "models/{model}:streamGenerateContent", "contents", "/v1beta"),
+    _E(GENERATE_CONTENT, "models/{model}:generateContent", "contents", "/v1beta"),
+    _E(GENERATE_CONTENT, "models/{model}:streamGenerateContent", "contents", "/v1beta"),
     _E("embedContent", "models/{model}:embedContent", "content", "/v1beta"),
     _E("embedContent", "models/{model}:batchEmbedContents", "requests", "/v1beta"),
     _E("messages.count_tokens", "models/count-tokens:rawPredict", "messages", "/v1"),
@@ -87,8 +101,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _E("predict", "models/{model}:predict", "instances", "/v1"),
     _E("predict", "models/{model}:predictLongRunning", "instances", "/v1"),
     # Amazon Bedrock
-    _E("converse", "model/{model}/converse", "messages", ""),
-    _E("converse", "model/{model}/converse-stream", "messages", ""),
+    _E(CONVERSE, "model/{model}/converse", "messages", ""),
+    _E(CONVERSE, "model/{model}/converse-stream", "messages", ""),
     _E("invoke", "model/{model}/invoke", "", ""),
     _E("invoke", "model/{model}/invoke-with-response-stream", "", ""),
     # Mistral, Cohere, Voyage, Jina, Hugging Face
@@ -96,14 +110,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _E("conversations", "conversations", "inputs model|agent_id"),
     _E("rerank", "rerank", "model query documents"),
     _E("embed", "embed", "model texts|inputs|images"),
-    _E("chat", "v1/chat", "message", root=""),
-    _E("chat", "v2/chat", "model messages", root=""),
+    _E(COHERE_CHAT, "v1/chat", "message", root=""),
+    _E(COHERE_CHAT, "v2/chat", "model messages", root=""),
     _E("generate", "generate", "inputs"),
     _E("generate", "generate_stream", "inputs"),
 )
 
 # GET of a stored response. It is recorded when an SDK sends it, so that a resume sees the same.
-RETRIEVE = Endpoint("responses.retrieve", "responses/{}", None)
+RETRIEVE = Endpoint(RETRIEVE_RESPONSE, "responses/{}", None)
 
 # Requests of an SDK that cost nothing: administration, and heartbeats of a provider's worker.
 UNPAID = re.compile(
@@ -148,9 +162,9 @@ def locate(path: str, body: Json = None) -> ApiAddress:
         if (found := _pattern(row.path).search(path)) is not None:
             return _address(row, found)
     if isinstance(body, dict) and isinstance(body.get("messages"), list):
-        return ApiAddress("chat.completions", "chat/completions", "/v1")
+        return ApiAddress(CHAT, "chat/completions", "/v1")
     if isinstance(body, dict) and "model" in body and "input" in body:
-        return ApiAddress("responses", "responses", "/v1")
+        return ApiAddress(RESPONSES, "responses", "/v1")
     rest = _after_version(path)
     name = ".".join(part if _WORD.fullmatch(part) else "*" for part in rest)
     return ApiAddress(name or "call", "/".join(rest), "/v1", known=False)

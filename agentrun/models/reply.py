@@ -7,6 +7,16 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+from agentrun.core.apis import (
+    CHAT,
+    COMPLETIONS,
+    GENERATE_CONTENT,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_GENERATE,
+    RESPONSES,
+    RETRIEVE_RESPONSE,
+)
 from agentrun.core.events import Json
 from agentrun.core.naming import SECRET_HEADERS
 from agentrun.core.parse import parse_json
@@ -38,8 +48,8 @@ __all__ = [
 ENCODING_HEADERS = frozenset({"content-encoding", "content-length"})  # false once decoded
 # APIs whose streams have an end event. A stream of any other API is whole when its bytes end.
 APIS_WITH_END_EVENT = frozenset(
-    {"chat.completions", "completions", "responses", "responses.retrieve", "messages"}
-    | {"generateContent", "ollama.chat", "ollama.generate"}
+    {CHAT, COMPLETIONS, RESPONSES, RETRIEVE_RESPONSE, MESSAGES, GENERATE_CONTENT}
+    | {OLLAMA_CHAT, OLLAMA_GENERATE}
 )
 GZIP = frozenset({"gzip", "x-gzip"})
 

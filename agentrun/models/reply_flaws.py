@@ -13,6 +13,17 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from agentrun.core.apis import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    GENERATE_CONTENT,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_EMBED,
+    OLLAMA_GENERATE,
+    RESPONSES,
+)
 from agentrun.core.events import Json
 from agentrun.core.recorder import Flaw, ModelRequest
 from agentrun.models.endpoints import locate
@@ -23,19 +34,18 @@ __all__ = ["body_flaw", "event_flaw", "has_stop_reasons", "is_gemini_stop", "is_
 # What a whole reply has, by API: the name of a list that is not empty, and the fields of which each
 # item of the list has at least one.
 REQUIRED_LISTS = {
-    "chat.completions": ("choices", ("message",)),
-    "completions": ("choices", ("text", "message")),  # Mistral's have messages
-    "embeddings": ("data", ("embedding",)),
+    CHAT: ("choices", ("message",)),
+    COMPLETIONS: ("choices", ("text", "message")),  # Mistral's have messages
+    EMBEDDINGS: ("data", ("embedding",)),
 }
 # A list that a whole reply has, and that may be empty, because the model may write nothing.
-MAY_BE_EMPTY = {"responses": "output", "messages": "content"}
-GEMINI = "generateContent"
+MAY_BE_EMPTY = {RESPONSES: "output", MESSAGES: "content"}
 REQUIRED_FIELDS = {
-    "ollama.chat": "message",
-    "ollama.generate": "response",
-    "ollama.embed": "embeddings",
+    OLLAMA_CHAT: "message",
+    OLLAMA_GENERATE: "response",
+    OLLAMA_EMBED: "embeddings",
 }
-KNOWN = frozenset({*REQUIRED_LISTS, *MAY_BE_EMPTY, *REQUIRED_FIELDS, GEMINI})
+KNOWN = frozenset({*REQUIRED_LISTS, *MAY_BE_EMPTY, *REQUIRED_FIELDS, GENERATE_CONTENT})
 
 # Types of events that hold no content of the answer. This is a tuple, because the type of a garbled
 # event may be an object, and a set refuses to look for one.
@@ -58,7 +68,7 @@ def body_flaw(request: ModelRequest, kind: str, raw: bytes, body: Json) -> Flaw 
     api = _known_api(request)
     if body is None:
         return _json_flaw(raw) if api or _is_page(kind, raw) or "json" in kind else None
-    parts = body if isinstance(body, list) and api == GEMINI else [body]
+    parts = body if isinstance(body, list) and api == GENERATE_CONTENT else [body]
     for part in parts:
         if (error := _find_error(part, alone=not api)) is not None:
             return _error_flaw(error, part)
@@ -131,7 +141,7 @@ def _missing_field(api: str, parts: list[Json]) -> str:
     if api in MAY_BE_EMPTY:
         name = MAY_BE_EMPTY[api]
         return "" if isinstance(_field(parts[0], name), list) else name
-    if api == GEMINI:
+    if api == GENERATE_CONTENT:
         whole = any(_field(part, "candidates") or _has(part, "promptFeedback") for part in parts)
         return "" if whole else "candidates"
     if api in REQUIRED_FIELDS:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from agentrun.core.apis import CHAT, EMBEDDINGS, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES
 from agentrun.core.codec import digest
 from agentrun.core.events import Json
 from agentrun.core.naming import is_worth_knowing
@@ -58,7 +59,7 @@ SECRET_TOOL_FIELDS = ("authorization", "headers")  # of an MCP server that the p
 REMOVED = "[removed]"
 
 # APIs whose request is complete in its body. For any other API a resume compares the path too.
-APIS_COMPARED_BY_BODY = frozenset({"chat.completions", "responses", "messages", "embeddings"})
+APIS_COMPARED_BY_BODY = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS})
 INLINE_LIMIT = 4096  # the most bytes of a form's field that are stored in the row
 KEPT_LIMIT = 64 << 20  # the most bytes of an upload that are stored; else only digest and size
 
@@ -219,7 +220,7 @@ def _field(body: dict[str, Json], name: str) -> Json:
 
 def _asks_for_stream(place: ApiAddress, body: dict[str, Json]) -> bool:
     """Whether the request asks for a stream. Ollama streams unless the request says no."""
-    if place.api in ("ollama.chat", "ollama.generate"):
+    if place.api in (OLLAMA_CHAT, OLLAMA_GENERATE):
         return body.get("stream") is not False
     by_field = _field(body, "stream") in (True, "true") or body.get("stream_format") == "sse"
     return by_field or place.streams
@@ -228,7 +229,7 @@ def _asks_for_stream(place: ApiAddress, body: dict[str, Json]) -> bool:
 def _api_name(place: ApiAddress, body: dict[str, Json]) -> str:
     """The name of the API. Anthropic's messages are recognised in other clouds too."""
     if place.api in ("invoke", "rawPredict") and "anthropic_version" in body:
-        return "messages"
+        return MESSAGES
     return place.api
 
 

@@ -52,7 +52,7 @@ class StreamFold:
     """Takes events one by one; ``result()`` is the body so far, None before the first event."""
 
     def __init__(self) -> None:
-        self._api = ""  # set by the first event; events of another API are ignored
+        self._format = ""  # of the first event; events of another format are ignored
         self._body: dict[str, Json] | None = None
         self._parts: dict[int, dict[str, Json]] = {}  # choices, output items, content blocks
 
@@ -64,14 +64,14 @@ class StreamFold:
         if (error := _error(data)) is not None:
             self._body = {**(self._body or {}), "error": error}
             return
-        api = _api(event.name, data)
-        self._api = self._api or api
-        if api != self._api:
+        found = _event_format(event.name, data)
+        self._format = self._format or found
+        if found != self._format:
             return
-        if api == "converse":
+        if found == "converse":
             self._add_converse(event.name, data)
         else:
-            getattr(self, f"_add_{api}")(data)
+            getattr(self, f"_add_{found}")(data)
 
     def result(self) -> Json:
         """The body as a JSON value."""
@@ -79,16 +79,16 @@ class StreamFold:
             return None
         body: dict[str, Json] = _join_texts(self._body)
         parts = [_join_texts(self._parts[index]) for index in sorted(self._parts)]
-        if self._api == "chat":
+        if self._format == "chat":
             body["choices"] = parts
-        elif self._api == "responses":
+        elif self._format == "responses":
             body["output"] = body.get("output") or parts
-        elif self._api == "messages":
+        elif self._format == "messages":
             body["content"] = [_finished_block(part) for part in parts]
-        elif self._api == "converse":
+        elif self._format == "converse":
             message = {"role": body.pop("role", "assistant"), "content": _converse_blocks(parts)}
             body["output"] = {"message": message}
-        elif self._api == "gemini":
+        elif self._format == "gemini":
             body["candidates"] = parts
         return body
 
@@ -287,8 +287,8 @@ def _add_piece(parts: list[Json], piece: dict[str, Json]) -> None:
         parts.append(_merge_into({}, piece))
 
 
-def _api(name: str, data: dict[str, Json]) -> str:
-    """The API that sent this event."""
+def _event_format(name: str, data: dict[str, Json]) -> str:
+    """The format of an event, which several APIs may share."""
     if isinstance(data.get("choices"), list):
         return "chat"
     if name in _CONVERSE_EVENTS:

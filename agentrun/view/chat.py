@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
+from agentrun.core.apis import MESSAGES
 from agentrun.core.conversations import Conversations
 from agentrun.core.events import Event, Json
 from agentrun.core.history import scope_of
@@ -56,7 +57,7 @@ def _last_of_the_first(events: Iterable[Event]) -> Event | None:
 
 def _request_as_chat(asked: Json) -> list[dict[str, Json]]:
     body = _body(asked)
-    anthropic = str(asked.get("api")).endswith("messages")
+    anthropic = str(asked.get("api")).endswith(MESSAGES)
     if isinstance(body.get("messages"), list) and not anthropic:
         return list(body["messages"])
     return _translate(request_messages(body))

@@ -23,6 +23,19 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    # -- the names of APIs -----------------------------------------------------------------------
+    "an API has another name than in the journals of yesterday": Mutation(
+        "agentrun/core/apis.py",
+        'COHERE_CHAT = "chat"',
+        'COHERE_CHAT = "cohere.chat"',
+        "models/test_model_api_names.py::test_the_names_are_those_that_journals_hold",
+    ),
+    "a table speaks of an API by a name of its own": Mutation(
+        "agentrun/models/reply_flaws.py",
+        '    OLLAMA_EMBED: "embeddings",',
+        '    "ollama-embed": "embeddings",',
+        "models/test_model_api_names.py::test_every_table_speaks_of_apis_that_an_endpoint_has",
+    ),
     # -- what every step of a model call does ----------------------------------------------------
     "attempts that failed before a crash do not count": Mutation(
         "agentrun/steps/model_step.py",
