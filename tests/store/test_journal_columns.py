@@ -11,8 +11,10 @@ import pytest
 
 from agentrun.core.events import Event, Usage
 from agentrun.store import rows
-from agentrun.store.database import Database
+from agentrun.store.database import OpenDatabase
+from agentrun.store.runs import find_run
 from agentrun.store.sending import Batch
+from agentrun.store.values import read_events
 
 # What the database itself or the statement fills in, and so no row of ours has.
 FILLED_IN = {"batch", "at"}
@@ -91,13 +93,13 @@ def test_each_column_comes_back_as_it_was_appended(
     if not plain:
         monkeypatch.setattr(Batch, "is_plain", lambda batch: False)
     sent = [full_event(1), full_event(2)]
-    with Database(dsn) as database:
+    with OpenDatabase(dsn) as database:
         database.create("run", "agent", {}, "")
-        claimed = database.claim(database.find("run"), "test")
+        claimed = database.claim(find_run(database, "run"), "test")
         assert claimed is not None
         pending = database.writer.append(claimed[0], list(sent))
         database.writer.wait(pending)
-        stored, _ = database.events(database.find("run")["run_id"], exact=True)
+        stored, _ = read_events(database, find_run(database, "run").run_id, exact=True)
     place = {"run_id": None, "seq": 0, "epoch": 0, "worker": None, "at": None}
     assert [replace(event, **place) for event in stored[-2:]] == [
         replace(event, **place) for event in sent
