@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from model_doubles import MemoryRecorder, MemoryStep
-from running import Crash
 
 import agentrun
 from agentrun.core import recorder
@@ -66,7 +65,7 @@ class InMemory:
         self._recorder = MemoryRecorder()
 
     def crash_after(self, code: Code) -> Any:
-        """Run the code in a process that then crashes."""
+        """Run the code in a process that then ends."""
         found = self._drive(code(self._recorder))
         self._recorder = self._recorder.again()
         return found
@@ -75,7 +74,7 @@ class InMemory:
 
 
 class InRun:
-    """A durable run, whose process crashes once all that it recorded is durable."""
+    """A durable run, whose process ends once all that it recorded is durable."""
 
     kind = RecordedCall
 
@@ -84,7 +83,7 @@ class InRun:
         self._reincarnate = reincarnate
 
     def crash_after(self, code: Code) -> Any:
-        """Run the code in a process that then crashes."""
+        """Run the code in a process that then ends."""
         found: list[Any] = []
 
         @agentrun.agent(name="contract")
@@ -93,9 +92,9 @@ class InRun:
             found.append(self._drive(code(point)))
             if point.run.interrupt is None:
                 point.run.database.writer.wait(point.run.append())
-            raise Crash("as by SIGKILL")
+            raise SystemExit("the process ends")
 
-        with pytest.raises(RunError):
+        with pytest.raises((SystemExit, RunError)):
             contract.with_options(key="contract").run()
         self._reincarnate()
         return found[0]
