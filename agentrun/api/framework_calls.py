@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from agentrun.api.tool import Tool
@@ -142,7 +142,11 @@ async def acall(
 
 
 def _tool(name: str, args: Mapping[str, Any], fn: Callable[..., Any], **options: Any) -> Tool:
-    for argument in args:
-        if not isinstance(argument, str):
-            raise ConfigError(f"call({name!r}, …): the argument name {argument!r} is no string")
+    _check_names(name, args)
     return Tool(fn, name=name, kind="tool", untyped=args.keys(), **options)
+
+
+def _check_names(tool: str, names: Collection[object]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"call({tool!r}, …): the argument name {name!r} is no string")

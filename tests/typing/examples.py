@@ -363,7 +363,11 @@ with agentrun.branch("lawyer"), agentrun.turn():
     look("7")
 
 
+assert_type(agentrun.call("look", {"order": "7"}, look, call_id="c1", effect="read"), Any)
+
+
 async def waits() -> None:
+    assert_type(await agentrun.acall("fetch", {"url": "u"}, fetch, effect="read"), Any)
     assert_type(await agentrun.areceive("paid", timeout=None), Any)
     await agentrun.asleep(0.5)
 
