@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import psycopg
 from fastapi import Body, FastAPI, Request
 from fastapi.responses import JSONResponse
 from openai import AsyncOpenAI
@@ -51,7 +52,7 @@ async def support(question: str) -> str:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     with agentrun.connect() as database:
-        with database.connection() as connection:
+        with psycopg.connect(database.dsn) as connection:
             connection.execute("create table if not exists refunds (order_id text, cents int)")
         async with agentrun.Worker([support]):
             yield

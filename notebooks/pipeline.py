@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 
 import httpx
+import psycopg
 
 import agentrun
 
@@ -54,7 +55,7 @@ async def pipeline(urls: list[str]) -> int:
 
 if __name__ == "__main__":
     with agentrun.connect() as database:
-        with database.connection() as connection:
+        with psycopg.connect(database.dsn) as connection:
             connection.execute("create table if not exists words (url text, word text, times int)")
         key, *urls = sys.argv[1:]
         print(pipeline.with_options(key=key).run(urls), "words indexed")

@@ -1,4 +1,4 @@
-"""Fixtures for runs: a connected database, a provider, and a way to crash in one process."""
+"""Fixtures for runs: clients of a provider, what a run journaled, and a worker that is dead."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 import agentrun
-from agentrun.core.errors import Interrupt
 from agentrun.store.database import OpenDatabase
 from agentrun.store.opening import internals
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 from agentrun.testing import Provider
-
-
-class Crash(Interrupt):
-    """Ends a run as a SIGKILL would: what is durable stays, nothing more is written."""
 
 
 @pytest.fixture

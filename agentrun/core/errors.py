@@ -306,7 +306,7 @@ class Parking(Interrupt):
         wake_at: datetime | None = None,
     ) -> None:
         super().__init__(reason)
-        self.parked_for = parked_for
+        self.parked_for: ParkedFor | None = parked_for
         self.step = step
         self.wake_at = wake_at
 

@@ -47,7 +47,7 @@ LIMITS = {
     COHERE_CHAT: ("max_tokens",),
 }
 # What one picture may take, at most, where an API makes them: no request can limit it.
-PICTURE_OUTPUT_TOKENS = dict.fromkeys(IMAGE_APIS, 6_300)
+PICTURE_OUTPUT_TOKENS: dict[str, int] = dict.fromkeys(IMAGE_APIS, 6_300)
 # The longest reply of OpenAI's models, which refuse a larger limit; the first prefix that fits.
 MODEL_LIMITS = {
     "gpt-3.5": 4_096,

@@ -140,11 +140,8 @@ def _end_interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
     match interrupt:
         case LeaseLost() | StoreLost():
             return
-        case Parking(parked_for=None):
-            last = Event(event="handed_back", reason=str(interrupt))
-        case Parking(parked_for=str() as waits_for, step=step):
-            due = min(filter(None, (interrupt.wake_at, run.expires_at)), default=None)
-            last = park_event(waits_for, str(interrupt), step=step, wake_at=due)
+        case Parking():
+            last = _parking_event(run, interrupt)
         case RunCancelled():
             last = Event(event="run_cancelled", reason=str(interrupt))
         case RunExpired():
@@ -161,6 +158,13 @@ def _end_interrupted(run: RunContext, interrupt: Interrupt) -> Flow[None]:
     yield run.end(last)
     if last.event == "parked":  # a letter may have come before the park was durable
         yield blocking(partial(wake, run.database, run.run_id, list(run.seen_letters.values())))
+
+
+def _parking_event(run: RunContext, parking: Parking) -> Event:
+    if parking.parked_for is None:
+        return Event(event="handed_back", reason=str(parking))
+    due = min(filter(None, (parking.wake_at, run.expires_at)), default=None)
+    return park_event(parking.parked_for, str(parking), step=parking.step, wake_at=due)
 
 
 def _divergence_reason(interrupt: Diverging) -> str:
