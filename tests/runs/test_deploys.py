@@ -15,6 +15,7 @@ from openai import OpenAI
 
 import agentrun
 from agentrun.core import points
+from agentrun.core.pauses import Backoff
 from agentrun.runs import registry
 from agentrun.runs.code_version import code_version
 from agentrun.steps import function_step
@@ -402,7 +403,7 @@ def test_a_changed_call_of_a_reused_reply_is_made_once(
 def test_a_retry_whose_body_takes_another_path_is_recorded_as_it_was(
     db: Any, dsn: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(function_step, "_BACKOFF", 0.01)
+    monkeypatch.setattr(function_step, "_BACKOFF", Backoff(0.01, 0.01))
     crash = [True]
 
     @agentrun.tool

@@ -23,6 +23,7 @@ import agentrun
 from agentrun.core import witness
 from agentrun.core.entries import Resume
 from agentrun.core.history import History
+from agentrun.core.pauses import Backoff
 from agentrun.core.transcript import fold
 from agentrun.steps import function_step
 from agentrun.store.runs import find_run
@@ -251,7 +252,7 @@ def test_histories_transcripts_and_sql_agree_about_what_a_resume_serves(
     sql: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(function_step, "_BACKOFF", 0.01)
+    monkeypatch.setattr(function_step, "_BACKOFF", Backoff(0.01, 0.01))
     case = Case(tmp_path, dsn, db, sql, seed)
     program, draw = case.program, case.draw
     program.plan = draw_plan(draw)
