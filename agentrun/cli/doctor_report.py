@@ -226,7 +226,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
             ("commits", f"{commits['pending']} events pending, {commits['slowest_ms']} ms at worst")
         )
     for run in report["stuck"]:
-        lines.append(("stuck", f"{run.key}, for {_age(run.since)}: {run.way_on}"))
+        lines.append(("stuck", f"{run['key']}, for {_age(run['since'])}: {run['way_on']}"))
     return lines
 
 

@@ -273,7 +273,8 @@ def test_doctor_of_a_sound_database(runs: Cli) -> None:
 def test_doctor_names_what_needs_attention(cli: Cli, dsn: str, in_doubt: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(
-            "UPDATE agentrun.runs SET status = 'running', owner = 'w-lost' WHERE key = 'ticket'"
+            "UPDATE agentrun.runs SET status = 'running', owner = 'w-lost', parked_for = NULL "
+            "WHERE key = 'ticket'"
         )
         (name,) = conn.execute("SELECT current_database()").fetchone() or ("",)
         conn.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")

@@ -23,7 +23,9 @@ from mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[2]
 TREE = (
-    "agentrun", "migrations", "prompts", "tools", "tests", "ARCHITECTURE.md", "pyproject.toml",
+    "agentrun", "docs", "migrations", "notebooks", "prompts", "tools", "tests",
+    "ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "mkdocs.yml", "pyproject.toml",
+    "requirements-dev.lock",
 )  # fmt: skip
 LIMIT = 120.0  # seconds for a test
 

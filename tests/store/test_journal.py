@@ -346,6 +346,7 @@ CHILD = """
 import asyncio, os, signal, sys, threading
 from agentrun.core.events import Event
 from agentrun.store.database import OpenDatabase
+from agentrun.store.runs import find_run
 
 def interrupt_soon():
     waiting.wait()

@@ -27,7 +27,7 @@ def test_a_killed_process_pays_for_nothing_again(agent: str) -> None:
 def test_a_polled_response_is_seen_again_and_paid_once() -> None:
     with Rig(script=[Reply("fine", pace_s=0.02)]) as rig:
         report = rig.test(paid_agents.poller)
-        with rig._database.connection() as conn:
+        with rig._session.connection() as conn:
             spent = conn.execute(
                 "SELECT key, count(*) AS calls, sum(cost) AS cost,"
                 " array_agg(DISTINCT billing) AS billing FROM agentrun.spend"
