@@ -253,7 +253,8 @@ def test_an_example_runs(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", double.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    monkeypatch.setenv("AGENTRUN_APPROVAL_SECRET", "0123456789abcdef")
+    # A secret stays known to this process, so no other test may hold its text.
+    monkeypatch.setenv("AGENTRUN_APPROVAL_SECRET", "only-the-examples-of-docstrings")
     monkeypatch.chdir(tmp_path)
     text = WITH_EXAMPLE[name].replace("postgresql://localhost/agents", dsn)
     with agentrun.connect(dsn):
