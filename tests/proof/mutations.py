@@ -1121,7 +1121,7 @@ MUTATIONS: dict[str, Mutation] = {
         "    step.run.consumed.add(letter.mail_id)\n"
         "    step.run.append(step.received_event(letter), *then)\n",
         "    step.run.append(*then)\n",
-        "steps/test_waits.py::test_a_signal_is_received_once_and_in_order",
+        "steps/test_waits.py::test_a_signal_that_was_received_before_a_kill_is_not_received_again",
     ),
     "a tool is called though nobody approved": Mutation(
         "agentrun/steps/function_step.py",

@@ -79,6 +79,28 @@ def test_a_signal_is_received_once_and_in_order(db: Any) -> None:
     assert keyed.run() == ["first", {"second": 2}]
 
 
+def test_a_signal_that_was_received_before_a_kill_is_not_received_again(
+    db: Any, dsn: str, tmp_path: Path
+) -> None:
+    dies = tmp_path / "dies"
+    dies.touch()
+
+    @agentrun.agent
+    def hears() -> list[Any]:
+        first = agentrun.receive("word")
+        if dies.exists():
+            die_recorded()
+        return [first, agentrun.receive("word")]
+
+    keyed = hears.with_options(key="k")
+    keyed.submit()
+    agentrun.send("k", "word", "first")
+    killed(lambda: (agentrun.connect(dsn), keyed.run()))
+    dies.unlink()
+    agentrun.send("k", "word", "second")
+    assert keyed.run() == ["first", "second"]
+
+
 def test_of_two_threads_one_receives_a_signal(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have seen it when the first one takes it."""
     seen, look = threading.Barrier(2), RunContext.letters
