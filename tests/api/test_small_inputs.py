@@ -66,7 +66,7 @@ def test_generator_exit_fails_a_run(kind: str, worker: bool, db: Any) -> None:
     agent = exits(kind).with_options(key="k")
     if worker:
         with agentrun.Worker([agent]), pytest.raises(agentrun.RunFailed, match="GeneratorExit"):
-            agent.submit().result(timeout=60)
+            agent.submit().result(timeout=25)
     else:
         with pytest.raises(agentrun.RunFailed, match="GeneratorExit"):
             agent.run()
