@@ -13,7 +13,7 @@ from agentrun.core.history import History
 
 
 def call(name: str, **args: Any) -> RequestedStep:
-    return RequestedStep(kind="tool", name=name, effect="once", asked={"args": args})
+    return RequestedStep(kind="tool", name=name, effect="once", input={"args": args})
 
 
 def finishes(j: Journal, step: int, ident: str, request: RequestedStep, **more: Any) -> Journal:
@@ -22,7 +22,7 @@ def finishes(j: Journal, step: int, ident: str, request: RequestedStep, **more: 
         "step": step, "ident": ident, "kind": request.kind, "name": request.name, "attempt": 1,
         "effect": request.effect, "key": f"key-{step}", "fingerprint": request.fingerprint,
     }  # fmt: skip
-    j.add("attempt_started", input=request.asked, has_input=True, **columns)
+    j.add("attempt_started", input=request.input, has_input=True, **columns)
     return j.add("step_finished", status="ok", output={"result": step}, **columns, **more)
 
 

@@ -207,7 +207,7 @@ def test_each_slow_test_exists() -> None:
 
 # -- names and cycles ------------------------------------------------------------------------------
 
-# Participles and pronouns that say nothing by themselves as the name of a function.
+# Participles and pronouns that say nothing by themselves as the name of a function or a field.
 SAY_NOTHING = frozenset(
     [
         "asked",
@@ -270,11 +270,24 @@ def test_no_import_goes_in_a_circle() -> None:
     assert left == {}, "these modules import each other, or modules that do"
 
 
-def test_class_names_are_unique_and_function_names_say_something() -> None:
+def test_class_names_are_unique_and_names_say_something() -> None:
     classes: dict[str, str] = {}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef):
                 assert classes.setdefault(node.name, str(path)) == str(path), node.name
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.name.strip("_") not in SAY_NOTHING, f"{path}: {node.name}"
+            for name in names_given_by(node):
+                assert name.strip("_") not in SAY_NOTHING, f"{path}: {name}"
+
+
+def names_given_by(node: ast.AST) -> Iterator[str]:
+    """The name of a function, or the fields of a class."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node.name
+    elif isinstance(node, ast.ClassDef):
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+                yield part.attr
+        for line in node.body:
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                yield line.target.id

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import getpass
 
+from agentrun.core.events import UNNAMED
+
 __all__ = ["acting_user"]
 
 
 def acting_user() -> str:
-    """The user's name in the operating system, or "somebody" where the user has no name."""
+    """The user's name in the operating system, or UNNAMED where the user has no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
-        return "somebody"
+        return UNNAMED

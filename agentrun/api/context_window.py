@@ -31,11 +31,11 @@ _ATTACHMENTS = frozenset(
 
 @dataclass(frozen=True)
 class Cut:
-    """A conversation in three parts, in order: ``head``, ``left_out``, ``kept``."""
+    """A conversation in three parts, in order: ``head``, ``middle``, ``tail``."""
 
     head: list[Any]
-    left_out: list[Any]
-    kept: list[Any]
+    middle: list[Any]
+    tail: list[Any]
 
 
 def trim_messages(
@@ -64,7 +64,7 @@ def trim_messages(
     if max_tokens <= 0 or bytes_per_token <= 0:
         raise ConfigError("trim_messages() needs max_tokens and bytes_per_token above zero")
     parts = cut(messages, max_tokens, bytes_per_token)
-    return [*parts.head, *parts.kept]
+    return [*parts.head, *parts.tail]
 
 
 def cut(messages: Sequence[Any], max_tokens: float, bytes_per_token: float) -> Cut:

@@ -31,8 +31,8 @@ def now() -> datetime:
     line = current_point()
     if line is None:
         return datetime.now(UTC)
-    wanted = StepRequest(kind="function", name="now", effect="read", asked={"args": {}})
-    moment: datetime = run_sync(perform(line, wanted, _NOW))
+    request = StepRequest(kind="function", name="now", effect="read", input={"args": {}})
+    moment: datetime = run_sync(perform(line, request, _NOW))
     return moment
 
 

@@ -166,9 +166,9 @@ class Agent(DurableAgent[[str], str]):
         """Cut the conversation to fit; with "compact", a summary replaces what is left out."""
         parts = cut(conversation, room, bytes_per_token)
         summary: list[Json] = []
-        if parts.left_out and self.when_full == "compact":
+        if parts.middle and self.when_full == "compact":
             dialect = _DIALECTS[self._api]
-            text = as_text(parts.left_out)[-max(1_000, int(room * bytes_per_token)) :]
+            text = as_text(parts.middle)[-max(1_000, int(room * bytes_per_token)) :]
             fields = dialect.fields(_COMPACT, [{"role": "user", "content": text}])
             ask = partial(dialect.create(self.client), model=self.model, **fields)
             with branch("compact"):
@@ -176,7 +176,7 @@ class Agent(DurableAgent[[str], str]):
             items = dialect.items(_body(reply))
             if text := dialect.text(items) if items else "":
                 summary = [{"role": "user", "content": f"{_SUMMARY}\n\n{sendable(text)}"}]
-        return [*parts.head, *summary, *parts.kept]
+        return [*parts.head, *summary, *parts.tail]
 
     def _correction(self, unreadable: int) -> Json:
         """The message that asks again after a reply without content.

@@ -114,7 +114,7 @@ class Tool:
         """``untyped`` holds the names of the arguments of a call that a framework makes."""
         what = f"the {_WORDS[kind]}"
         refuse_unrecordable(given, what)
-        self.given = given
+        self.original = given
         self.function = function_of(given, what)
         self.name = name or name_of(given)
         self.effect: Effect = effect
@@ -166,7 +166,7 @@ class Tool:
 
     def _dress(self, made: Any) -> Any:
         imitate_function(made, self.function, self.name)
-        made.name, made.effect, made.function = self.name, self.effect, self.given
+        made.name, made.effect, made.function = self.name, self.effect, self.original
         made.__agentrun_tool__, self.made = self, made
         return made
 
@@ -247,7 +247,7 @@ class Tool:
             kind=self.kind,
             name=self.name,
             effect=self.effect,
-            asked={"args": self.covered.cover(asked.args)},
+            input={"args": self.covered.cover(asked.args)},
             compared={"args": asked.compared},
             defaults=self.arguments.defaults,
             call=call,
@@ -293,7 +293,7 @@ class Tool:
         # The recorded arguments, not those of this call: a default_factory may draw another value
         # on each call. A masked argument is not stored, so it comes from this call; its
         # fingerprint equals the recorded one.
-        asked = info._asked["args"]  # pyright: ignore[reportPrivateUsage]  # private for users
+        asked = info._input["args"]  # pyright: ignore[reportPrivateUsage]  # private for users
         args = {**asked, **self._unmasked(given)}
         return self.call(self.arguments.restore(args), passed, info.key)
 

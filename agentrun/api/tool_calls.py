@@ -41,10 +41,10 @@ MALFORMED_IN_A_ROW = 3  # replies none of whose calls could be made
 class _Call:
     """One call of the reply: the tool and its arguments, or why it cannot be made."""
 
-    sent: ToolRequest
-    asked: RequestedToolCall | None
+    request: ToolRequest
+    tool_call: RequestedToolCall | None
     tool: Tool | None = None
-    given: dict[str, Any] | None = None  # the arguments as the model sent them
+    arguments: dict[str, Any] | None = None  # the arguments as the model sent them
     values: dict[str, Any] | None = None  # the validated arguments
     problem: str = ""
     cap: int | None = None  # of calls in one reply, where this one is over it
@@ -101,7 +101,7 @@ async def acall_tools(
     _request_approvals(line, calls)
     # One thread for each call, so that a tool that waits for a person delays no other tool.
     pool = ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="agentrun-tool")
-    coming = {call.asked.ident for call in calls if call.asked is not None}
+    coming = {call.tool_call.ident for call in calls if call.tool_call is not None}
     if line is not None:
         line.run.upcoming.update(coming)
     try:
@@ -207,10 +207,10 @@ def _exceeded_cap(
 
     So a resume repeats the recorded decision, also if the code has another cap now.
     """
-    if line is not None and call.asked is not None:
-        known = line.run.history.steps.get(call.asked.ident)
-        if known is not None and is_object(known.asked):
-            cap: int | None = known.asked.get("max_calls")
+    if line is not None and call.tool_call is not None:
+        known = line.run.history.steps.get(call.tool_call.ident)
+        if known is not None and is_object(known.input):
+            cap: int | None = known.input.get("max_calls")
             return cap
     return max_calls if max_calls is not None and index >= max_calls else None
 
@@ -218,7 +218,9 @@ def _exceeded_cap(
 def _admit_calls(line: ExecutionPoint | None, calls: list[_Call]) -> Flow[None]:
     """Count the calls that can be made against the budgets, before the first of them is made."""
     if line is not None:
-        made = [call.asked for call in calls if call.tool is not None and call.asked is not None]
+        made = [
+            call.tool_call for call in calls if call.tool is not None and call.tool_call is not None
+        ]
         yield from budgets.admit_reply(line, made)
 
 
@@ -229,16 +231,16 @@ def _request_approvals(line: ExecutionPoint | None, calls: list[_Call]) -> None:
     """
     if line is not None:
         for call in calls:
-            if call.tool is not None and call.given is not None:
-                call.tool.request_approval(line, call.given, call.asked)
+            if call.tool is not None and call.arguments is not None:
+                call.tool.request_approval(line, call.arguments, call.tool_call)
 
 
 # -- performing ------------------------------------------------------------------------------------
 
 
 def _flow(line: ExecutionPoint, call: _Call) -> Flow[Any]:
-    if call.tool is not None and call.given is not None:
-        return call.tool.perform(line, call.given, call.asked)
+    if call.tool is not None and call.arguments is not None:
+        return call.tool.perform(line, call.arguments, call.tool_call)
     return _record_refusal(line, call)
 
 
@@ -248,14 +250,14 @@ def _record_refusal(line: ExecutionPoint, call: _Call) -> Flow[Any]:
     def refuse(_info: Any) -> Any:
         raise ToolFailed(call.problem)
 
-    wanted = StepRequest(
+    request = StepRequest(
         kind="tool",
-        name=call.sent.name or "(no name)",
+        name=call.request.name or "(no name)",
         effect="read",
-        asked={"arguments": call.sent.arguments} | ({"max_calls": call.cap} if call.cap else {}),
-        call=call.asked,
+        input={"arguments": call.request.arguments} | ({"max_calls": call.cap} if call.cap else {}),
+        call=call.tool_call,
     )
-    return (yield from perform(line, wanted, StepBody(refuse, Result())))
+    return (yield from perform(line, request, StepBody(refuse, Result())))
 
 
 def _perform_call(line: ExecutionPoint | None, call: _Call) -> tuple[bool, Any]:
@@ -271,7 +273,7 @@ async def _aperform_call(
     line: ExecutionPoint | None, call: _Call, pool: ThreadPoolExecutor
 ) -> tuple[bool, Any]:
     here = current_point()
-    if call.asked is None:  # no recorded reply asked for the call: it is a step of this task
+    if call.tool_call is None:  # no recorded reply asked for the call: it is a step of this task
         line = here
     elif here is not None:
         here.scope.mark_begun()  # this task stands for the call: it may begin no other step
@@ -293,8 +295,8 @@ async def _aperform_call(
     except Exception as error:
         return False, _text_for_model(error)
     finally:
-        if line is not None and call.asked is not None:
-            line.run.upcoming.discard(call.asked.ident)
+        if line is not None and call.tool_call is not None:
+            line.run.upcoming.discard(call.tool_call.ident)
 
 
 def _call_unrecorded(call: _Call) -> Any:
@@ -319,4 +321,4 @@ def _answer_to(call: _Call, ok: bool, value: Any) -> ToolAnswer:
     else:
         shown = call.tool.arguments.result.encode_for_display(value) if call.tool else value
         content = json.dumps(shown, ensure_ascii=False)
-    return ToolAnswer(sendable(call.sent.id), sendable(content), ok)
+    return ToolAnswer(sendable(call.request.id), sendable(content), ok)

@@ -68,8 +68,8 @@ class RequestedStep:
     kind: Kind
     name: str
     effect: Effect
-    asked: Json  # recorded as the step's input
-    compared: Json = None  # the value that is fingerprinted; None: `asked`
+    input: Json  # recorded as the step's input
+    compared: Json = None  # the value that is fingerprinted; None: `input`
     # Computes `compared` from a recorded input. None: the whole input is compared.
     read: Callable[[Json], Json] | None = None
     aliases: tuple[str, ...] = ()  # further names under which the step may be recorded
@@ -82,7 +82,7 @@ class RequestedStep:
 
     @property
     def _compared(self) -> Json:
-        return self.asked if self.compared is None else self.compared
+        return self.input if self.compared is None else self.compared
 
     def matches(self, known: RecordedStep, fingerprint: str) -> bool:
         """Whether the request is for the recorded step. ``fingerprint`` is that of the request.
@@ -92,10 +92,10 @@ class RequestedStep:
         """
         if known.kind != self.kind:
             return False
-        if known.name == self.name and fingerprint in (known.fingerprint, *known.kept):
+        if known.name == self.name and fingerprint in (known.fingerprint, *known.kept_fingerprints):
             return True
         if known.name != self.name and known.name not in self.aliases:
-            return fingerprint in known.kept
+            return fingerprint in known.kept_fingerprints
         recorded = self._fingerprint(known.kind, known.name, self._without_added(known))
         return recorded == known.fingerprint
 
@@ -105,7 +105,7 @@ class RequestedStep:
 
     def _without_added(self, known: RecordedStep) -> Json:
         """The compared value without parameters that were added since and have their default."""
-        before, now, compared = _args(known.asked), _args(self.asked), _args(self._compared)
+        before, now, compared = _args(known.input), _args(self.input), _args(self._compared)
         if before is None or now is None or compared is None:
             return self._compared
         return {**self._compared, "args": without_added(compared, before, now, self.defaults)}
@@ -342,7 +342,7 @@ def price_of(steps: Iterable[RecordedStep]) -> Price:
 
 def describe_call(known: RecordedStep) -> str:
     """A recorded call as text: ``refund(order_id="7") [once, not done]``."""
-    args = _args(mask(known.asked)[0]) or {}
+    args = _args(mask(known.input)[0]) or {}
     shown = ", ".join(f"{name}={shorten(value)}" for name, value in args.items())
     ended = "" if known.outcome else ", outcome unknown" if known.open else ", not done"
     return f"{known.name}({shown}) [{known.effect}{ended}]"
@@ -350,7 +350,7 @@ def describe_call(known: RecordedStep) -> str:
 
 def _why_not_keep(known: RecordedStep, request: RequestedStep) -> str | None:
     """Why the recorded reply cannot be kept for this request. None if it can."""
-    before, now = known.asked, request.asked
+    before, now = known.input, request.input
     if known.kind != "model" or request.kind != "model" or not isinstance(before, dict):
         return "more than the request of a model call differs"
     if before.get("api") != now.get("api"):
@@ -372,7 +372,7 @@ def _streams(asked: Mapping[str, Json]) -> bool:
 
 def _compare(history: History, known: RecordedStep, request: RequestedStep) -> tuple[str, str]:
     """The headline of a divergence, and a short diff of the parts that differ."""
-    asked, recorded = mask(request.asked)[0], mask(known.asked)[0]
+    asked, recorded = mask(request.input)[0], mask(known.input)[0]
     if known.kind != request.kind or (known.name != request.name and request.kind != "model"):
         before = {"kind": known.kind, "name": known.name, "asks": recorded}
         now = {"kind": request.kind, "name": request.name, "asks": asked}
@@ -384,7 +384,7 @@ def _compare(history: History, known: RecordedStep, request: RequestedStep) -> t
         headline = join_changes(changes) or "what it asks for differs"
         return f"{request.kind} {request.name!r}: {headline}", json_diff(before, now)
     changes, parts = compare_requests(_body(recorded, request), _body(asked, request))
-    apis = [one.get("api") for one in (known.asked, request.asked) if isinstance(one, dict)]
+    apis = [one.get("api") for one in (known.input, request.input) if isinstance(one, dict)]
     if len(set(apis)) > 1:
         changes.insert(0, f"the call goes to {apis[1]} instead of {apis[0]}")
     return join_changes(changes), json_diff(*parts)

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from agentrun.core.events import Effect, Json, Kind, Usage
+from agentrun.core.events import Effect, Json, Kind, Usage, first_name
 from agentrun.core.messages import Message
 
 __all__ = [
@@ -97,7 +97,7 @@ class Decision:
     @property
     def decider(self) -> str:
         """Who decided: the signer, or else whom the sender names, or else the database user."""
-        return self.signed_by or self.claimed_by or self.by or "somebody"
+        return first_name(self.signed_by, self.claimed_by, self.by)
 
 
 @dataclass(frozen=True, slots=True)

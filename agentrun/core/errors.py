@@ -212,11 +212,11 @@ class ToolTimeout(ToolError):
     """The tool took longer than its ``timeout=``.
 
     A `once` tool may raise it itself if it cannot know whether its effect took place. The step is
-    then in doubt. ``settled`` is True if the exception is the recorded outcome of a step: then
+    then in doubt. ``is_recorded`` is True if the exception is the recorded outcome of a step: then
     nothing is in doubt.
     """
 
-    settled: bool = False
+    is_recorded: bool = False
 
 
 class Interrupt(BaseException):

@@ -14,6 +14,8 @@ from uuid import UUID
 # Any JSON value. A recursive type would force a cast on every caller, so it is `Any`.
 Json: TypeAlias = Any
 
+UNNAMED = "somebody"  # stands where a decision has no name
+
 Kind = Literal["turn", "model", "tool", "function", "wait", "child"]
 Effect = Literal["read", "idempotent", "transaction", "once"]
 RunStatus = Literal["queued", "running", "waiting", "held", "done", "failed", "cancelled"]
@@ -168,3 +170,8 @@ class Event:
     # The bytes of claim checks in `input`: the files of an upload.
     attached: tuple[bytes, ...] = ()
     masked: Json = None  # in a row that was read: how much of it is masked, by kind
+
+
+def first_name(*names: str | None) -> str:
+    """The first of these names that is there, best one first; UNNAMED if none is."""
+    return next(filter(None, names), UNNAMED)

@@ -38,7 +38,7 @@ class RecordedStep:
     overlapping: bool
     born: int  # seq of the event that gave the step its ident: its first event, or `step_reused`
     epoch: int  # the epoch of that event, which tells the claim that wrote it
-    asked: Json = None  # the recorded input: what the code asked for
+    input: Json = None  # the recorded input: what the code asked for
     attempts: int = 0
     failures: int = 0  # failed attempts that count as retries
     reruns: int = 0  # attempts that the database rolled back
@@ -51,7 +51,7 @@ class RecordedStep:
     outcome: Event | None = None
     granted: bool = False  # a person approved the call
     approved: Json = None  # arguments that a person edited in the approval
-    kept: tuple[str, ...] = ()  # fingerprints of changed requests that still get this reply
+    kept_fingerprints: tuple[str, ...] = ()  # of changed requests that still get this reply
     # The code that executes now has asked for the step. False for the steps of earlier claims, and
     # of earlier attempts of a tool's body, until the code asks for them again.
     on_path: bool = True
@@ -86,7 +86,7 @@ class History:
             self._apply_reuse(event, event.ident, seq, epoch)
         elif event.event == "request_changed" and event.fingerprint is not None:
             changed = self.by_number[event.step or 0]
-            changed.kept = (*changed.kept, event.fingerprint)
+            changed.kept_fingerprints = (*changed.kept_fingerprints, event.fingerprint)
         elif event.event == "run_failed":
             self.failed_step = event.step
         elif event.step is not None:
@@ -165,8 +165,8 @@ class History:
 
 
 def _apply_to_step(known: RecordedStep, event: Event, seq: int) -> None:
-    if event.has_input and known.asked is None:
-        known.asked = event.input
+    if event.has_input and known.input is None:
+        known.input = event.input
     if known.key is None and event.event not in _OF_LETTERS:
         known.key = event.key
     match event.event:

@@ -75,7 +75,7 @@ class RequestedToolCall:
     call_id: str
     arguments: Json  # as the model sent them: JSON text, or already decoded
     turn: int | None
-    taken: bool = False  # the code has made this call
+    was_made: bool = False  # the code has made this call
     failed: bool = False  # the code was given an error as its result
     key: str | None = None  # the idempotency key of its step
     first: str = ""  # for a repeated call: the ident of the first one
@@ -90,7 +90,7 @@ class Scope:
     turn: int | None = None
     fixed_turn: bool = False  # inside `with turn():`
     numbered: bool = False  # a task or thread without a step yet: `own` is its creation number
-    begun: bool = False  # a step was asked for in this scope or in a scope inside it
+    has_begun: bool = False  # a step was asked for in this scope or in a scope inside it
     position: int = 0
     children: int = 0
     claimed: set[str] = field(default_factory=set)  # `own` of the children that have begun a step
@@ -103,7 +103,7 @@ class Scope:
     matched: set[str] = field(default_factory=set)  # recorded steps that are already matched
     failed: tuple[str, str] | None = None  # fingerprint and key of the last step, if it failed
     # The tool calls of each reply that this scope received, oldest reply first.
-    asked: list[list[RequestedToolCall]] = field(default_factory=list)
+    tool_calls: list[list[RequestedToolCall]] = field(default_factory=list)
     # The same for all replies of the run. Only the scope of the run itself fills this list.
     all_replies: list[list[RequestedToolCall]] = field(default_factory=list)
     branches: dict[str, Scope] = field(default_factory=dict)
@@ -124,8 +124,8 @@ class Scope:
     def mark_begun(self) -> None:
         """Record that a step is asked for in this scope."""
         scope: Scope | None = self
-        while scope is not None and not scope.begun:
-            scope.begun = True
+        while scope is not None and not scope.has_begun:
+            scope.has_begun = True
             scope = scope.parent
 
     def child(self) -> Scope:
@@ -148,12 +148,12 @@ class Scope:
         """The replies that this scope received, latest first, then those of its parents."""
         scope: Scope | None = self
         while scope is not None:
-            yield from reversed(scope.asked)
+            yield from reversed(scope.tool_calls)
             scope = scope.parent
 
     def add_reply(self, asked: list[RequestedToolCall]) -> None:
         """Remember the tool calls of a reply, for this scope and for the whole run."""
-        self.asked.append(asked)
+        self.tool_calls.append(asked)
         self.top.all_replies.append(asked)
 
     def all_tool_calls(self) -> Iterator[RequestedToolCall]:
@@ -191,19 +191,19 @@ class StepLocation:
     ident: str
     turn: int | None
     overlapping: bool
-    known: RecordedStep | None
+    recorded_step: RecordedStep | None
 
 
 def find_call(
     scope: Scope, name: str, call_id: str | None, same: Callable[[Json], bool]
 ) -> RequestedToolCall | None:
-    """Find the model's tool call that the code makes now, and mark it as taken.
+    """Find the model's tool call that the code makes now, and mark it as made.
 
     The replies that ``scope`` can see are searched, latest first. With a call id, the call is found
     by name and id. Without one (a plain call of the function), the call is found by name and equal
     arguments; ``same`` compares the arguments with recorded ones.
 
-    A call that was taken already may be made again. It is then a further step with the same
+    A call that was made already may be made again. It is then a further step with the same
     idempotency key. This is allowed for the same call id and arguments, and for a plain call
     of the latest reply whose result was an error.
 
@@ -212,21 +212,21 @@ def find_call(
     for latest, reply in enumerate(scope.replies()):
         of_name = [asked for asked in reply if asked.name == name]
         for asked in of_name:
-            if asked.taken:
+            if asked.was_made:
                 continue
             if asked.call_id == call_id if call_id else same(asked.arguments):
-                asked.taken = True
+                asked.was_made = True
                 return asked
         for asked in reversed(of_name):
             again = asked.call_id == call_id if call_id else asked.failed and latest == 0
-            if asked.taken and again and same(asked.arguments):
+            if asked.was_made and again and same(asked.arguments):
                 return _repeat_call(reply, asked)
     # A framework may run the model and its tools in sibling tasks. Ids may be the same in every
     # conversation of the run, so the arguments have to be equal as well.
     for asked in scope.all_tool_calls() if call_id else ():
-        found = not asked.taken and (asked.name, asked.call_id) == (name, call_id)
+        found = not asked.was_made and (asked.name, asked.call_id) == (name, call_id)
         if found and same(asked.arguments):
-            asked.taken = True
+            asked.was_made = True
             return asked
     return None
 

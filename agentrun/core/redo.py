@@ -36,7 +36,7 @@ class Redo:
     again: tuple[str, ...]  # descriptions of the effects that are performed again
     once: tuple[str, ...]  # those in `again` that may be repeated only with explicit consent
     after: Price  # of the steps that were recorded after it
-    known: RecordedStep
+    recorded_step: RecordedStep
     aside: tuple[RecordedStep, ...]  # all steps that are set aside, `redone` included
     redone: tuple[RecordedStep, ...]  # the step and those in its body, which are not reused
     children: tuple[str, ...] = ()  # for each child run among them, what the redo does to it
@@ -60,7 +60,11 @@ class Redo:
         """The decision as a journal event."""
         numbers = [one.step for one in self.redone]
         return diverge(
-            self.known, self.aside, by=by, reason=reason or "a redo was asked for", redo=numbers
+            self.recorded_step,
+            self.aside,
+            by=by,
+            reason=reason or "a redo was asked for",
+            redo=numbers,
         )
 
 
@@ -83,7 +87,7 @@ def plan_redo(key: str, history: History, step: int) -> Redo:
         again=tuple(map(describe_call, performed)),
         once=tuple(describe_call(one) for one in performed if _is_once(one)),
         after=price_of(one for one in aside if one not in redone),
-        known=known,
+        recorded_step=known,
         aside=tuple(aside),
         redone=tuple(redone),
     )

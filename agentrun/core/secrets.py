@@ -76,7 +76,7 @@ class Rules:
 
     def __init__(self) -> None:
         self.texts: set[str] = set()  # texts that are known to be secret
-        self.known: tuple[str, ...] = ()  # the same texts in all spellings, longest first
+        self.spellings: tuple[str, ...] = ()  # the same texts in all spellings, longest first
         self.names: frozenset[str] = frozenset()
         self.patterns: tuple[CredentialRule, ...] = ()
         self.off = False
@@ -89,7 +89,9 @@ class Rules:
         if new:
             self.texts |= new
             spelt = {way for text in new for way in _spellings(text)}
-            self.known = tuple(sorted(spelt.union(self.known), key=lambda text: (-len(text), text)))
+            self.spellings = tuple(
+                sorted(spelt.union(self.spellings), key=lambda text: (-len(text), text))
+            )
             self._rebuild()
 
     def add(self, names: Iterable[str] = (), patterns: Iterable[CredentialRule] = ()) -> None:
@@ -112,7 +114,7 @@ class Rules:
         every = (*RULES, *self.patterns)
         self.rules = tuple(rule for rule in every if rule.kind not in self.left_out)
         own = [fold(name)[-1] for name in self.names]
-        known = [text.lower() for text in self.known]
+        known = [text.lower() for text in self.spellings]
         spelt = [encode_basestring_ascii(text)[1:-1] for text in known]  # as in ASCII JSON
         self.hints = tuple(dict.fromkeys((*HINTS, *own, *known, *spelt)))
         self.eager = any(not rule.hint for rule in self.patterns)
@@ -316,7 +318,7 @@ class _Search:
 
     def _spans(self, text: str, lower: str) -> Iterator[tuple[int, int, str]]:
         """The secrets in ``text``: start, end and kind of each."""
-        for known in self._rules.known:
+        for known in self._rules.spellings:
             at = text.find(known)
             while at >= 0:
                 yield at, at + len(known), "known secret"

@@ -47,7 +47,7 @@ class Shared:
         self._new_nodes: dict[str, Json] = {}
         self._new_links: dict[str, _Link] = {}
         self._to_learn: list[tuple[str, bool]] = []
-        self._left = math.inf  # how many more characters and items `unpack` may build
+        self._allowance = math.inf  # how many more characters and items `unpack` may build
         self._shown: Shared | None = None
 
     @property
@@ -112,7 +112,7 @@ class Shared:
         Needed for rows from an untrusted file: a few nested references can expand to more than
         fits into memory.
         """
-        self._left = more if self._left == math.inf else self._left + more
+        self._allowance = more if self._allowance == math.inf else self._allowance + more
 
     def unpack(self, packed: Json) -> Json:
         """The value that was given to `pack`. Its parts are then held.
@@ -196,8 +196,8 @@ class Shared:
     def _build(self, packed: Json) -> Json:
         """The value of ``packed``. Every container in it is a new object."""
         packed = self._look_up(packed)
-        self._left -= len(packed) if isinstance(packed, (str, dict, list)) else 1
-        if self._left < 0:
+        self._allowance -= len(packed) if isinstance(packed, (str, dict, list)) else 1
+        if self._allowance < 0:
             raise Undecodable("its references expand to far more than its size")
         if isinstance(packed, dict):
             whole = {}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import get_args
 
-from agentrun.core.events import Event, HeldFor, Json, ParkedFor, RunStatus
+from agentrun.core.events import Event, HeldFor, Json, ParkedFor, RunStatus, first_name
 
 # The status of a run after an event. Any other event does not change it.
 STATUS_AFTER: dict[str, RunStatus] = {
@@ -100,7 +100,7 @@ def divergence_decision(events: Sequence[Event]) -> tuple[str, str] | None:
         accepted = accepted or event.event == "diverged"
         if event.event == "resumed" and isinstance(event.output, dict):
             way = str(event.output["on_divergence"])
-            return None if way == "accept" and accepted else (way, event.by or "somebody")
+            return None if way == "accept" and accepted else (way, first_name(event.by))
     return None
 
 

@@ -148,7 +148,7 @@ class ApiAddress:
     root: str
     model: str | None = None
     streams: bool = False  # the path asks for a stream
-    known: bool = True  # found by a row of the table, or by the body
+    is_known: bool = True  # found by a row of the table, or by the body
 
 
 def is_sdk(headers: Any) -> bool:
@@ -167,7 +167,7 @@ def locate(path: str, body: Json = None) -> ApiAddress:
         return ApiAddress(RESPONSES, "responses", "/v1")
     rest = _after_version(path)
     name = ".".join(part if _WORD.fullmatch(part) else "*" for part in rest)
-    return ApiAddress(name or "call", "/".join(rest), "/v1", known=False)
+    return ApiAddress(name or "call", "/".join(rest), "/v1", is_known=False)
 
 
 def is_recorded(method: str, path: str, sdk: bool, body: Json) -> bool:

@@ -86,7 +86,7 @@ class _EventStream:
     """Server-sent events, in which the pieces of each call's arguments are joined."""
 
     def __init__(self, content: bytes) -> None:
-        self._content, self._known = content, known_names()
+        self._content, self._tool_names = content, known_names()
         self._blocks = _EVENT_END.split(content)  # events, and the separators between them
         self._events = [_event_json(block) for block in self._blocks]
         self._tools: dict[tuple[Any, ...], str] = {}
@@ -98,7 +98,7 @@ class _EventStream:
             self._read(event)
         for at, pieces in self._pieces.items():
             self._mask_pieces(self._tools.get(at, ""), pieces)
-        masked = [mask_calls(event, self._known) for event in self._events]
+        masked = [mask_calls(event, self._tool_names) for event in self._events]
         changed = [json.dumps(new) != old for new, old in zip(masked, before, strict=True)]
         if not any(changed):
             return self._content
@@ -136,7 +136,7 @@ class _EventStream:
             named = isinstance(function.get("name"), str) and function["name"]
             # Some providers give all calls the same index. Their pieces are then joined, and masked
             # if one of the calls is of a tool with masked parameters.
-            if named and self._tools.get(at) not in self._known:
+            if named and self._tools.get(at) not in self._tool_names:
                 self._tools[at] = function["name"]
             if isinstance(function.get("arguments"), str):
                 self._add(at, function, "arguments")
@@ -146,7 +146,7 @@ class _EventStream:
             self._pieces.setdefault(at, []).append((holder, name))
 
     def _mask_pieces(self, tool: str, pieces: list[tuple[dict[str, Json], str]]) -> None:
-        if tool in self._known:
+        if tool in self._tool_names:
             whole = "".join(str(holder.get(name, "")) for holder, name in pieces)
             masked = mask_arguments(tool, whole)
             for holder, name in pieces:

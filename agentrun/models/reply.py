@@ -57,13 +57,13 @@ GZIP = frozenset({"gzip", "x-gzip"})
 class ReplyBuilder:
     """Builds the recorded reply from a response: its status, headers and content-decoded bytes.
 
-    In a ``stream``, ``begun`` becomes true with the first event that has content of the answer.
+    In a ``stream``, ``has_begun`` becomes true with the first event that has content of the answer.
     ``ended`` becomes true with the end event, or at a clean end of the bytes if only the end event
     is missing. ``flaw`` is set once an event shows that the stream is no answer.
     """
 
     def __init__(self, request: ModelRequest, response: Any, *, stream: bool) -> None:
-        self.begun = self.ended = self._stopped = False
+        self.has_begun = self.ended = self._stopped = False
         self.flaw: Flaw | None = None
         self._request = request
         self._kind: str = response.headers.get("content-type", "")
@@ -137,7 +137,7 @@ class ReplyBuilder:
         for event in events:
             if not self.ended:
                 self._fold.add(event)
-                self.begun = self.begun or not is_preamble(event)
+                self.has_begun = self.has_begun or not is_preamble(event)
                 self.flaw = self.flaw or event_flaw(event)
                 self._stopped = self._stopped or is_gemini_stop(event)
                 self.ended = is_terminal(event)

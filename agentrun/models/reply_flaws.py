@@ -127,7 +127,7 @@ def is_gemini_stop(event: ServerEvent) -> bool:
 
 def _known_api(request: ModelRequest) -> str:
     """The API, if its replies are known and the path is a usual one; else ""."""
-    usual = locate(urlsplit(request.url).path).known
+    usual = locate(urlsplit(request.url).path).is_known
     return request.api if usual and request.api in KNOWN else ""
 
 

@@ -166,7 +166,7 @@ class LiveBody:
         Nothing is handed on before that, so an earlier failure can be retried unnoticed.
         """
         builder = self._builder
-        while not (builder.begun or builder.ended or builder.flaw):
+        while not (builder.has_begun or builder.ended or builder.flaw):
             wire = yield from self._receive()
             if wire is None:
                 self._end_reply()

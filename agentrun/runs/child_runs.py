@@ -30,16 +30,16 @@ from agentrun.values.arguments import RecordedArguments
 
 def call(agent: RunnableAgent, line: ExecutionPoint, arguments: RecordedArguments) -> Flow[Any]:
     """Execute the child run as a step; return its result, or raise the error it failed with."""
-    wanted = StepRequest(
+    request = StepRequest(
         kind="child",
         name=agent.name,
         effect="idempotent",
-        asked={"args": arguments.args},
+        input={"args": arguments.args},
         compared={"args": arguments.compared},
         aliases=agent.aliases,
         defaults=agent.arguments.defaults,
     )
-    step = yield from open_step(line, wanted)
+    step = yield from open_step(line, request)
     return (
         yield from witness.witness_outcome(step.key, _execute_child(agent, line, step, arguments))
     )

@@ -45,8 +45,10 @@ class ItemExchange:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked: Future[None] = Future()  # done: the reader wants the next item, or has closed
-        self._given: Future[tuple[str, Any]] | None = None  # the item that the reader waits for
+        # Done once the reader wants the next item, or has closed.
+        self._item_request: Future[None] = Future()
+        # The item that the reader waits for.
+        self._awaited_item: Future[tuple[str, Any]] | None = None
         self._end: tuple[str, Any] | None = None
         self._closed = False
         self._had = 0  # items that were passed on
@@ -57,14 +59,14 @@ class ItemExchange:
         Raises RuntimeError if another reader waits for an item, as a generator does.
         """
         with self._lock:
-            if self._given is not None and not (self._given.done() or self._closed):
+            if self._awaited_item is not None and not (self._awaited_item.done() or self._closed):
                 raise RuntimeError("another task or thread waits for the next item of this run")
-            self._given = Future()
+            self._awaited_item = Future()
             if self._end is not None:
-                self._given.set_result(self._end)
+                self._awaited_item.set_result(self._end)
             else:
-                _complete(self._asked)
-            return self._given
+                _complete(self._item_request)
+            return self._awaited_item
 
     def close(self) -> None:
         """The reader wants no more items.
@@ -72,24 +74,24 @@ class ItemExchange:
         Takes no lock: Python may collect the reader, which closes it, in the middle of `give`.
         """
         self._closed = True
-        _complete(self._asked)
+        _complete(self._item_request)
 
     def next_request(self) -> Future[None]:
         """A future that is done when the reader asks for an item, or has closed."""
-        return self._asked
+        return self._item_request
 
     def give(self, line: ExecutionPoint, item: Any) -> None:
         """Pass on the item that the reader asked for. Raises Parking if the reader has closed."""
         self.check(line)
         with self._lock:
             self._had += 1
-            self._asked = Future()
+            self._item_request = Future()
             # Checked after the new future is set: `close` sets the flag first and completes the
             # future last, so one of the two completes the new future.
             if self._closed:
-                _complete(self._asked)
-            if self._given is not None:
-                self._given.set_result(("item", item))
+                _complete(self._item_request)
+            if self._awaited_item is not None:
+                self._awaited_item.set_result(("item", item))
 
     def is_new(self, items: list[Any]) -> bool:
         """Whether the last of these items was not passed on by an earlier claim of the run."""
@@ -104,8 +106,8 @@ class ItemExchange:
         """Pass on the end of the run: "result" and the list, or "error" and the error."""
         with self._lock:
             self._end = (how, value)
-            if self._given is not None and not self._given.done():
-                self._given.set_result(self._end)
+            if self._awaited_item is not None and not self._awaited_item.done():
+                self._awaited_item.set_result(self._end)
 
 
 def _complete(asked: Future[None]) -> None:
@@ -191,8 +193,8 @@ def _execution_point() -> ExecutionPoint:
 
 def _record_item(line: ExecutionPoint, item: Any, result: Result) -> Flow[Any]:
     """Record an item as a step, and return the recorded item once it is durable."""
-    wanted = StepRequest(kind="function", name="yield", effect="read", asked={"args": {}})
-    kept = yield from perform(line, wanted, StepBody(lambda _info: item, result))
+    request = StepRequest(kind="function", name="yield", effect="read", input={"args": {}})
+    kept = yield from perform(line, request, StepBody(lambda _info: item, result))
     yield line.run.flushed()
     return kept
 

@@ -67,14 +67,14 @@ def await_approval(step: ActiveStep, timeout: float | None = None) -> Flow[Json]
         step, lambda sent: letters.answers_request(sent, step), until, "approval", reason
     )
     if letter is None:
-        _expire(step, None, f"nobody decided about {step.wanted.name} within {timeout:g} s")
+        _expire(step, None, f"nobody decided about {step.request.name} within {timeout:g} s")
         return None
     if until is not None and letter.kind == "approve" and letter.sent_at > until:
-        _expire(step, letter, f"nobody decided about {step.wanted.name} within {timeout:g} s")
+        _expire(step, letter, f"nobody decided about {step.request.name} within {timeout:g} s")
         return None
     expires = letter.payload.get("expires")
     if expires is not None and datetime.fromisoformat(expires) <= step.run.heart.now():
-        _expire(step, letter, f"the approval of {step.wanted.name} expired at {expires}")
+        _expire(step, letter, f"the approval of {step.request.name} expired at {expires}")
         return None
     return _apply_decision(step, letter)
 
@@ -82,7 +82,7 @@ def await_approval(step: ActiveStep, timeout: float | None = None) -> Flow[Json]
 def _request(step: ActiveStep) -> str:
     """Journal the request for approval, once. Returns the text that people see of it."""
     reason = (
-        f"step {step.number}, {step.wanted.name}, waits for an approval: "
+        f"step {step.number}, {step.request.name}, waits for an approval: "
         f"agentrun approve {quote(step.run.key)} {step.number} | "
         f"agentrun reject {quote(step.run.key)} {step.number} --reason WHY"
     )
@@ -103,12 +103,12 @@ def _apply_decision(step: ActiveStep, letter: Letter) -> Json:
     """Journal an approval or a rejection. Returns the person's edited arguments, if any."""
     if letter.kind == "approve":
         edited = letter.payload.get("arguments")
-        asked = step.wanted.asked["args"]
+        asked = step.request.input["args"]
         output = None if edited is None else {"original": asked, "approved": edited}
         step.record_decision(letter, "approved", output)
         return edited
     by, reason = letters.deciding_name(letter), letter.reason
-    text = f"{step.wanted.name} was not approved by {by}" + (f": {reason}" if reason else "")
+    text = f"{step.request.name} was not approved by {by}" + (f": {reason}" if reason else "")
     error = {"error": exceptions.describe(ToolFailed(text))}
     step.outcome = step.outcome_event("error", error, by=by)
     step.record_decision(letter, "rejected", None, step.outcome)

@@ -28,7 +28,7 @@ class StepInfo:
     attempt: int
     number: int
     _connection: Any = field(default=None, repr=False)
-    _asked: Any = field(default=None, repr=False)  # the step's input, as it is recorded
+    _input: Any = field(default=None, repr=False)  # the step's input, as it is recorded
 
     def __bool__(self) -> bool:
         """True inside a step; False outside one, where a tool is a plain function."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from agentrun.core.divergence import Divergence, RequestedStep, diverge, explain, keep, reuse
 from agentrun.core.errors import ConfigError, Diverging, Interrupt
-from agentrun.core.events import Event
+from agentrun.core.events import Event, first_name
 from agentrun.core.flow import Flow
 from agentrun.core.history import RecordedStep
 from agentrun.core.log import logger
@@ -80,17 +80,17 @@ def read_decisions(run: RunContext) -> Flow[None]:
         received = Event(event="received", key=letter.mail_id, by=by, reason=reason)
         run.append(received, resumed_event(by, reason, way))
         if way is not None:
-            run.on_divergence, run.diverged_by = way, by or "somebody"
+            run.on_divergence, run.diverged_by = way, first_name(by)
     run.seen_letters.pop("", None)
 
 
 def reuse_step(
-    run: RunContext, wanted: RequestedStep, fingerprint: str, ident: str
+    run: RunContext, request: RequestedStep, fingerprint: str, ident: str
 ) -> RecordedStep | None:
     """The equal step that a divergence set aside, moved to this place; None if there is none."""
     if not run.history.aside:
         return None
-    event = reuse(run.history, wanted, fingerprint, ident)
+    event = reuse(run.history, request, fingerprint, ident)
     if event is None:
         return None
     run.append(event)

@@ -102,7 +102,7 @@ def decide(step: ActiveStep, known: RecordedStep) -> Flow[None]:
         if waited and (yield from _apply_known_outcome(step, known)):
             return
         why = ""
-        if step.wanted.doubt.reconcile is not None:
+        if step.request.doubt.reconcile is not None:
             why = yield from _ask_reconcile(step)
             if not why:
                 return
@@ -169,10 +169,10 @@ def _apply_resolution(step: ActiveStep) -> Flow[bool]:
 
 def _ask_reconcile(step: ActiveStep) -> Flow[str]:
     """Ask the tool's `reconcile`. Returns "" if it decided, else the reason why it did not."""
-    policy = step.wanted.doubt
+    policy = step.request.doubt
     assert policy.reconcile is not None
     call = policy.reconcile
-    recorded = policy.arguments.restore(step.wanted.asked["args"]) if policy.arguments else {}
+    recorded = policy.arguments.restore(step.request.input["args"]) if policy.arguments else {}
     arguments = {k: v for k, v in recorded.items() if k != "key"}
 
     # `reconcile` runs outside the run. Only this resume calls it: steps recorded for its calls
@@ -197,7 +197,7 @@ def _ask_reconcile(step: ActiveStep) -> Flow[str]:
     match outcome:
         case Happened(result):
             returned = policy.arguments.result if policy.arguments else Result()
-            status, output = outcome_of(step.wanted.name, result, returned)
+            status, output = outcome_of(step.request.name, result, returned)
             _record_decision(step, "happened", f"reconcile ({name})", None, status, output)
         case NotHappened():
             _record_decision(step, "not_happened", f"reconcile ({name})", None, "", None)
@@ -207,7 +207,7 @@ def _ask_reconcile(step: ActiveStep) -> Flow[str]:
 
 
 def _apply_on_doubt(step: ActiveStep, known: RecordedStep, why: str) -> Flow[None]:
-    match step.wanted.doubt.on_doubt:
+    match step.request.doubt.on_doubt:
         case "retry":
             _record_decision(step, "retry", "on_doubt", "declared on_doubt='retry'", "", None)
         case "tell_model":
@@ -223,7 +223,7 @@ def _apply_on_doubt(step: ActiveStep, known: RecordedStep, why: str) -> Flow[Non
 def _hold_for_person(step: ActiveStep, known: RecordedStep, why: str) -> Flow[None]:
     """Put the doubt into the inbox, and wait or park until the outcome is reported."""
     reason = (
-        f"step {step.number}, {step.wanted.name}: it was sent and its outcome is unknown"
+        f"step {step.number}, {step.request.name}: it was sent and its outcome is unknown"
         f"{f' ({why})' if why else ''}. "
         f"Say what happened: agentrun resolve {quote(step.run.key)} {step.number} "
         "--happened RESULT | --not-happened | --unknown"
@@ -249,10 +249,10 @@ def _record_decision(
     then: list[Event] = []
     if status in ("unknown", "fail"):
         text = (
-            f"the outcome of {step.wanted.name} is unknown: it may or may not have taken effect; "
+            f"the outcome of {step.request.name} is unknown: it may or may not have taken effect; "
             "verify before repeating it"
             if status == "unknown"
-            else f"{step.wanted.name} was interrupted and its outcome is unknown"
+            else f"{step.request.name} was interrupted and its outcome is unknown"
         )
         kind = "agentrun.core.errors.ToolFailed"
         outcome, output = "error", {"error": {"type": kind, "message": text, "args": [text]}}

@@ -49,18 +49,18 @@ class StepBody:
     )
 
 
-def perform(point: ExecutionPoint, wanted: StepRequest, body: StepBody) -> Flow[Any]:
+def perform(point: ExecutionPoint, request: StepRequest, body: StepBody) -> Flow[Any]:
     """Perform a step and return its result, which is recorded or comes from an attempt made now.
 
     Raises what the function raised, now or when it was recorded.
     """
-    step = yield from open_step(point, wanted)
+    step = yield from open_step(point, request)
     return (yield from witness.witness_outcome(step.key, _perform_step(point, step, body)))
 
 
 def _perform_step(point: ExecutionPoint, step: ActiveStep, body: StepBody) -> Flow[Any]:
     """Take a step from its admission to its outcome, and hand that out."""
-    wanted = step.wanted
+    request = step.request
     try:
         if body.counted and step.outcome is None:
             yield from budgets.admit(step)
@@ -69,7 +69,7 @@ def _perform_step(point: ExecutionPoint, step: ActiveStep, body: StepBody) -> Fl
             if edited is not None and body.edited is not None:
                 body = replace(body, call=body.edited(edited))
         while step.outcome is None:
-            if wanted.effect == "transaction":
+            if request.effect == "transaction":
                 yield from transaction_step.attempt(step, partial(_invoke, point, step, body), body)
             else:
                 yield from _attempt(point, step, body)
@@ -89,17 +89,17 @@ def _attempt(point: ExecutionPoint, step: ActiveStep, body: StepBody) -> Flow[No
     except _AttemptTimedOut as stopped:
         yield from _record_timeout(step, body, ToolTimeout(str(stopped)))
     except ToolTimeout as error:
-        yield from (_record_failure if error.settled else _record_timeout)(step, body, error)
+        yield from (_record_failure if error.is_recorded else _record_timeout)(step, body, error)
     except Exception as error:
         yield from _record_failure(step, body, error)
     else:
         step.check_finished(value)
-        step.finish(*outcome_of(step.wanted.name, value, body.result))
+        step.finish(*outcome_of(step.request.name, value, body.result))
 
 
 def _record_timeout(step: ActiveStep, body: StepBody, error: ToolTimeout) -> Flow[None]:
     """Record that an attempt timed out. A `once` step is then in doubt."""
-    if step.wanted.effect != "once":
+    if step.request.effect != "once":
         yield from _record_failure(step, body, error)
         return
     # The function was stopped half-way, or reports that it cannot know: the step is in doubt.
@@ -111,7 +111,7 @@ def _record_timeout(step: ActiveStep, body: StepBody, error: ToolTimeout) -> Flo
 def _record_failure(step: ActiveStep, body: StepBody, error: Exception) -> Flow[None]:
     """Record that an attempt failed. If no retry is left, the error is the outcome."""
     if isinstance(error, ToolTimeout):
-        error.settled = True  # an outer step that raises it again is not in doubt because of it
+        error.is_recorded = True  # an outer step that raises it again is not in doubt because of it
     known = step.run.history.steps.get(step.ident)
     failed = known.failures if known else 0
     if isinstance(error, (ToolFailed, *body.passes)) or failed >= body.retries:
@@ -136,7 +136,7 @@ def _hand_out(step: ActiveStep, result: Result) -> Any:
 
 def _invoke(point: ExecutionPoint, step: ActiveStep, body: StepBody, connection: Any) -> Op[Any]:
     """Call the function in a scope of its own, so that the steps of its body are numbered there."""
-    info = StepInfo(step.key, step.attempts, step.number, connection, step.wanted.asked)
+    info = StepInfo(step.key, step.attempts, step.number, connection, step.request.input)
     inside = ExecutionPoint(point.run, point.scope.body_scope(step.ident))
     if step.attempts > 1:
         with point.run.lock:
@@ -151,7 +151,7 @@ def _invoke(point: ExecutionPoint, step: ActiveStep, body: StepBody, connection:
 
     def call_sync() -> Any:
         return (
-            call() if body.timeout is None else _call_in_time(call, body.timeout, step.wanted.name)
+            call() if body.timeout is None else _call_in_time(call, body.timeout, step.request.name)
         )
 
     async def call_async() -> Any:
@@ -160,7 +160,7 @@ def _invoke(point: ExecutionPoint, step: ActiveStep, body: StepBody, connection:
             if body.timeout is None:
                 value = await _await_value(body.call(info))
             else:
-                value = await _await_in_time(body, info, step.wanted.name)
+                value = await _await_in_time(body, info, step.request.name)
             points.reach("body", "after")
         return value
 

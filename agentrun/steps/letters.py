@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentrun.core.budget import Budget
 from agentrun.core.errors import ConfigError
-from agentrun.core.events import Event, Json
+from agentrun.core.events import Event, Json, first_name
 
 if TYPE_CHECKING:
     from agentrun.core.history import History
@@ -96,7 +96,7 @@ def ignored_events(letter: Letter, why: str, history: History) -> list[Event]:
 
 def deciding_name(letter: Letter) -> str:
     """Who decided: the verified signer, else the name the sender gave, else the database's user."""
-    return letter.signed_by or letter.claimed_by or letter.by or "somebody"
+    return first_name(letter.signed_by, letter.claimed_by, letter.by)
 
 
 def sender_names(letter: Letter) -> dict[str, Any]:

@@ -48,17 +48,17 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
 
 def open_model_step(point: ExecutionPoint, request: ModelRequest) -> Flow[RecordedCall]:
     """Open the step of a model call, which is replayed if it is recorded."""
-    wanted = StepRequest(
+    step_request = StepRequest(
         kind="model",
         name=_name(request),
         effect="read" if request.is_lookup else "idempotent",
-        asked={"api": request.api, "url": request.url, "body": request.body},
+        input={"api": request.api, "url": request.url, "body": request.body},
         compared=[request.api, request.canonical],
         read=_as_compared,
         attached=request.attached,
         opens_turn=not request.is_lookup,
     )
-    step = yield from open_step(point, wanted)
+    step = yield from open_step(point, step_request)
     known = point.run.history.steps.get(step.ident)
     call = RecordedCall(point, step, request, retry_at=known.retry_at if known else None)
     if step.outcome is not None:
@@ -207,7 +207,7 @@ class RecordedCall:
             self._close_limited_call(0)
             self._report_to_limits(0, failure.headers, failure.reason)
             self.retry_at, self.retry_reason = run.heart.now() + timedelta(seconds=wait), reason
-            logger.warning("%s %s", self.step.wanted.name, reason)
+            logger.warning("%s %s", self.step.request.name, reason)
             return "anew"
         until = run.heart.now() + timedelta(seconds=wait)
         while (left := (until - run.heart.now()).total_seconds()) > 0:
@@ -283,7 +283,7 @@ class RecordedCall:
         self.retry_at = self.step.run.heart.now() + timedelta(seconds=retry_in)
         self.retry_reason = failure.reason
         if retry_in > LONGEST_WAIT_IN_PLACE:
-            name = self.step.wanted.name
+            name = self.step.request.name
             logger.warning("%s: %s; tries again in %d seconds", name, failure.reason, retry_in)
 
     def finish(self, reply: ModelReply) -> None:
@@ -348,7 +348,7 @@ class RecordedCall:
                 known = run.history.by_number.get(number)
                 if known is None or known.kind != "model" or known.outcome is None:
                     continue
-                if known.name == self.step.wanted.name and scope_of(known.ident) == scope:
+                if known.name == self.step.request.name and scope_of(known.ident) == scope:
                     return known.outcome if known.epoch < run.tail.epoch else None
         return None
 

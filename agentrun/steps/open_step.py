@@ -23,7 +23,7 @@ _CANCELLED = {"error": {"type": "CancelledError", "message": "cancelled by the a
 _JOIN_POLL = 0.02  # seconds between checks of a step that another thread performs
 
 
-def open_step(point: ExecutionPoint, wanted: StepRequest) -> Flow[ActiveStep]:
+def open_step(point: ExecutionPoint, request: StepRequest) -> Flow[ActiveStep]:
     """Find the recorded step that the code asks for, or begin a new one.
 
     Raises:
@@ -36,7 +36,7 @@ def open_step(point: ExecutionPoint, wanted: StepRequest) -> Flow[ActiveStep]:
         run.check(point.scope)
         me = performer()
         _release_earlier_steps(point, me)
-        step, known = locate_step(point, wanted, me)
+        step, known = locate_step(point, request, me)
     while not _try_activate(step):
         # The body of an attempt that timed out still performs this step. Its outcome is adopted.
         yield pause(_JOIN_POLL)
@@ -46,7 +46,7 @@ def open_step(point: ExecutionPoint, wanted: StepRequest) -> Flow[ActiveStep]:
             step.number, step.attempts, step.outcome = known.step, known.attempts, known.outcome
     if step.outcome is not None and step.outcome.status == "cancelled":
         yield _until_cancelled(run)
-    if known is not None and known.open is not None and wanted.effect == "once":
+    if known is not None and known.open is not None and request.effect == "once":
         try:
             yield from doubt.decide(step, known)
         except BaseException:
@@ -106,38 +106,39 @@ def _try_activate(step: ActiveStep) -> bool:
 
 
 def locate_step(
-    point: ExecutionPoint, wanted: StepRequest, me: Performer
+    point: ExecutionPoint, request: StepRequest, me: Performer
 ) -> tuple[ActiveStep, RecordedStep | None]:
     """The step that the code asks for, with its record if any. Callers hold the run's lock."""
     run, scope, history = point.run, point.scope, point.run.history
     # The fingerprint is keyed with the database's secret. Otherwise a reader who sees masked values
     # could guess a secret and check the guess against the fingerprint.
-    wanted = replace(wanted, secret=run.database.mask_key)
+    request = replace(request, secret=run.database.mask_key)
     scope.mark_begun()
-    fingerprint = wanted.fingerprint
+    fingerprint = request.fingerprint
     failed, scope.failed = scope.failed, None
-    place = _find_location(point, wanted, fingerprint, me)
-    known = place.known
-    if known is not None and not wanted.matches(known, fingerprint):
-        known = divergence_policy.apply_policy(run, wanted, fingerprint, known)
+    place = _find_location(point, request, fingerprint, me)
+    known = place.recorded_step
+    if known is not None and not request.matches(known, fingerprint):
+        known = divergence_policy.apply_policy(run, request, fingerprint, known)
     if known is None:
-        known = divergence_policy.reuse_step(run, wanted, fingerprint, place.ident)
-    if known is not None and known.asked is not None and wanted.kind != "model":
-        wanted = replace(wanted, asked=known.asked)  # a recorded call keeps its recorded arguments
+        known = divergence_policy.reuse_step(run, request, fingerprint, place.ident)
+    if known is not None and known.input is not None and request.kind != "model":
+        # A recorded call keeps its recorded arguments.
+        request = replace(request, input=known.input)
     if known is None:
         history.last_step += 1
-        number, turn = history.last_step, _turn_of(point, wanted, place)
-        repeats = _repeated_key(wanted, fingerprint, failed)
+        number, turn = history.last_step, _turn_of(point, request, place)
+        repeats = _repeated_key(request, fingerprint, failed)
     else:
         known.on_path = True
         number, turn, repeats = known.step, known.turn, known.key
     key = repeats or step_key(run.run_id, place.ident, history.divergences)
-    if wanted.call is not None:
-        wanted.call.key = key
+    if request.call is not None:
+        request.call.key = key
     step = ActiveStep(
         run,
         scope,
-        wanted,
+        request,
         place.ident,
         number,
         turn,
@@ -151,43 +152,43 @@ def locate_step(
 
 
 def _repeated_key(
-    wanted: StepRequest, fingerprint: str, failed: tuple[str, str] | None
+    request: StepRequest, fingerprint: str, failed: tuple[str, str] | None
 ) -> str | None:
     """The idempotency key of the failed call that this call repeats; None if it repeats none.
 
     A repeated call is a step of its own, because the error was the outcome of the first one. The
     same key tells the performer of the effect that the two calls are one effect.
     """
-    if wanted.call is not None:
-        return wanted.call.key
-    if failed is None or wanted.kind not in ("tool", "function"):
+    if request.call is not None:
+        return request.call.key
+    if failed is None or request.kind not in ("tool", "function"):
         return None
     before, key = failed
     return key if before == fingerprint else None
 
 
-def _turn_of(point: ExecutionPoint, wanted: StepRequest, place: StepLocation) -> int | None:
+def _turn_of(point: ExecutionPoint, request: StepRequest, place: StepLocation) -> int | None:
     """The turn that a new step belongs to."""
     turn = place.turn
     # a divergence: another step is recorded there
-    if place.known is not None and wanted.call is None:
-        turn = point.scope.turn_of_new(wanted.kind)
-    return turn if turn is not None else _next_turn(point.run, wanted)
+    if place.recorded_step is not None and request.call is None:
+        turn = point.scope.turn_of_new(request.kind)
+    return turn if turn is not None else _next_turn(point.run, request)
 
 
 def _find_location(
-    point: ExecutionPoint, wanted: StepRequest, fingerprint: str, me: Performer
+    point: ExecutionPoint, request: StepRequest, fingerprint: str, me: Performer
 ) -> StepLocation:
     """The place of the step in the run, and what is recorded there."""
-    if wanted.call is not None:
-        return place_call(point.run.history, point.scope, wanted.call)
+    if request.call is not None:
+        return place_call(point.run.history, point.scope, request.call)
     try:
         return place_next(
             point.run.history,
             point.scope,
-            wanted.kind,
-            wanted.name,
-            wanted.effect,
+            request.kind,
+            request.name,
+            request.effect,
             fingerprint,
             me,
         )
@@ -195,9 +196,9 @@ def _find_location(
         raise point.run.stop(Refusing(str(error))) from None
 
 
-def _next_turn(run: RunContext, wanted: StepRequest) -> int | None:
+def _next_turn(run: RunContext, request: StepRequest) -> int | None:
     """Begin a turn if the step is a model call that opens one, else the latest turn."""
-    if wanted.kind != "model" or not wanted.opens_turn:
+    if request.kind != "model" or not request.opens_turn:
         return run.history.last_turn or None
     run.history.last_turn += 1
     return run.history.last_turn

@@ -115,7 +115,7 @@ def _all_wait(run: RunContext) -> bool:
     if run.upcoming or any(ident not in run.waits for ident in run.in_flight()):
         return False
     run.forget_begun()
-    return all(scope.begun for scope, _ in run.new_scopes)
+    return all(scope.has_begun for scope, _ in run.new_scopes)
 
 
 def _parking(run: RunContext) -> Parking:

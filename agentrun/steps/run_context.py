@@ -225,7 +225,9 @@ class RunContext:
     def forget_begun(self) -> None:
         """Forget new tasks and threads that have begun a step, or have had the time to."""
         oldest = time.monotonic() - _BEGIN
-        while self.new_scopes and (self.new_scopes[0][0].begun or self.new_scopes[0][1] < oldest):
+        while self.new_scopes and (
+            self.new_scopes[0][0].has_begun or self.new_scopes[0][1] < oldest
+        ):
             self.new_scopes.popleft()
 
     def abandon_steps(self) -> None:

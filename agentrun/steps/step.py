@@ -61,7 +61,7 @@ class ActiveStep:
 
     run: RunContext
     scope: Scope
-    wanted: StepRequest
+    request: StepRequest
     ident: str
     number: int
     turn: int | None
@@ -95,7 +95,7 @@ class ActiveStep:
         self.run.check(self.scope)
         self.attempts += 1
         self.started_at = self.run.heart.now()
-        if self.wanted.effect == "read":
+        if self.request.effect == "read":
             # A loop of reads never waits for a commit, so the queue would only grow.
             if self.run.database.load.is_full:
                 yield self.run.flushed()
@@ -123,7 +123,7 @@ class ActiveStep:
         with self.run.lock:
             stopped = self.run.tail.lost or self.run.tail.ended
             # The intent of a wait or a child sends nothing. It marks the beginning, and stays open.
-            if stopped is None and self.wanted.kind not in ("wait", "child"):
+            if stopped is None and self.request.kind not in ("wait", "child"):
                 reason = "the run was stopped before this was sent"
                 self.record_failed_attempt(
                     {"type": "NotSent", "message": reason}, 0.0, reason, "not_sent"
@@ -134,7 +134,7 @@ class ActiveStep:
 
         The journal keeps this text, so that the transcript can show what the crash interrupted.
         """
-        if self.wanted.kind != "model" or self.attempts == 1:
+        if self.request.kind != "model" or self.attempts == 1:
             return {}
         rows = yield blocking(partial(partials_of, self.run.database, self.run.run_id, self.number))
         before = [row for row in rows if row.attempt < self.attempts]
@@ -233,8 +233,8 @@ class ActiveStep:
         failed = outcome.status == "error"
         self.run.failing_step = self.number if failed else None
         self.scope.failed = (self.fingerprint, self.key) if failed else None
-        if self.wanted.call is not None:
-            self.wanted.call.failed = failed
+        if self.request.call is not None:
+            self.request.call.failed = failed
 
     def outcome_event(self, status: str, output: Json, **columns: Any) -> Event:
         """The `step_finished` event. For a tool it repeats the arguments, for queries by SQL."""
@@ -257,12 +257,12 @@ class ActiveStep:
         if what is None:
             return
         refused = Refusing(
-            f"{self.wanted.name} returned a {what}, which does its work later, where it could not "
+            f"{self.request.name} returned a {what}, which does its work later, where it could not "
             "be recorded: make the function `async def`, or return a list",
             step=self.number,
         )
         # The transaction of a `transaction` tool is rolled back: nothing is to be recorded of it.
-        if self.wanted.effect != "transaction":
+        if self.request.effect != "transaction":
             self.finish("error", {"error": describe(ConfigError(str(refused)))})
         raise self.run.stop(refused)
 
@@ -293,8 +293,8 @@ class ActiveStep:
         return Event(
             event="received",
             step=self.number,
-            kind=self.wanted.kind,
-            name=self.wanted.name,
+            kind=self.request.kind,
+            name=self.request.name,
             ident=self.ident,
             key=letter.mail_id,
             by=letter.by,
@@ -314,7 +314,7 @@ class ActiveStep:
         try:
             return decode(self.outcome.output["result"])
         except TypeMismatch as changed:
-            what = f"step {self.number}, {self.wanted.kind} {self.wanted.name!r}"
+            what = f"step {self.number}, {self.request.kind} {self.request.name!r}"
             raise self.run.stop(type_divergence(what, "result", changed)) from None
 
     def leave(self) -> None:
@@ -337,25 +337,25 @@ class ActiveStep:
         """
         outcome = event == "step_finished"
         has_input = event == "approval_requested" or (
-            self.wanted.kind != "model" or self.wanted.effect == "read"
+            self.request.kind != "model" or self.request.effect == "read"
             if outcome
             else (event == "attempt_started" and self.attempts == 1)
         )
         columns.setdefault("key", self.key)
         if has_input and event == "attempt_started":
-            columns["attached"] = self.wanted.attached
+            columns["attached"] = self.request.attached
         return Event(
             event=event,
             step=self.number,
             turn=self.turn,
-            kind=self.wanted.kind,
-            name=self.wanted.name,
+            kind=self.request.kind,
+            name=self.request.name,
             ident=self.ident,
             attempt=(self.adopted if outcome else None) or max(1, self.attempts),
-            effect=self.wanted.effect,
+            effect=self.request.effect,
             fingerprint=self.fingerprint,
             overlapping=self.overlapping,
-            input=self.wanted.asked if has_input else None,
+            input=self.request.input if has_input else None,
             has_input=has_input,
             **columns,
         )

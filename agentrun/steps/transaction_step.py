@@ -167,7 +167,7 @@ def _commit(step: ActiveStep, conn: Any, value: Any, body: StepBody) -> Flow[flo
     """
     run, writer = step.run, step.run.database.writer
     step.check_finished(value)
-    status, output = outcome_of(step.wanted.name, value, body.result)
+    status, output = outcome_of(step.request.name, value, body.result)
     outcome = step.outcome_event(status, output)
     reserved: tuple[int, list[PendingCommit]] | None = None
     try:

@@ -95,8 +95,10 @@ async def areceive(name: str, timeout: float | None = None) -> Any:
 
 
 def _sleep(point: ExecutionPoint, seconds: float) -> Flow[None]:
-    wanted = StepRequest(kind="wait", name="sleep", effect="idempotent", asked={"seconds": seconds})
-    step = yield from open_step(point, wanted)
+    request = StepRequest(
+        kind="wait", name="sleep", effect="idempotent", input={"seconds": seconds}
+    )
+    step = yield from open_step(point, request)
     try:
         if step.outcome is None:
             until = (yield from _start_time(step)) + timedelta(seconds=seconds)
@@ -108,10 +110,10 @@ def _sleep(point: ExecutionPoint, seconds: float) -> Flow[None]:
 
 def _receive(point: ExecutionPoint, name: str, timeout: float | None) -> Flow[Any]:
     _check_name(name)
-    wanted = StepRequest(
-        kind="wait", name=f"receive {name}", effect="idempotent", asked={"timeout": timeout}
+    request = StepRequest(
+        kind="wait", name=f"receive {name}", effect="idempotent", input={"timeout": timeout}
     )
-    step = yield from open_step(point, wanted)
+    step = yield from open_step(point, request)
     try:
         if step.outcome is None:
             began = yield from _start_time(step)
@@ -160,12 +162,12 @@ def _start_time(step: ActiveStep) -> Flow[datetime]:
 
 def await_letter(
     step: ActiveStep,
-    wanted: Callable[[Letter], bool],
+    accepts: Callable[[Letter], bool],
     until: datetime | None,
     parked_for: ParkedFor,
     reason: str,
 ) -> Flow[Letter | None]:
-    """Wait for an unread letter that is ``wanted``, the oldest first. Returns None after ``until``.
+    """Wait for an unread letter that ``accepts``, the oldest first. Returns None after ``until``.
 
     ``parked_for`` and ``reason`` are passed to `parking.wait`.
     """
@@ -173,7 +175,7 @@ def await_letter(
     try:
         while True:
             for letter in (yield from step.run.letters(step.ident)):
-                if wanted(letter):
+                if accepts(letter):
                     found: Letter = letter
                     parking.complete_wait(step, found)
                     return found

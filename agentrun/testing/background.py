@@ -44,7 +44,7 @@ class BackgroundResponses:
 
     def __init__(self) -> None:
         self.restream_s = RESTREAM_S
-        self._kept: dict[str, _BackgroundResponse] = {}
+        self._responses: dict[str, _BackgroundResponse] = {}
 
     def create(self, body: Mapping[str, Any], reply: Reply) -> HttpAnswer:
         """Begin a response. Its effect is the bill, even if the answer never reaches the client."""
@@ -55,13 +55,13 @@ class BackgroundResponses:
         answer = say(reply, facts, unfinished_response(whole, "queued"), map(event, events))
         bill = {**(answer.effect or {}), "usage": whole["usage"]}
         kept = _BackgroundResponse(whole, tuple(map(event, events)), due, facts["stream"])
-        self._kept[whole["id"]] = kept
+        self._responses[whole["id"]] = kept
         paced = tuple(due) if kept.streams else ()
         return replace(answer, effect=bill, delay_s=0.0, pace_s=0.0, due=paced)
 
     def problem(self, identifier: str, request: HttpRequest) -> tuple[int, str] | None:
         """The status and message with which the real API would refuse this request, if it would."""
-        kept = self._kept.get(identifier)
+        kept = self._responses.get(identifier)
         if kept is None:
             return 404, f"Response with id '{identifier}' not found."
         if request.method == "GET" and _asks_for_stream(request):
@@ -76,7 +76,7 @@ class BackgroundResponses:
 
     def answer(self, identifier: str, request: HttpRequest) -> HttpAnswer:
         """Answer with the response or its events; a POST cancels it if it is not finished."""
-        kept = self._kept[identifier]
+        kept = self._responses[identifier]
         if request.method == "POST":
             kept.cancelled = kept.cancelled or time.monotonic() < kept.due[-1]
         elif _asks_for_stream(request):

@@ -48,11 +48,11 @@ class DoubleState:
         self._released = asyncio.Event()
 
     def open(
-        self, request: Mapping[str, Any], facts: Mapping[str, Any], gone: asyncio.Event
+        self, request: Mapping[str, Any], facts: Mapping[str, Any], disconnected: asyncio.Event
     ) -> Exchange:
         """Begin an exchange: record ``request``, and choose the faults that match ``facts``."""
         return Exchange(
-            self, self.ledger.record_request(request), self.armed.faults_for(facts), gone
+            self, self.ledger.record_request(request), self.armed.faults_for(facts), disconnected
         )
 
     def count(self, what: str, by: int = 1) -> None:
@@ -75,9 +75,9 @@ class DoubleState:
         self._released.set()
         self._released = asyncio.Event()
 
-    async def hold(self, gone: asyncio.Event) -> None:
+    async def hold(self, disconnected: asyncio.Event) -> None:
         """Wait until the request is released or the client has disconnected."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._released, gone)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._released, disconnected)]
         self.count("held")
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -91,12 +91,16 @@ class Exchange:
     """One request and its answer."""
 
     def __init__(
-        self, state: DoubleState, request_id: str, faults: tuple[Fault, ...], gone: asyncio.Event
+        self,
+        state: DoubleState,
+        request_id: str,
+        faults: tuple[Fault, ...],
+        disconnected: asyncio.Event,
     ) -> None:
         self.id = request_id
         self.faults = faults
         self._state = state
-        self._gone = gone
+        self._disconnected = disconnected
         self._took_effect = False
 
     async def reach_received(self) -> None:
@@ -136,9 +140,9 @@ class Exchange:
         """Wait so many seconds. Raise BrokenExchange if the client disconnects meanwhile."""
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), seconds)
-        if self._gone.is_set():
-            raise BrokenExchange("the client is gone")
+                await asyncio.wait_for(self._disconnected.wait(), seconds)
+        if self._disconnected.is_set():
+            raise BrokenExchange("the client has disconnected")
 
     async def _reach(self, moment: Moment, of: int = 0) -> None:
         for fault in self.faults:
@@ -151,7 +155,7 @@ class Exchange:
         if fault.action == "end":
             raise EndedAnswer(f"fault: ended at {fault.at}")
         if fault.action == "hold":
-            await self._state.hold(self._gone)
+            await self._state.hold(self._disconnected)
             await self.pause(0)
         if fault.action == "stall":
             await self.pause(fault.seconds)

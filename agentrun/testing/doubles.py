@@ -94,7 +94,7 @@ class Double(Control):
     def __init__(self, *, ledger: str | Path | None = None, faults: Sequence[Fault] = ()) -> None:
         super().__init__("")
         self.ledger_path = Path(ledger) if ledger else Path()
-        self._kept = ledger is not None
+        self._has_ledger = ledger is not None
         self._faults = faults
         self._process: subprocess.Popen[str] | None = None
         self._last: list[Entry] = []
@@ -110,7 +110,7 @@ class Double(Control):
         # Started as a file: with -m, Python would import the whole of agentrun first.
         command = [sys.executable, "-P", str(Path(__file__).with_name("__main__.py"))]
         command += [self.module, "--owned"]
-        command += ["--ledger", str(self.ledger_path)] if self._kept else []
+        command += ["--ledger", str(self.ledger_path)] if self._has_ledger else []
         # In its own session, Ctrl-C does not reach the double: its owner ends it.
         process = subprocess.Popen(
             command,

@@ -136,12 +136,12 @@ class Fault:
 @dataclass(slots=True)
 class _CountedFault:
     fault: Fault
-    seen: int = 0
+    count: int = 0
 
     def strikes(self) -> bool:
         """Count one more matching request, and return whether the fault strikes it."""
-        self.seen += 1
-        since = self.seen - self.fault.nth
+        self.count += 1
+        since = self.count - self.fault.nth
         return since >= 0 and (self.fault.times == 0 or since < self.fault.times)
 
 

@@ -139,16 +139,16 @@ class Bucket:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._left, self._at = 2 * rate, time.monotonic()
+        self._tokens, self._at = 2 * rate, time.monotonic()
 
     def take(self) -> float:
         """Take one request and return 0; if there is none, return the seconds until there is."""
         now = time.monotonic()
-        self._left = min(2 * self._rate, self._left + (now - self._at) * self._rate)
+        self._tokens = min(2 * self._rate, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._left < 1:
-            return (1 - self._left) / self._rate
-        self._left -= 1
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._rate
+        self._tokens -= 1
         return 0.0
 
 

@@ -95,7 +95,7 @@ class Http:
         noted = _ledger_fields(request)
         if self._service.keeps_text:
             noted["text"] = request.body.decode("utf-8", "replace")
-        exchange = self._state.open(noted, facts, link.gone)
+        exchange = self._state.open(noted, facts, link.disconnected)
         try:
             answer = await self._decide(exchange, request)
             await self._send(exchange, link, _apply_faults(answer, exchange))

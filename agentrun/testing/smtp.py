@@ -95,7 +95,8 @@ class SmtpSession:
         lines = []
         while (line := await self._link.reader.readline()) != b".\r\n":
             if not line:
-                raise BrokenExchange("the client is gone")  # An unfinished message is not accepted.
+                # An unfinished message is not accepted.
+                raise BrokenExchange("the client has disconnected")
             lines.append(line.removeprefix(b".") if line.startswith(b"..") else line)
         return b"".join(lines)
 
@@ -104,7 +105,7 @@ class SmtpSession:
         where = {"method": "DATA", "path": "/"}
         noted: dict[str, Any] = {**where, "headers": {}, "body": None, "digest": digest(facts)}
         text = {"content": facts["raw"], "conversation": facts["raw"]}
-        exchange = self._state.open(noted, where | text, self._link.gone)
+        exchange = self._state.open(noted, where | text, self._link.disconnected)
         try:
             await exchange.reach_received()
             await exchange.reach_effect(facts)

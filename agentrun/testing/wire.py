@@ -108,29 +108,32 @@ def json_answer(
 
 
 class _WatchedReader(asyncio.StreamReader):
-    """Sets ``gone`` as soon as the client disconnects, and not only at the next read."""
+    """Sets ``disconnected`` as soon as the client disconnects, and not only at the next read."""
 
-    def __init__(self, gone: asyncio.Event) -> None:
+    def __init__(self, disconnected: asyncio.Event) -> None:
         super().__init__(limit=HEAD_LIMIT)
-        self._gone = gone
+        self._disconnected = disconnected
 
     def feed_eof(self) -> None:
         super().feed_eof()
-        self._gone.set()
+        self._disconnected.set()
 
     def set_exception(self, exc: Exception) -> None:
         super().set_exception(exc)
-        self._gone.set()
+        self._disconnected.set()
 
 
 class Link:
-    """One connection of a client. ``gone`` is set once the client has disconnected."""
+    """One connection of a client. ``disconnected`` is set once the client has disconnected."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        disconnected: asyncio.Event,
     ) -> None:
         self.reader = reader
-        self.gone = gone
+        self.disconnected = disconnected
         self._writer = writer
         self.chunked = False
         # Without a buffer, `drain` returns once the operating system has the bytes.
@@ -139,17 +142,17 @@ class Link:
     @classmethod
     def protocol(cls, accepted: Callable[[Link], None]) -> asyncio.StreamReaderProtocol:
         """A protocol for `loop.create_server` that passes each connection to ``accepted``."""
-        gone = asyncio.Event()
+        disconnected = asyncio.Event()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            accepted(cls(reader, writer, gone))
+            accepted(cls(reader, writer, disconnected))
 
-        return asyncio.StreamReaderProtocol(_WatchedReader(gone), connected)
+        return asyncio.StreamReaderProtocol(_WatchedReader(disconnected), connected)
 
     async def write(self, data: bytes) -> None:
         """Send bytes. Does not yield if the socket accepts them at once. Raises ConnectionError."""
         if self._writer.is_closing():
-            raise ConnectionResetError("the client is gone")
+            raise ConnectionResetError("the client has disconnected")
         self._writer.write(data)
         await self._writer.drain()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 
-from agentrun.core.events import Json
+from agentrun.core.events import Json, first_name
 from agentrun.core.transcript import (
     Attempt,
     Decision,
@@ -168,7 +168,7 @@ def decision_lines(step: Step) -> Iterator[str]:
     for doubt in step.doubts:
         yield _doubt(doubt)
     for decision in step.reopened:
-        yield _facts(f"reopened by {decision.by or 'somebody'}", decision.reason)
+        yield _facts(f"reopened by {first_name(decision.by)}", decision.reason)
 
 
 def _doubt(doubt: Doubt) -> str:

@@ -55,7 +55,7 @@ def test_steps_that_this_claim_began_or_replayed_stay() -> None:
 
 
 def test_a_reused_step_takes_its_body_and_its_calls_along() -> None:
-    model = RequestedStep(kind="model", name="m", effect="idempotent", asked={"q": 1})
+    model = RequestedStep(kind="model", name="m", effect="idempotent", input={"q": 1})
     act, inner = call("act"), call("inner")
     j = Journal().claimed("w-1")
     finishes(j, 1, "1", call("first"))
@@ -82,7 +82,7 @@ def test_a_reused_step_takes_its_body_and_its_calls_along() -> None:
 
 
 def test_a_redo_sets_the_calls_of_a_reused_reply_aside() -> None:
-    model = RequestedStep(kind="model", name="m", effect="idempotent", asked={"q": 1})
+    model = RequestedStep(kind="model", name="m", effect="idempotent", input={"q": 1})
     j = Journal().claimed("w-1")
     finishes(j, 1, "1", call("first"))
     finishes(j, 2, "2", model)
@@ -137,7 +137,7 @@ def test_equal_steps_are_reused_once_each_and_in_order() -> None:
 
 
 def test_an_answer_that_only_reads_is_reused_at_its_own_place_alone() -> None:
-    read = RequestedStep(kind="tool", name="look", effect="read", asked={"args": {}})
+    read = RequestedStep(kind="tool", name="look", effect="read", input={"args": {}})
     j = Journal().claimed("w-1")
     finishes(j, 1, "1", call("act"))
     finishes(j, 2, "2", read)
@@ -197,18 +197,18 @@ def test_a_parameter_added_with_a_default_is_the_same_call() -> None:
         ({"note": ""}, {"note": "", "n": 1}, False),
     ]:
         request = RequestedStep(
-            kind="tool", name="pay", effect="once", asked={"args": args}, defaults=defaults
+            kind="tool", name="pay", effect="once", input={"args": args}, defaults=defaults
         )
         assert request.matches(known, request.fingerprint) is same, args
 
 
 def test_a_former_name_is_the_same_step() -> None:
-    child = RequestedStep(kind="child", name="old", effect="idempotent", asked={"args": {}})
+    child = RequestedStep(kind="child", name="old", effect="idempotent", input={"args": {}})
     j = finishes(Journal().claimed("w-1"), 1, "1", child)
     (known,) = History(j.events).steps.values()
     for aliases, same in (((), False), (("old",), True), (("older",), False)):
         renamed = RequestedStep(
-            kind="child", name="new", effect="idempotent", asked={"args": {}}, aliases=aliases
+            kind="child", name="new", effect="idempotent", input={"args": {}}, aliases=aliases
         )
         assert renamed.matches(known, renamed.fingerprint) is same
 
@@ -222,7 +222,7 @@ def chat(**body: Any) -> RequestedStep:
     body = {name: value for name, value in given.items() if value is not None}
     asked = {"api": "chat.completions", "url": "u", "body": body}
     return RequestedStep(
-        kind="model", name=body["model"], effect="idempotent", asked=asked,
+        kind="model", name=body["model"], effect="idempotent", input=asked,
         compared=["chat.completions", body], read=lambda one: [one["api"], one["body"]],
     )  # fmt: skip
 

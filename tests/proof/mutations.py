@@ -284,7 +284,7 @@ MUTATIONS: dict[str, Mutation] = {
         "agentrun/store/session.py",
         "class Session:",
         "class Journal:\n    pass\n\n\nclass Event:\n    pass\n\n\nclass Session:",
-        "test_house.py::test_class_names_are_unique_and_function_names_say_something",
+        "test_house.py::test_class_names_are_unique_and_names_say_something",
     ),
     # -- what a crash test sees ------------------------------------------------------------------
     "with install() a crash test sees no connections": Mutation(
@@ -457,7 +457,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a larger cap performs what was left out": Mutation(
         "agentrun/api/tool_calls.py",
-        "        if known is not None and is_object(known.asked):\n            cap:",
+        "        if known is not None and is_object(known.input):\n            cap:",
         "        if known is None:\n            cap:",
         "steps/test_caps.py::test_what_was_left_out_stays_so_whatever_the_cap_is_on_resume",
     ),
@@ -913,15 +913,15 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "the idempotency key changes with the attempt": Mutation(
         "agentrun/steps/function_step.py",
-        "info = StepInfo(step.key, step.attempts, step.number, connection, step.wanted.asked)",
+        "info = StepInfo(step.key, step.attempts, step.number, connection, step.request.input)",
         "info = StepInfo(f\"{step.key}.{step.attempts}\", step.attempts, step.number, connection, "
-        "step.wanted.asked)",
+        "step.request.input)",
         "steps/test_tools.py::test_inside_a_run_the_key_is_filled_in_and_stays_the_same",
     ),
     "a doubt is retried in silence": Mutation(
         "agentrun/steps/open_step.py",
-        'known.open is not None and wanted.effect == "once":',
-        'known.open is not None and wanted.effect == "never":',
+        'known.open is not None and request.effect == "once":',
+        'known.open is not None and request.effect == "never":',
         "steps/test_doubt.py::test_the_default_holds_the_run_for_a_person",
     ),
     "a late answer is not adopted": Mutation(
@@ -938,7 +938,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "changed code is not noticed": Mutation(
         "agentrun/steps/open_step.py",
-        "    if known is not None and not wanted.matches(known, fingerprint):\n",
+        "    if known is not None and not request.matches(known, fingerprint):\n",
         "    if False:\n",
         "steps/test_identity.py::test_changed_code_is_refused_with_a_diff_before_any_effect",
     ),
@@ -1030,7 +1030,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a new path does an effect again": Mutation(
         "agentrun/steps/divergence_policy.py",
-        "    event = reuse(run.history, wanted, fingerprint, ident)\n",
+        "    event = reuse(run.history, request, fingerprint, ident)\n",
         "    event = None\n",
         "runs/test_deploys.py::test_a_new_path_finds_each_recorded_effect_again_once",
     ),
@@ -1192,7 +1192,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a recorded call is given what was drawn anew": Mutation(
         "agentrun/steps/open_step.py",
-        "        wanted = replace(wanted, asked=known.asked)",
+        "        request = replace(request, input=known.input)",
         "        pass",
         "steps/test_values_of_runs.py::test_an_attempt_after_a_crash_has_the_arguments_of_the_first",
     ),
@@ -1359,7 +1359,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a stream is handed on before it says anything": Mutation(
         "agentrun/models/response_body.py",
-        "        while not (builder.begun or builder.ended or builder.flaw):\n",
+        "        while not (builder.has_begun or builder.ended or builder.flaw):\n",
         "        while not (self._held_back or builder.flaw):\n",
         "models/test_model_flaws.py::test_an_error_behind_a_preamble_costs_the_reader_nothing",
     ),
@@ -1474,14 +1474,14 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a fingerprint can be guessed": Mutation(
         "agentrun/steps/open_step.py",
-        "    wanted = replace(wanted, secret=run.database.mask_key)\n",
+        "    request = replace(request, secret=run.database.mask_key)\n",
         "",
         "steps/test_masking.py::test_a_fingerprint_cannot_be_guessed",
     ),
     "a value that is never to be stored is stored": Mutation(
         "agentrun/api/tool.py",
-        '            asked={"args": self.covered.cover(asked.args)},\n',
-        '            asked={"args": asked.args},\n',
+        '            input={"args": self.covered.cover(asked.args)},\n',
+        '            input={"args": asked.args},\n',
         "steps/test_covered.py::test_a_body_gets_the_value_and_nothing_stores_it",
     ),
     "a body that is called again gets the mask": Mutation(
@@ -1597,7 +1597,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a few references fill the memory": Mutation(
         "agentrun/core/sharing.py",
-        "        if self._left < 0:\n",
+        "        if self._allowance < 0:\n",
         "        if False:\n",
         "view/test_hostile_files.py::test_references_to_references_do_not_grow_without_bound",
     ),

@@ -111,7 +111,7 @@ def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
     attempt, fence = ActiveStep.attempt, RunContext.fence
 
     def attempting(self: ActiveStep, **given: Any) -> Flow[Any]:
-        token = asking.set(self.wanted.kind)
+        token = asking.set(self.request.kind)
         try:
             return (yield from attempt(self, **given))
         finally:
@@ -126,7 +126,7 @@ def _checks_are_points(monkeypatch: pytest.MonkeyPatch) -> None:
     def telling(end: Callable[..., Any]) -> Callable[..., Any]:
         def told(self: ActiveStep, *given: Any, **more: Any) -> Any:
             if "by" not in more:  # else it is the late answer of another attempt
-                points.reach("over", self.wanted.kind)  # type: ignore[arg-type]
+                points.reach("over", self.request.kind)  # type: ignore[arg-type]
             return end(self, *given, **more)
 
         return told
