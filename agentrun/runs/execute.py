@@ -44,7 +44,7 @@ from agentrun.runs import lost_journal
 from agentrun.runs.ending import error_for_caller, finish_run
 from agentrun.runs.options import Options
 from agentrun.runs.registry import RunnableAgent
-from agentrun.runs.related_runs import cancel_if_parent_ended
+from agentrun.runs.related_runs import cancel_if_parent_ended, stop_if_parent_ended
 from agentrun.runs.run_ends import held_error, read_end
 from agentrun.runs.sigterm import executing, terminable
 from agentrun.steps.blocking import blocking
@@ -337,11 +337,7 @@ def execute(
             elif last_park(events, "divergence"):
                 yield from read_decisions(run)
             try:
-                if tail.epoch > 1:  # a cancellation may have come just before the run was parked
-                    yield blocking(database.obey_cancellations)
-                    if isinstance(run.interrupt, RunCancelled):
-                        warn_of_responses(key, run.history)
-                run.check(run.root)
+                yield from _obey_earlier_end(run, tail.epoch)
                 if person is None and (kept := last_park(events, "review")):
                     raise run.stop(Parking(kept.reason or "", parked_for="review"))
                 arguments = _arguments(run, agent, events[0].input["args"])
@@ -361,6 +357,17 @@ def execute(
             executing.discard(run)
             if parent is not None:
                 parent.run.children.remove(run)
+
+
+def _obey_earlier_end(run: RunContext, epoch: int) -> Flow[None]:
+    """Stop the run before its first step, if it was cancelled or has expired before this claim."""
+    if epoch > 1:  # a cancellation may have come just before the run was parked
+        yield blocking(run.database.obey_cancellations)
+        if isinstance(run.interrupt, RunCancelled):
+            warn_of_responses(run.key, run.history)
+    elif run.parent is not None:
+        yield blocking(partial(stop_if_parent_ended, run, run.parent["key"]))
+    run.check(run.root)
 
 
 def _arguments(run: RunContext, agent: RunnableAgent, stored: dict[str, Json]) -> dict[str, Any]:

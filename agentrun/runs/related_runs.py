@@ -5,7 +5,8 @@ has not ended, and its next owner does both again. A parent that was woken too e
 child has not ended, and waits for it or executes it.
 
 A child that is being created while its parent ends is not among the children that the parent
-cancels. Who creates it looks at the parent afterwards (`cancel_if_parent_ended`).
+cancels. The process that creates it looks at the parent afterwards (`cancel_if_parent_ended`). If
+that process is killed before, the process that claims the child looks (`stop_if_parent_ended`).
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from agentrun.core.errors import RunCancelled, RunError, RunExpired, RunNotFound
+from agentrun.core.errors import LimitExceeded, RunCancelled, RunError, RunExpired, RunNotFound
 from agentrun.core.events import Event
 from agentrun.core.history import History
 from agentrun.steps.model_step import warn_of_responses
 from agentrun.steps.run_context import RunContext
 from agentrun.store.database import OpenDatabase
 from agentrun.store.mail import send_letter
-from agentrun.store.runs import find_run, list_open_children
+from agentrun.store.runs import FoundRun, find_run, list_open_children
 from agentrun.store.values import read_events
+from agentrun.values import exceptions
 
 __all__ = [
     "cancel",
     "cancel_children",
     "cancel_if_parent_ended",
     "reason_for_children",
+    "stop_if_parent_ended",
     "tell_parent",
 ]
 
@@ -49,6 +52,21 @@ def cancel_if_parent_ended(parent: RunContext, key: str) -> None:
     if (reason := reason_for_children(parent)) is not None:
         with contextlib.suppress(RunError):  # the parent has cancelled it
             cancel(parent.database, key, by=parent.key, reason=reason)
+
+
+def stop_if_parent_ended(child: RunContext, parent_key: str) -> None:
+    """Stop a child run that a worker has claimed, if its parent was cancelled or has expired."""
+    with contextlib.suppress(RunNotFound):  # the parent has ended regularly, and is pruned
+        parent = find_run(child.database, parent_key)
+        expired = parent.status == "failed" and _has_expired(child, parent)
+        if expired or parent.status == "cancelled":
+            child.cancel(f"its parent {parent_key!r} is {parent.status}")
+
+
+def _has_expired(child: RunContext, run: FoundRun) -> bool:
+    """Whether this failed run was ended by its deadline or by its budget."""
+    events, _ = read_events(child.database, run.run_id)
+    return isinstance(exceptions.rebuild(events[-1].output), LimitExceeded)
 
 
 def reason_for_children(parent: RunContext) -> str | None:

@@ -1821,6 +1821,13 @@ MUTATIONS: dict[str, Mutation] = {
         "            pass",
         "runs/test_deadline.py::test_a_child_ends_that_is_created_while_its_parent_ends",
     ),
+    "a worker executes a child whose parent has ended": Mutation(
+        "agentrun/runs/execute.py",
+        '        yield blocking(partial(stop_if_parent_ended, run, run.parent["key"]))',
+        "        pass",
+        "runs/test_deadline.py::"
+        "test_a_child_ends_whose_creator_was_killed_while_its_parent_ended",
+    ),
     "a run that was handed back keeps its cancellation unread": Mutation(
         "agentrun/runs/related_runs.py",
         "        run = find_run(database, key)\n        if run",

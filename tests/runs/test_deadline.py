@@ -11,9 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from crashing import World, die_recorded, killed, until
+from crashing import World, die, die_recorded, killed, until
 
 import agentrun
+from agentrun.core import points
+from agentrun.runs.sigterm import executing
 
 
 def fails_late(run: Any) -> None:
@@ -125,6 +127,42 @@ def test_a_child_ends_that_is_created_while_its_parent_ends(db: Any, dsn: str) -
         fails_late(has_stuck_child.with_options(key="k", deadline=0.3).run)
         other.rollback()
     until(lambda: has_status("k/1", "cancelled"))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+def test_a_child_ends_whose_creator_was_killed_while_its_parent_ended(
+    db: Any, dsn: str, end: str
+) -> None:
+    @agentrun.agent
+    async def child() -> None: ...
+
+    @agentrun.agent
+    async def above() -> None:
+        await child()
+
+    def end_parent_and_die(at: str) -> None:
+        if at == "create:before" and has_status("k", "running"):
+            if end == "cancelled":
+                agentrun.cancel("k")
+            else:
+                (run,) = executing
+                run.expires_at = run.heart.now()
+            until(lambda: has_status("k", end))
+        elif at == "create:after" and has_status("k/1", "queued"):
+            die()
+
+    def create_child() -> None:
+        agentrun.connect(dsn)
+        points.arm(end_parent_and_die)
+        with contextlib.suppress(agentrun.RunError):
+            above.with_options(key="k", deadline=3600).run()
+        time.sleep(60)  # the thread that creates the child ends this process
+
+    killed(create_child)
+    assert has_status("k/1", "queued")
+    with agentrun.Worker([above, child]):
+        until(lambda: has_status("k/1", "cancelled") or has_status("k/1", "done"))
+    assert has_status("k/1", "cancelled")
 
 
 def test_a_child_ends_that_is_claimed_while_its_parent_ends(db: Any, dsn: str) -> None:
