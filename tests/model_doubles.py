@@ -92,6 +92,8 @@ class MemoryStep:
 class MemoryRecorder:
     """Records model steps; `again()` is the recorder of the process that resumes."""
 
+    in_step = False
+
     def __init__(self, recorded: tuple[MemoryStep, ...] = (), *, sealed: bool = False) -> None:
         self.steps: list[MemoryStep] = []
         self.next: dict[str, Any] = {}  # what the next new step is made with

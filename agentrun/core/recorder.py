@@ -211,6 +211,11 @@ class Recorder(Protocol):
         """Begin or replay the step of this call. Raises Interrupt on a divergence."""
         ...
 
+    @property
+    def in_step(self) -> bool:
+        """Whether the calling code is the body of a step, whose result is recorded."""
+        ...
+
 
 # The recorder of the calling code; None outside a run and while an effect is being performed.
 current: ContextVar[Recorder | None] = ContextVar("agentrun_recorder", default=None)

@@ -19,6 +19,7 @@ from typing import Any
 from agentrun.core.errors import ConfigError
 from agentrun.models.retries import DEFAULT_PATIENCE, DEFAULT_RETRIES
 from agentrun.models.transport import RecordingBase, Settings, transports
+from agentrun.models.web_sockets import refuse_model_web_sockets
 from agentrun.models.wrap import FAMILIES, make_settings
 
 __all__ = ["install", "patch"]
@@ -59,6 +60,7 @@ def install(
     found = [name for name in FAMILIES if importlib.util.find_spec(name)]
     if not found:
         raise ConfigError("install() found neither httpx nor httpx2: there is no client to record")
+    refuse_model_web_sockets()
     for name in found:
         patch(importlib.import_module(name), settings)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from agentrun.core.errors import ConfigError
 from agentrun.models.retries import DEFAULT_PATIENCE, DEFAULT_RETRIES, RetryPolicy
 from agentrun.models.transport import RecordingBase, Settings, transports
+from agentrun.models.web_sockets import refuse_model_web_sockets
 
 __all__ = ["FAMILIES", "async_http_client", "http_client", "make_settings", "wrap"]
 
@@ -79,6 +80,7 @@ def wrap(
         sdk=True,
     )
     _insert_transport(http, module, settings)
+    refuse_model_web_sockets()
     target.max_retries = 0
     return client
 

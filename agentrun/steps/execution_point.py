@@ -44,6 +44,10 @@ class ExecutionPoint:
         assert self.run.open_model_step is not None
         return self.run.open_model_step(self.here(), request)
 
+    @property
+    def in_step(self) -> bool:
+        return self.scope.body
+
     def here(self) -> ExecutionPoint:
         """This point for its own task or thread, and a new child point for any other one.
 

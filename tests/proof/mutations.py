@@ -49,6 +49,12 @@ MUTATIONS: dict[str, Mutation] = {
         "        pass\n",
         "steps/test_model_step_contract.py::test_a_recorded_reply_comes_back_as_it_was",
     ),
+    "a conversation over a WebSocket passes unrecorded": Mutation(
+        "agentrun/models/web_sockets.py",
+        "        if line is not None and not line.in_step and",
+        "        if False and",
+        "steps/test_web_sockets.py::test_a_conversation_over_a_web_socket_is_refused_by_name",
+    ),
     # -- what a plain call passes ----------------------------------------------------------------
     "a plain call takes the way of background calls": Mutation(
         "agentrun/models/call.py",
