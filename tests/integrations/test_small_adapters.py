@@ -1,0 +1,145 @@
+"""Adapters of one function: agents that are killed repeat nothing and lose nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashing import killed
+
+import agentrun
+from agentrun.testing import Call, Provider, Reply, Rule
+from agentrun.testing.plugin import Crashtest
+
+# LiteLLM's models and clients warn, and a warning raised in the middle of a call breaks it.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ORDER = {"order": "7"}
+FINISH = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+
+
+@dataclass
+class Framework:
+    """An agent of a framework, and the replies that make it look order 7 up and keep 7 and 8."""
+
+    module: str
+    script: Sequence[Reply | str]
+    tools: Sequence[tuple[str, str]]  # the recorded tool calls: name and effect class
+    rules: Sequence[Rule] = ()  # where the replies do not follow each other in one conversation
+
+    @property
+    def agent(self) -> Any:
+        name = self.module.removesuffix("_agent")
+        return getattr(importlib.import_module(self.module), f"with_{name}")
+
+
+LOOK_AND_KEEP = Reply(tool_calls=[Call("look_up", ORDER), Call("keep", ORDER)])
+KEEP = Reply(tool_calls=[Call("keep", {"order": "8"})])
+TOOLS = [("look_up", "read"), ("keep", "idempotent"), ("keep", "idempotent")]
+
+
+def bash(command: str) -> Reply:
+    return Reply(tool_calls=[Call("bash", {"command": command})])
+
+
+def shell_keep(order: str) -> str:
+    return f"echo {order} > {order}.kept; test -e 'die at {order}' && kill -9 $PPID; echo kept"
+
+
+def dspy_reply(**fields: Any) -> Reply:
+    """A reply in the form that DSPy asks for."""
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in fields.items()
+    }
+    parts = [f"[[ ## {name} ## ]]\n{text}" for name, text in texts.items()]
+    return Reply("\n\n".join([*parts, "[[ ## completed ## ]]"]))
+
+
+def thought(tool: str, **args: str) -> Reply:
+    return dspy_reply(next_thought="go on", next_tool_name=tool, next_tool_args=args)
+
+
+# Each request of DSPy is a conversation of its own, with all that happened before as its content.
+DSPY_REPLIES = [
+    thought("look_up", order="7"),
+    thought("keep", order="7"),
+    thought("keep", order="8"),
+    thought("finish"),
+    dspy_reply(reasoning="both are kept", answer="Done."),
+]
+DSPY_RULES = [
+    *(
+        Rule({"contains": f"observation_{number}"}, DSPY_REPLIES[number + 1])
+        for number in reversed(range(4))
+    ),
+    Rule({}, DSPY_REPLIES[0]),
+]
+
+
+FRAMEWORKS = [
+    Framework(
+        "smolagents_agent",
+        [LOOK_AND_KEEP, KEEP, Reply(tool_calls=[Call("final_answer", {"answer": "Done."})])],
+        [*TOOLS, ("final_answer", "read")],
+    ),
+    Framework("agno_agent", [LOOK_AND_KEEP, KEEP, "Done."], TOOLS),
+    Framework("dspy_agent", DSPY_REPLIES, TOOLS, rules=DSPY_RULES),
+    Framework(
+        "mini_swe_agent_agent",
+        [
+            bash("ls"),
+            bash(shell_keep("7")),
+            bash(shell_keep("8")),
+            bash(f"echo {FINISH}; echo Done."),
+        ],
+        [("execute", "idempotent")] * 4,
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OUTSIDE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.module)
+def test_killed_at_every_point_it_repeats_nothing(
+    crashtest: Crashtest, framework: Framework
+) -> None:
+    report = crashtest(framework.agent, "go", script=framework.script, rules=framework.rules)
+    report.check()
+    assert report.doubts == ()
+    assert len(report.killed) > 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.module)
+def test_killed_in_a_tool_it_resumes(
+    db: Any,
+    dsn: str,
+    provider: Provider,
+    outside: Path,
+    sql: Any,
+    framework: Framework,
+    unpatched: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MODELS_URL", provider.base_url)
+    provider.say(framework.script, framework.rules)
+    keyed = framework.agent.with_options(key="k")
+    (outside / "die at 8").touch()
+    killed(lambda: (agentrun.connect(dsn), keyed.run("go")))
+    (outside / "die at 8").unlink()
+    assert keyed.run("go").strip() == "Done."
+    assert provider.billed() == len(framework.script)
+    assert sorted(kept.read_text().strip() for kept in outside.glob("*.kept")) == ["7", "8"]
+    calls = sql("SELECT name, effect FROM agentrun.tool_calls")
+    assert sorted(calls) == sorted(framework.tools)
