@@ -15,11 +15,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import MUTATIONS, Mutation
+from anchors import Definitions
+from mutations import MUTATIONS, Mutation, join
 
 ROOT = Path(__file__).parents[2]
 TREE = (
@@ -30,17 +32,26 @@ TREE = (
 LIMIT = 120.0  # seconds for a test
 
 
+@cache
+def definitions() -> Definitions:
+    return Definitions(ROOT)
+
+
 @pytest.mark.parametrize("what", MUTATIONS)
 def test_a_defect_can_be_made_and_has_its_test(what: str) -> None:
-    """The list cannot rot: the text is there once, what it becomes is code, the test exists."""
+    """The list cannot rot: the words are there once, what they become is code, the test exists."""
     mutation = MUTATIONS[what]
-    text = (ROOT / mutation.file).read_text("utf-8")
-    assert text.count(mutation.old) == 1
-    assert mutation.new != mutation.old
-    if mutation.file.endswith(".py"):
-        ast.parse(changed(text, mutation))
-    file, _, name = mutation.test.partition("::")
-    assert f"def {name}(" in (ROOT / "tests" / file).read_text("utf-8")
+    file, text = definitions().change(mutation.where, mutation.old, mutation.new)
+    assert text != (ROOT / file).read_text("utf-8")
+    if file.endswith(".py"):
+        ast.parse(text)
+    test_file, _, name = mutation.test.partition("::")
+    assert f"def {name}(" in (ROOT / "tests" / test_file).read_text("utf-8")
+
+
+def test_two_defects_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"two files of .* name a defect so: {'a name'}"):
+        join([{"a name": Mutation("A", "b", "c", "d")}, {"a name": Mutation("E", "f", "g", "h")}])
 
 
 @pytest.mark.long
@@ -64,18 +75,14 @@ def is_caught(mutation: Mutation, place: Path) -> bool:
     """Whether the defect's own test turns red, in one of the tries that it is given."""
     shutil.rmtree(place, ignore_errors=True)
     copy = copied(place)
-    file = copy / mutation.file
-    file.write_text(changed(file.read_text("utf-8"), mutation), "utf-8")
-    own_server = mutation.file.startswith("migrations/")  # the session's has the schema
+    file, text = Definitions(copy).change(mutation.where, mutation.old, mutation.new)
+    (copy / file).write_text(text, "utf-8")
+    own_server = file.startswith("migrations/")  # the session's has the schema
     red = {named(mutation.test): "failed"}
     return any(
         run(copy, [mutation.test], LIMIT, own_server=own_server) == red
         for _ in range(mutation.tries)
     )
-
-
-def changed(text: str, mutation: Mutation) -> str:
-    return text.replace(mutation.old, mutation.new)
 
 
 def named(test: str) -> str:

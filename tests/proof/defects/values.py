@@ -1,0 +1,101 @@
+"""Deliberate defects of `agentrun/values/`."""
+
+from __future__ import annotations
+
+from defects import Mutation
+
+DEFECTS: dict[str, Mutation] = {
+    "a date of a model is refused as text": Mutation(
+        "wrong_types",
+        "model.model_validate_json(text, strict=True)",
+        "model.model_validate(arguments, strict=True)",
+        "values/test_model_arguments.py::test_what_json_has_no_type_for_is_taken_as_text",
+    ),
+    "an exception that is kept holds the credentials of its request": Mutation(
+        "exception_parts._headers",
+        "[pair for pair in texts if pair[0].lower() not in SECRET_HEADERS]",
+        "texts",
+        "proof/test_canaries.py::test_no_secret_is_left_anywhere",
+    ),
+    "a result that cannot be stored is found out too late": Mutation(
+        "typed_values.outcome_of",
+        'check(stored, "result")',
+        "",
+        "api/test_trouble.py::test_a_result_that_cannot_be_stored_is_told_and_its_effect_not_repeated",
+    ),
+    "an async def in a plain wrapper is a tool": Mutation(
+        "refuse_unrecordable",
+        "inspect.iscoroutinefunction(inner)",
+        "False",
+        "values/test_callables.py::test_what_cannot_be_recorded_is_no_tool_and_no_step",
+    ),
+    # -- live equals resumed -----------------------------------------------------------------------
+    "the items of a set are stored in the order of their hashes": Mutation(
+        "_sorted",
+        "for item in value), key=canonical)",
+        "for item in value), key=lambda _: 0)",
+        "proof/test_live_equals_resumed.py::test_an_agent_that_meets_every_kind_sees_it_again",
+    ),
+    "a set in a deque is compared in the order of its hashes": Mutation(
+        "_order_sets",
+        "isinstance(inner, (list, tuple, deque))",
+        "isinstance(inner, (list, tuple))",
+        "values/test_values.py::test_a_set_in_any_container_is_recorded_in_one_order",
+    ),
+    "an exception that is raised live is another one than on a resume": Mutation(
+        "rebuild",
+        "_rebuild(described, live)",
+        "live or _rebuild(described, live)",
+        "proof/test_live_equals_resumed.py::test_an_agent_that_meets_every_kind_sees_it_again",
+    ),
+    # -- steps -------------------------------------------------------------------------------------
+    "an exception comes back without its text": Mutation(
+        "_rebuild",
+        "kind is not None and error is not None and not _has_recorded_text(error, described)",
+        "False",
+        "values/test_exceptions.py::test_no_code_of_a_class_runs_because_a_row_names_it",
+    ),
+    "an exception is raised live as it was and not as it is recorded": Mutation(
+        "throw",
+        "_empty_generator().throw(rebuild(described, live))",
+        "_empty_generator().throw(live or rebuild(described))",
+        "values/test_exceptions.py::test_of_what_no_record_can_hold_a_stand_in_is_left_live_too",
+    ),
+    "an exception comes back without its cause": Mutation(
+        "_link",
+        'described.get("cause"), described.get("context")',
+        "None, None",
+        "values/test_exceptions.py::test_an_exception_comes_back_with_what_it_carries",
+    ),
+    "credentials of a response that an exception holds are stored": Mutation(
+        "exception_parts._headers",
+        "[pair for pair in texts if pair[0].lower() not in SECRET_HEADERS]",
+        "list(texts)",
+        "values/test_exceptions.py::test_an_exception_comes_back_with_what_it_carries",
+    ),
+    "a property of a class runs because a row names it": Mutation(
+        "_make",
+        "set_attribute(error, name, _CODER.read(value))",
+        "setattr(error, name, _CODER.read(value))",
+        "values/test_exceptions.py::test_no_code_of_a_class_runs_because_a_row_names_it",
+    ),
+    # -- values ------------------------------------------------------------------------------------
+    "sets are recorded in the order of their hashes": Mutation(
+        "_order_sets",
+        "sorted(dumped, key=canonical)",
+        "dumped",
+        "values/test_values.py::test_ordinary_values_are_recorded_as_plain_json",
+    ),
+    "a subclass loses its fields": Mutation(
+        "Result._restores",
+        "difference(again, value) is None",
+        "True",
+        "values/test_values.py::test_a_value_comes_back_as_it_was",
+    ),
+    "a type that was changed is not noticed": Mutation(
+        "Result.decode",
+        "problem is not None or not _contains(dumped, stored)",
+        "problem is not None",
+        "values/test_values.py::test_a_recorded_value_is_checked_against_a_changed_type",
+    ),
+}

@@ -1,0 +1,26 @@
+"""Deliberate defects of `agentrun/view/`."""
+
+from __future__ import annotations
+
+from defects import Mutation
+
+DEFECTS: dict[str, Mutation] = {
+    "what is decided still reads held": Mutation(
+        "terminal._status",
+        'row.get("decided_at") is not None',
+        "False",
+        "cli/test_cli_status.py::test_what_is_decided_and_not_taken_up_is_told_as_that",
+    ),
+    "markup is not escaped": Mutation(
+        "safe._escape",
+        "html.escape(visible(text, multiline=True))",
+        "visible(text, multiline=True)",
+        "view/test_view.py::test_a_hostile_run_is_inert_in_a_browser",
+    ),
+    "control characters reach the terminal": Mutation(
+        "visible",
+        "_SUSPECT.sub(lambda found: _make_visible(found[0], multiline), text)",
+        "text",
+        "view/test_view.py::test_a_hostile_run_is_inert_in_a_terminal",
+    ),
+}
