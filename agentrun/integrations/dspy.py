@@ -21,6 +21,7 @@ from typing import Any
 import dspy
 
 import agentrun
+from agentrun.core.errors import Refusing
 from agentrun.core.events import Effect
 from agentrun.integrations.effect_classes import choose_effect
 from agentrun.integrations.recorded_functions import record_calls
@@ -42,7 +43,7 @@ def durable(
         default: the effect class of a tool that has none in ``effects``.
 
     Raises:
-        ConfigError: a tool is called inside a run whose language model is not recorded.
+        Refusing: a tool is called inside a run whose language model is not recorded. The run fails.
 
     Example:
         >>> program = dspy.ReAct("question -> answer", tools=durable([search]))
@@ -77,8 +78,8 @@ def _check_model() -> None:
     model: Any = dspy.settings.lm
     if agentrun.current_run() is None or not isinstance(model, dspy.LM):
         return
-    if getattr(model, "engine", None) != "litellm" or model.cache:
-        raise agentrun.ConfigError(
+    if model.engine != "litellm" or model.cache:
+        raise Refusing(
             "inside a run the model of DSPy needs the engine that is recorded, and no cache: "
             f'dspy.LM({model.model!r}, engine="litellm", cache=False)'
         )

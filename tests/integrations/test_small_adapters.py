@@ -143,3 +143,37 @@ def test_killed_in_a_tool_it_resumes(
     assert sorted(kept.read_text().strip() for kept in outside.glob("*.kept")) == ["7", "8"]
     calls = sql("SELECT name, effect FROM agentrun.tool_calls")
     assert sorted(calls) == sorted(framework.tools)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"cache": False}, {"engine": "litellm"}])
+def test_a_model_of_dspy_that_is_not_recorded_is_refused(db: Any, options: Any) -> None:
+    dspy_agent = importlib.import_module("dspy_agent")
+    (tool,) = dspy_agent.durable([dspy_agent.look_up])
+
+    @agentrun.agent
+    def looker() -> str:
+        with dspy_agent.dspy.context(lm=dspy_agent.dspy.LM("openai/gpt-5-mini", **options)):
+            try:
+                return str(tool(order="7"))
+            except Exception:
+                return "told the model"
+
+    with pytest.raises(agentrun.RunFailed, match=r'engine="litellm", cache=False'):
+        looker.run()
+
+
+@pytest.mark.slow
+def test_tools_that_are_recorded_already_are_left_alone(db: Any, sql: Any) -> None:
+    smolagents_agent = importlib.import_module("smolagents_agent")
+    look = agentrun.tool(effect="read", name="look")(smolagents_agent.look)
+
+    @agentrun.agent
+    def looker() -> str:
+        tool = smolagents_agent.look_up
+        tool.forward = look
+        agent = smolagents_agent.smolagents.ToolCallingAgent([tool], model=lambda: None)
+        return str(smolagents_agent.durable(agent).tools["look_up"]("7"))
+
+    assert looker.run() == "order 7 is ready"
+    assert sql("SELECT name, effect FROM agentrun.steps WHERE kind = 'tool'") == [("look", "read")]

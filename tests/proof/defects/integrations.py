@@ -23,4 +23,22 @@ DEFECTS: dict[str, Mutation] = {
         "False",
         "integrations/test_adapters.py::test_a_decorated_tool_is_recorded_once_as_it_declares",
     ),
+    "calls of a small framework pass unrecorded": Mutation(
+        "record_calls.call",
+        "agentrun.call(name, arguments, function, effect=effect, passes=passes)",
+        "function(**arguments)",
+        "integrations/test_small_adapters.py::test_killed_in_a_tool_it_resumes",
+    ),
+    "a hook of agno calls the tool unrecorded": Mutation(
+        "durable_hook.hook",
+        "record(name, arguments, function, effect=effect, passes=(AgentRunException,))",
+        "function(**arguments)",
+        "integrations/test_small_adapters.py::test_killed_in_a_tool_it_resumes",
+    ),
+    "a tool of DSPy acts for a model that is not recorded": Mutation(
+        "_check_model",
+        'model.engine != "litellm" or model.cache',
+        "False",
+        "integrations/test_small_adapters.py::test_a_model_of_dspy_that_is_not_recorded_is_refused",
+    ),
 }
