@@ -113,7 +113,7 @@ def durable(
         other_types = options.get("allow_input_required") or options.get("allow_claimed")
         if agentrun.current_run() is None or other_types:
             return await send(name, arguments, *args, **options)
-        if name not in hints:
+        if name not in hints and (effects is None or name not in effects):
             hints.update(await _ask(client, _read_hints))
         effect = choose_effect(name, effects, hints.get(name), default)
 

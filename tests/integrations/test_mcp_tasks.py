@@ -177,7 +177,14 @@ def test_what_waits_for_a_person_says_how_to_answer(db: Any) -> None:
         return result.is_error, result.content[0].text  # type: ignore[union-attr]
 
     async def ask(client: mcp.Client) -> Any:
-        return await mcp_tasks.read_task(client.session, "k")
+        task = await mcp_tasks.read_task(client.session, "k")
+        (waiting,) = agentrun.inbox("k")
+        said = mcp.types.ElicitResult(action="accept", content={"decision": "approve"})
+        answers: Any = {f"{waiting.step}-{waiting.fingerprint}": said}
+        update = mcp_tasks.TaskUpdate(task_id="k", input_responses=answers)
+        request = mcp_tasks.UpdateTaskRequest(params=update)
+        await client.session.send_request(request, mcp.types.Result)
+        return task
 
     failed, text = with_server(call)
     assert failed
@@ -186,6 +193,7 @@ def test_what_waits_for_a_person_says_how_to_answer(db: Any) -> None:
     task = with_server(ask, Tasks())
     assert (task.status, task.input_requests) == ("input_required", {})
     assert "agentrun approve k 1" in task.status_message
+    assert len(agentrun.inbox("k")) == 1  # clients may not decide here
 
 
 def test_only_runs_of_its_agents_are_tasks_and_only_for_clients_that_declare_them(

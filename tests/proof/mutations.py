@@ -1851,6 +1851,55 @@ MUTATIONS: dict[str, Mutation] = {
         "}",
         "integrations/test_adapters.py::test_killed_in_a_tool_it_goes_on",
     ),
+    "a call that became a task is sent again after a kill": Mutation(
+        "agentrun/integrations/mcp.py",
+        "    token = leave_tasks.set(True)\n",
+        "    token = leave_tasks.set(False)\n",
+        "integrations/test_mcp_tasks.py::test_killed_while_its_task_goes_on_a_run_sends_no_call_again",
+    ),
+    "a cancelled run leaves its MCP task": Mutation(
+        "agentrun/integrations/mcp.py",
+        "    if run is None or not run.cancelled:\n",
+        "    if run is not None:\n",
+        "integrations/test_mcp_tasks.py::test_a_cancelled_run_cancels_its_task",
+    ),
+    "an MCP call whose answer is lost has failed": Mutation(
+        "agentrun/integrations/mcp.py",
+        "UNANSWERED = (CONNECTION_CLOSED, REQUEST_TIMEOUT)\n",
+        "UNANSWERED = ()\n",
+        "integrations/test_mcp_tasks.py::test_an_interrupted_call_whose_answer_is_lost_is_in_doubt",
+    ),
+    "an MCP server that is killed takes the client's run with it": Mutation(
+        "agentrun/integrations/mcp.py",
+        "        isinstance(client, Client)\n        and isinstance(client.server, str)\n",
+        "        isinstance(client, ClientSession)\n        and isinstance(client.server, str)\n",
+        "integrations/test_mcp_tasks.py::test_a_killed_server_is_restarted_and_its_task_goes_on",
+    ),
+    "an MCP call with a key is a fresh run": Mutation(
+        "agentrun/integrations/mcp_server.py",
+        "    return str(chosen) if chosen else ",
+        "    return ",
+        "integrations/test_mcp_tasks.py::test_agents_are_tools_and_a_key_names_the_run",
+    ),
+    "any run is a task of an MCP server": Mutation(
+        "agentrun/integrations/mcp_server.py",
+        "if run is None or run.agent not in served:",
+        "if run is None:",
+        "integrations/test_mcp_tasks.py::"
+        "test_only_runs_of_its_agents_are_tasks_and_only_for_clients_that_declare_them",
+    ),
+    "any MCP client may approve": Mutation(
+        "agentrun/integrations/mcp_server.py",
+        "        if self.answers:\n            await asyncio",
+        "        if True:\n            await asyncio",
+        "integrations/test_mcp_tasks.py::test_what_waits_for_a_person_says_how_to_answer",
+    ),
+    "a task that asks is a task that works": Mutation(
+        "agentrun/integrations/mcp_server.py",
+        '            case "held":\n',
+        '            case "asks":\n',
+        "integrations/test_mcp_tasks.py::test_what_a_task_asks_is_answered_by_the_client_once",
+    ),
     "a resumed session reads what came later": Mutation(
         "agentrun/integrations/openai_agents.py",
         "return await agentrun.step(effect=\"read\")(session_read)(limit)",
