@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from agentrun.core.errors import RunCancelled
 from agentrun.steps.execution_point import current_context
 
 
@@ -13,7 +14,7 @@ from agentrun.steps.execution_point import current_context
 class RunInfo:
     """What code inside a run may know about the run. `current_run` returns it; it is read-only.
 
-    All but ``deadline`` are fixed when the run is created, so that a resume sees the same.
+    All but the last two are fixed when the run is created, so that a resume sees the same.
 
     Attributes:
         key: names the run for `get`, `transcript`, `cancel` and the command line.
@@ -22,6 +23,8 @@ class RunInfo:
         parent: the key of the parent run; None if no other run called this one.
         deadline: when the run fails with LimitExceeded, an aware time; None without the option
             ``deadline=``. A resume by a person grants the same number of seconds again.
+        cancelled: True once the run is cancelled. Code that was stopped by that sees it in its
+            ``except`` or ``finally``, and may stop work elsewhere.
 
     Example:
         >>> run = agentrun.current_run()
@@ -33,6 +36,7 @@ class RunInfo:
     agent: str
     parent: str | None = None
     deadline: datetime | None = None
+    cancelled: bool = False
 
 
 def current_run() -> RunInfo | None:
@@ -53,4 +57,6 @@ def current_run() -> RunInfo | None:
         return None
     created = run.created
     parent: str | None = created.input.get("parent", {}).get("key")
-    return RunInfo(run.key, run.run_id, created.name or run.agent, parent, run.expires_at)
+    cancelled = isinstance(run.interrupt, RunCancelled)
+    agent = created.name or run.agent
+    return RunInfo(run.key, run.run_id, agent, parent, run.expires_at, cancelled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from agentrun.api.reply_formats import Api
 from agentrun.api.strict_schemas import strict
@@ -13,6 +13,7 @@ from agentrun.api.tool import Tool, ToolFunction, tool_of
 from agentrun.core.events import Json
 from agentrun.core.json_types import is_array, is_object
 from agentrun.steps.refusals import refusal
+from agentrun.values.arguments import Arguments
 
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
 _PARAMETER = re.compile(r"^(\w+)(?:\s*\([^)]*\))?:\s*(.+)$")
@@ -75,14 +76,14 @@ def _class_of(method: ToolFunction[..., Any]) -> str:
 
 
 def _chat(tool: Tool) -> dict[str, Json]:
-    function = _describe(tool)
+    function = describe(tool)
     if (parameters := strict(function["parameters"])) is not None:
         function.update(parameters=parameters, strict=True)
     return {"type": "function", "function": function}
 
 
 def _responses(tool: Tool) -> dict[str, Json]:
-    function = _describe(tool)
+    function = describe(tool)
     parameters = strict(function["parameters"])
     function["parameters"] = parameters or function["parameters"]
     # Always set: in the Responses API a function without this field is strict.
@@ -90,7 +91,7 @@ def _responses(tool: Tool) -> dict[str, Json]:
 
 
 def _anthropic(tool: Tool) -> dict[str, Json]:
-    function = _describe(tool)
+    function = describe(tool)
     return {
         "name": function["name"],
         "description": function["description"],
@@ -105,8 +106,16 @@ _DESCRIBE: dict[Api, Callable[[Tool], dict[str, Json]]] = {
 }
 
 
-def _describe(tool: Tool) -> dict[str, Json]:
-    """Name, description and parameters of a tool, from its docstring and its signature."""
+class Described(Protocol):
+    """What can be described: a tool or an agent."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: Arguments
+
+
+def describe(tool: Described) -> dict[str, Json]:
+    """Name, description and parameters of a tool or an agent: its docstring and its signature."""
     summary, described = _docstring(tool.function)
     schema = tool.arguments.model.model_json_schema(by_alias=True)
     _clean(schema)

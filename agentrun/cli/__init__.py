@@ -34,6 +34,7 @@ import agentrun
 from agentrun.cli import (
     gateway_command,
     limits_command,
+    mcp_command,
     options,
     output,
     redo_command,
@@ -344,6 +345,7 @@ def worker(
 
 app.command()(gateway_command.gateway)
 app.add_typer(limits_command.app, name="limits")
+app.command()(mcp_command.mcp)
 app.command()(redo_command.redo)
 app.add_typer(roles_command.app, name="roles")
 

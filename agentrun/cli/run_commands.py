@@ -27,6 +27,7 @@ from agentrun.view.safe import pretty
 
 __all__ = [
     "from_json",
+    "load_agents",
     "only_data_on_stdout",
     "parse_arguments",
     "run",
@@ -76,12 +77,8 @@ def run_worker(targets: list[str], concurrency: int, queues: list[str], *, as_js
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    agents: dict[str, DurableAgent[..., Any]] = {}
     with only_data_on_stdout() as stdout:
-        for target in targets:
-            file, name = split_target(target)
-            found = load(file)
-            agents |= {name: pick(found, name, file)} if name else found
+        agents = load_agents(targets)
         with agentrun.Worker(agents.values(), concurrency=concurrency, queues=queues):
             if as_json:
                 emit_json({"agents": sorted(agents), "queues": queues}, stdout)
@@ -89,6 +86,16 @@ def run_worker(targets: list[str], concurrency: int, queues: list[str], *, as_js
             while not stop.wait(_LOOK):
                 pass
         note("drained")
+
+
+def load_agents(targets: list[str]) -> dict[str, DurableAgent[..., Any]]:
+    """The agents that ``FILE`` or ``FILE:AGENT`` name, by name."""
+    agents: dict[str, DurableAgent[..., Any]] = {}
+    for target in targets:
+        file, name = split_target(target)
+        found = load(file)
+        agents |= {name: pick(found, name, file)} if name else found
+    return agents
 
 
 @contextlib.contextmanager

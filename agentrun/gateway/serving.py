@@ -83,7 +83,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ConfigError(f"the gateway cannot listen on {host}, port {port}: {error}") from error
+        raise ConfigError(f"cannot listen on {host}, port {port}: {error}") from error
 
 
 def listen_at(place: Path) -> socket.socket:
