@@ -12,16 +12,16 @@ A tool's hints give its effect class: ``readOnlyHint`` means ``read``, ``idempot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from mcp.types import CallToolResult
 
 import agentrun
 from agentrun.core.events import Effect
-from agentrun.integrations.effect_classes import choose_effect
+from agentrun.integrations.effect_classes import choose_effect, hinted_effect
 
-__all__ = ["KEY", "durable"]
+__all__ = ["KEY", "durable", "record_call"]
 
 KEY = "agentrun/idempotency-key"  # in the call's `_meta`
 
@@ -72,18 +72,43 @@ def durable(
             hints.update(await _read_hints(client))
         effect = choose_effect(name, effects, hints.get(name), default)
 
-        async def act(**given: Any) -> Any:
-            meta = {**(options.get("meta") or {}), KEY: agentrun.current_step().key}
-            sent = None if arguments is None and not given else given
-            result = await send(name, sent, *args, **{**options, "meta": meta})
-            return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+        async def act(given: dict[str, Any] | None, key: dict[str, Any]) -> CallToolResult:
+            meta = {**(options.get("meta") or {}), **key}
+            result: CallToolResult = await send(name, given, *args, **{**options, "meta": meta})
+            return result
 
-        recorded = await agentrun.acall(name, arguments or {}, act, effect=effect)
-        return CallToolResult.model_validate(recorded)
+        return await record_call(name, arguments, act, effect=effect)
 
     call_tool.__agentrun_durable__ = True  # type: ignore[attr-defined]
     client.call_tool = call_tool  # type: ignore[method-assign]
     return client
+
+
+async def record_call(
+    name: str,
+    arguments: dict[str, Any] | None,
+    act: Callable[[dict[str, Any] | None, dict[str, Any]], Awaitable[CallToolResult]],
+    **options: Any,
+) -> CallToolResult:
+    """Record one call to a server, or give its recorded result, for adapters of MCP clients.
+
+    Args:
+        name: the tool's name, as the model called it.
+        arguments: the arguments of the call.
+        act: sends the call. It gets the arguments and what to add to the call's ``_meta``.
+        options: options of `agentrun.acall`, such as ``effect``.
+
+    Example:
+        >>> await record_call("refund", {"order_id": "7"}, send, effect="once")
+    """
+
+    async def send(**given: Any) -> Any:
+        sent = None if arguments is None and not given else given
+        result = await act(sent, {KEY: agentrun.current_step().key})
+        return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    recorded = await agentrun.acall(name, arguments or {}, send, **options)
+    return CallToolResult.model_validate(recorded)
 
 
 async def _read_hints(client: _CallsTools) -> dict[str, Effect]:
@@ -93,11 +118,8 @@ async def _read_hints(client: _CallsTools) -> dict[str, Effect]:
     while True:
         page = await (client.list_tools(cursor=cursor) if cursor else client.list_tools())
         for tool in page.tools:
-            hints = tool.annotations
-            if hints is not None and hints.read_only_hint:
-                found[tool.name] = "read"
-            elif hints is not None and hints.idempotent_hint:
-                found[tool.name] = "idempotent"
+            if effect := hinted_effect(tool.annotations):
+                found[tool.name] = effect
         cursor = page.next_cursor
         if not cursor:
             return found
