@@ -6,14 +6,13 @@ Its tools act in the folder OUTSIDE, as those of `framework_agents`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from typing import Any
 
 import agents
 import framework_agents
 import mcp
 from agents.mcp import MCPServer
+from people import approve_until_done
 from pydantic import BaseModel
 
 import agentrun
@@ -111,23 +110,16 @@ async def with_an_openai_desk_that_asks_for_all(question: str) -> str:
 @agentrun.agent
 async def with_a_person_at_the_openai_desk(question: str) -> str:
     """The same, and a person who decides meanwhile, so that a crash test gets to the end."""
-    answer, _ = await asyncio.gather(ask(question), approve_refund("9"))
+    answer, _ = await asyncio.gather(ask(question), approve_refund())
     return answer
 
 
 @agentrun.step(effect="idempotent")
-def decide(key: str, order: str) -> None:
-    """Approve what waits, until the refund of this order was made: before a crash, or now."""
-    deadline = time.monotonic() + 30
-    while order not in framework_agents.kept():
-        for waiting in agentrun.inbox(key):
-            with contextlib.suppress(agentrun.RunError):  # decided before a crash
-                agentrun.approve(key, waiting.step, by="ana")
-        assert time.monotonic() < deadline, "the refund was not made"
-        time.sleep(0.02)
+def decide(key: str) -> None:
+    approve_until_done(key, "refund")
 
 
-async def approve_refund(order: str) -> None:
+async def approve_refund() -> None:
     run = agentrun.current_run()
     assert run is not None
-    await asyncio.to_thread(decide, run.key, order)
+    await asyncio.to_thread(decide, run.key)

@@ -6,12 +6,11 @@ Its tools act in the folder OUTSIDE, as those of `framework_agents`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 
 import framework_agents
 import pydantic_ai
 from framework_agents import act
+from people import approve_until_done
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -86,12 +85,5 @@ async def answer_all() -> None:
 
 @agentrun.step(effect="idempotent")
 def decide_and_answer(key: str) -> None:
-    """Send the carrier's answer, and approve until both payments were made."""
     agentrun.send(key, "book call_6", "booked")
-    deadline = time.monotonic() + 30
-    while not {"9", "8"} <= {*framework_agents.kept()}:
-        for waiting in agentrun.inbox(key):
-            with contextlib.suppress(agentrun.RunError):  # decided before a crash
-                agentrun.approve(key, waiting.step, by="ana")
-        assert time.monotonic() < deadline, "nobody asked"
-        time.sleep(0.02)
+    approve_until_done(key, "refund", "pay")
