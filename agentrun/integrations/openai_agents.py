@@ -74,16 +74,16 @@ class _Copies:
         self.effects = effects
         self.default: Effect = default
         self.inbox = inbox
-        self._made: dict[int, tuple[Agent[Any], Agent[Any]]] = {}  # by the id of the original
+        self._pairs: dict[int, tuple[Agent[Any], Agent[Any]]] = {}  # by the original's id
 
     def copy(self, agent: Agent[Any]) -> Agent[Any]:
         """The durable copy of an agent."""
         if hasattr(agent, _DURABLE):
             return agent
-        if id(agent) in self._made:
-            return self._made[id(agent)][1]
+        if id(agent) in self._pairs:
+            return self._pairs[id(agent)][1]
         copy = agent.clone()
-        self._made[id(agent)] = agent, copy
+        self._pairs[id(agent)] = agent, copy
         setattr(copy, _DURABLE, True)
         copy.tools = [
             self._record_tool(tool) if isinstance(tool, FunctionTool) else tool

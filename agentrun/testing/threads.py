@@ -18,25 +18,25 @@ from agentrun.testing.wire import HttpAnswer
 
 __all__ = ["MessageThreads"]
 
-_KEPT = ("model", "system", "tools", "messages")
+_FIELDS = ("model", "system", "tools", "messages")
 
 
 class MessageThreads:
     """The conversations that the double holds, by the message that ended them."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[str, Any]] = {}
-        self._continued: set[str] = set()
+        self._conversations: dict[str, dict[str, Any]] = {}
+        self._earlier: set[str] = set()  # messages after which a thread went on
 
     def refusal(self, body: Mapping[str, Any]) -> HttpAnswer | None:
         """The error with which the real API refuses to go on with a conversation, if it does."""
         before = _previous(body)
         if before is None:
             return None
-        if before not in self._kept:
+        if before not in self._conversations:
             details = {"error_code": "thread_not_found"}
             return messages.refusal(404, f"No thread has the message {before!r}.", details=details)
-        if before in self._continued:
+        if before in self._earlier:
             details = {"error_code": "thread_already_continued"}
             text = f"The message {before!r} was continued already."
             return messages.refusal(400, text, details=details)
@@ -44,7 +44,7 @@ class MessageThreads:
 
     def expand(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The request with the whole conversation."""
-        kept = self._kept.get(_previous(body) or "", {})
+        kept = self._conversations.get(_previous(body) or "", {})
         new = body.get("messages") or []
         return {**kept, **body, "messages": [*kept.get("messages", ()), *new]}
 
@@ -52,10 +52,10 @@ class MessageThreads:
         """Answer an expanded request, and keep the conversation if it is to be held."""
         whole, events = messages.write_message(body, reply)
         if body.get("thread"):
-            kept = {name: body[name] for name in _KEPT if name in body}
+            kept = {name: body[name] for name in _FIELDS if name in body}
             said = {"role": "assistant", "content": whole["content"]}
-            self._kept[whole["id"]] = {**kept, "messages": [*body["messages"], said]}
-            self._continued.add(_previous(body) or "")
+            self._conversations[whole["id"]] = {**kept, "messages": [*body["messages"], said]}
+            self._earlier.add(_previous(body) or "")
         return say(reply, messages.describe(body), whole, map(event, events))
 
 

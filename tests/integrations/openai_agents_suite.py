@@ -41,7 +41,7 @@ SUITE = Foreign(
     "openai_agents_suite",
     [f"tests/test_{name}.py" for name in FILES.split()],
     differs=DIFFERS,
-    counted="tool",
+    step_kind="tool",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,14 @@ def test_a_model_without_http_is_asked_once(db: Any, dsn: str, outside: Path) ->
             return ModelResponse([ToolCallPart("keep", {"order": "7"}, "one")])
         return ModelResponse([TextPart("Done.")])
 
+    async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
+        with asked.open("a") as file:
+            file.write("s")
+        for word in ("And ", "again."):
+            yield word
+
     local = pydantic_ai.Agent(
-        FunctionModel(answer),
+        FunctionModel(answer, stream_function=stream),
         tools=[pydantic_desk.keep],
         capabilities=[Durability(default="idempotent", model_steps=True)],
     )
@@ -105,6 +112,8 @@ def test_a_model_without_http_is_asked_once(db: Any, dsn: str, outside: Path) ->
     @agentrun.agent
     async def asks_a_local_model() -> str:
         said = (await local.run("go")).output
+        async with local.run_stream("on") as streamed:
+            said += await streamed.get_output()
         if (outside / "die").exists():
             die_recorded()
         return said
@@ -113,7 +122,7 @@ def test_a_model_without_http_is_asked_once(db: Any, dsn: str, outside: Path) ->
     (outside / "die").touch()
     killed(lambda: (agentrun.connect(dsn), keyed.run()))
     (outside / "die").unlink()
-    assert keyed.run() == "Done."
-    assert asked.read_text() == "xx"
+    assert keyed.run() == "Done.And again."
+    assert asked.read_text() == "xxs"
     assert framework_agents.kept() == ["7"]
     assert asyncio.run(local.run("outside a run")).output == "Done."
