@@ -7,7 +7,7 @@ from typing import Any
 
 from agentrun.core.events import Effect
 
-__all__ = ["choose_effect", "is_recorded_tool"]
+__all__ = ["choose_effect", "hinted_effect", "is_recorded_tool"]
 
 
 def choose_effect(
@@ -21,6 +21,13 @@ def choose_effect(
     if effects is not None and name in effects:
         return effects[name]
     return declared or default
+
+
+def hinted_effect(annotations: Any) -> Effect | None:
+    """The effect class that the annotations of an MCP tool hint at; None without a hint."""
+    if getattr(annotations, "read_only_hint", None):
+        return "read"
+    return "idempotent" if getattr(annotations, "idempotent_hint", None) else None
 
 
 def is_recorded_tool(function: Any) -> bool:

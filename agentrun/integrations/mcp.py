@@ -47,7 +47,7 @@ from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 import agentrun
 from agentrun.core.events import Effect
 from agentrun.core.log import logger
-from agentrun.integrations.effect_classes import choose_effect
+from agentrun.integrations.effect_classes import choose_effect, hinted_effect
 from agentrun.integrations.mcp_tasks import (
     CreatedTask,
     TaskCreated,
@@ -61,7 +61,7 @@ from agentrun.integrations.mcp_tasks import (
     result_of_task,
 )
 
-__all__ = ["KEY", "Tasks", "durable"]
+__all__ = ["KEY", "Tasks", "durable", "record_call"]
 
 KEY = "agentrun/idempotency-key"  # in the call's `_meta`
 RETRIES = 30  # of a request that may be repeated, while the server is away: about 12 minutes
@@ -117,20 +117,18 @@ def durable(
             hints.update(await _ask(client, _read_hints))
         effect = choose_effect(name, effects, hints.get(name), default)
 
-        async def act(**given: Any) -> Any:
-            meta = {**(options.get("meta") or {}), KEY: agentrun.current_step().key}
-            sent = None if arguments is None and not given else given
+        async def act(given: dict[str, Any] | None, key: dict[str, Any]) -> Any:
+            meta = {**(options.get("meta") or {}), **key}
 
             async def request(connected: _CallsTools) -> Any:
-                send_there = send if connected is client else connected.call_tool
-                return await _catch_task(send_there(name, sent, *args, **{**options, "meta": meta}))
+                call = send if connected is client else connected.call_tool
+                return await _catch_task(call(name, given, *args, **{**options, "meta": meta}))
 
-            result = await _ask(client, request)
-            return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+            return await _ask(client, request)
 
-        recorded = await agentrun.acall(
+        recorded = await _record(
             name,
-            arguments or {},
+            arguments,
             act,
             effect=effect,
             retries=0 if effect == "once" else RETRIES,
@@ -143,6 +141,42 @@ def durable(
     call_tool.__agentrun_durable__ = True  # type: ignore[attr-defined]
     client.call_tool = call_tool  # type: ignore[method-assign]
     return client
+
+
+async def record_call(
+    name: str,
+    arguments: dict[str, Any] | None,
+    act: Callable[[dict[str, Any] | None, dict[str, Any]], Awaitable[CallToolResult]],
+    **options: Any,
+) -> CallToolResult:
+    """Record one call to a server, or give its recorded result, for adapters of MCP clients.
+
+    Args:
+        name: the tool's name, as the model called it.
+        arguments: the arguments of the call.
+        act: sends the call. It gets the arguments and what to add to the call's ``_meta``.
+        options: options of `agentrun.acall`, such as ``effect``.
+
+    Example:
+        >>> await record_call("refund", {"order_id": "7"}, send, effect="once")
+    """
+    return CallToolResult.model_validate(await _record(name, arguments, act, **options))
+
+
+async def _record(
+    name: str,
+    arguments: dict[str, Any] | None,
+    act: Callable[[dict[str, Any] | None, dict[str, Any]], Awaitable[Any]],
+    **options: Any,
+) -> Any:
+    """The answer of a server as JSON: a result, or the task that the call became."""
+
+    async def send(**given: Any) -> Any:
+        sent = None if arguments is None and not given else given
+        answer = await act(sent, {KEY: agentrun.current_step().key})
+        return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    return await agentrun.acall(name, arguments or {}, send, **options)
 
 
 # -- tasks -----------------------------------------------------------------------------------------
@@ -287,10 +321,9 @@ async def _read_hints(client: _CallsTools) -> dict[str, Effect]:
     while True:
         page = await (client.list_tools(cursor=cursor) if cursor else client.list_tools())
         for tool in page.tools:
-            hints = tool.annotations
-            if hints is not None and hints.read_only_hint:
-                found[tool.name] = "read"
-            elif (hints is not None and hints.idempotent_hint) or KEY in (tool.meta or {}):
+            if effect := hinted_effect(tool.annotations):
+                found[tool.name] = effect
+            elif KEY in (tool.meta or {}):
                 found[tool.name] = "idempotent"
         cursor = page.next_cursor
         if not cursor:

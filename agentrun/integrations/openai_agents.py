@@ -1,4 +1,4 @@
-"""openai-agents: inside a run, the calls of function tools and of sessions are recorded steps.
+"""openai-agents: inside a run, the calls of tools, handoffs and sessions are recorded steps.
 
     from agentrun.integrations.openai_agents import DurableSession, durable
 
@@ -7,95 +7,265 @@
 
 Give the SDK a client that is recorded: ``set_default_openai_client(agentrun.wrap(AsyncOpenAI()))``.
 A tool that `agentrun.tool` decorates is recorded as it declares.
+
+What it cannot do: hosted tools run at the provider and are part of the model call. Shell, patch,
+computer and other tools that are no function tools are not recorded. A `Handoff` that was made by
+hand is called again by a resume, since only its function knows the agent; use `agentrun.step` for
+what it does beside that. Realtime and voice agents are not covered.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
+import mcp.types
 from agents import Agent, FunctionTool, Handoff
 from agents.memory.session import SessionABC
 
 import agentrun
 from agentrun.core.events import Effect
-from agentrun.integrations.effect_classes import choose_effect, is_recorded_tool
+from agentrun.integrations.effect_classes import choose_effect, hinted_effect, is_recorded_tool
+from agentrun.integrations.mcp import record_call
 
 __all__ = ["DurableSession", "durable"]
 
+_DURABLE = "__agentrun_durable__"  # the attribute of a durable copy of an agent
+_CALL = "agentrun/call"  # in the `_meta` of a call until it is sent: which call of the model it is
+
 
 def durable(
-    agent: Agent[Any], *, effects: Mapping[str, Effect] | None = None, default: Effect = "once"
+    agent: Agent[Any],
+    *,
+    effects: Mapping[str, Effect] | None = None,
+    default: Effect = "once",
+    inbox: bool = True,
 ) -> Agent[Any]:
-    """A copy of ``agent`` whose function tools are recorded steps inside a run.
+    """A copy of ``agent`` whose tool calls and handoffs are recorded steps inside a run.
 
-    Agents that it hands off to are copied as well. Outside a run nothing changes. A handoff that
-    was made by `handoff()` and tools that run at the provider are left as they are.
+    Agents that it hands off to are copied as well, and the tools of its MCP servers are recorded,
+    with the effect class that their hints name. Outside a run nothing changes.
+
+    An agent as a tool is a step like any tool. Make the inner agent durable before, and its calls
+    are the steps instead: ``durable(inner).as_tool(…)``.
 
     Args:
         agent: the agent that a `Runner` executes.
-        effects: effect classes by tool name.
-        default: the effect class of a tool that ``effects`` does not name.
+        effects: effect classes by the name of a tool or handoff; they precede the hints.
+        default: the effect class of a tool or handoff that says nothing.
+        inbox: ask for the approvals that tools need (``needs_approval``, ``require_approval``) in
+            agentrun's inbox, so that the run is held and a person decides with `agentrun.approve`.
+            False leaves them to the code, as interruptions of the SDK.
 
     Example:
         >>> support = durable(Agent(name="support", tools=[refund]), effects={"look": "read"})
     """
-    return _copy(agent, effects, default, {})
+    return _Copies(effects, default, inbox).copy(agent)
 
 
-def _copy(
-    agent: Agent[Any],
-    effects: Mapping[str, Effect] | None,
-    default: Effect,
-    copies: dict[int, Agent[Any]],
-) -> Agent[Any]:
-    """The durable copy of an agent. ``copies`` holds those made: handoffs may form a circle."""
-    if id(agent) in copies:
-        return copies[id(agent)]
-    copy = copies[id(agent)] = agent.clone()
-    copy.tools = [
-        _record(tool, choose_effect(tool.name, effects, None, default))
-        if isinstance(tool, FunctionTool)
-        else tool
-        for tool in agent.tools
-    ]
-    copy.handoffs = [
-        other if isinstance(other, Handoff) else _copy(other, effects, default, copies)
-        for other in agent.handoffs
-    ]
-    return copy
+class _Copies:
+    """The durable copies of an agent and of those that it hands off to, which may form a circle."""
 
+    def __init__(self, effects: Mapping[str, Effect] | None, default: Effect, inbox: bool) -> None:
+        self.effects = effects
+        self.default: Effect = default
+        self.inbox = inbox
+        self._pairs: dict[int, tuple[Agent[Any], Agent[Any]]] = {}  # by the original's id
 
-def _record(tool: FunctionTool, effect: Effect) -> FunctionTool:
-    """A copy of the tool whose calls are recorded steps."""
-    if is_recorded_tool(getattr(tool, "__wrapped__", None)):
-        return tool
-    invoke = tool.on_invoke_tool
+    def copy(self, agent: Agent[Any]) -> Agent[Any]:
+        """The durable copy of an agent."""
+        if hasattr(agent, _DURABLE):
+            return agent
+        if id(agent) in self._pairs:
+            return self._pairs[id(agent)][1]
+        copy = agent.clone()
+        self._pairs[id(agent)] = agent, copy
+        setattr(copy, _DURABLE, True)
+        copy.tools = [
+            self._record_tool(tool) if isinstance(tool, FunctionTool) else tool
+            for tool in agent.tools
+        ]
+        copy.handoffs = [
+            self._record_handoff(other) if isinstance(other, Handoff) else self.copy(other)
+            for other in agent.handoffs
+        ]
+        servers: list[Any] = [_RecordedServer(server, self) for server in agent.mcp_servers]
+        copy.mcp_servers = servers
+        return copy
 
-    async def invoke_recorded(ctx: Any, arguments: str) -> Any:
-        sent = _parse(arguments)
-        if agentrun.current_run() is None or sent is None:
-            return await invoke(ctx, arguments)
+    def effect(self, name: str, hint: Effect | None = None) -> Effect:
+        """The effect class of a tool or handoff."""
+        return choose_effect(name, self.effects, hint, self.default)
 
-        async def act(**given: Any) -> Any:
-            # The text of the model, unless a person edited the arguments.
-            return await invoke(ctx, arguments if given == sent else json.dumps(given))
-
+    async def asks(self, setting: Any, ctx: Any, name: str, arguments: Any) -> bool:
+        """Whether the inbox has to ask for a call, whose tool has this ``needs_approval``."""
+        if setting is False or not self._has_inbox():
+            return False
         call_id = getattr(ctx, "tool_call_id", None)
-        return await agentrun.acall(tool.name, sent, act, call_id=call_id, effect=effect)
+        if call_id and ctx.is_tool_approved(name, call_id):
+            return False  # the code approved it in the state with which it runs the agent
+        return await _evaluate(setting, ctx, arguments, call_id)
 
-    return dataclasses.replace(tool, on_invoke_tool=invoke_recorded)
+    def _has_inbox(self) -> bool:
+        return self.inbox and agentrun.current_run() is not None
+
+    def asks_elsewhere(self, setting: Any) -> Any:
+        """The setting ``needs_approval`` for the SDK, which must not ask what the inbox asks."""
+        if setting is not True and not callable(setting):
+            return setting  # False, or what the SDK refuses
+
+        async def needs_approval(ctx: Any, arguments: dict[str, Any], call_id: str) -> bool:
+            return not self._has_inbox() and await _evaluate(setting, ctx, arguments, call_id)
+
+        return needs_approval
+
+    def _record_tool(self, tool: FunctionTool) -> FunctionTool:
+        """A copy of the tool whose calls are recorded steps."""
+        if is_recorded_tool(getattr(tool, "__wrapped__", None)):
+            return tool
+        if hasattr(tool._agent_instance, _DURABLE):
+            return tool  # the steps are those of the agent that is this tool
+        invoke = tool.on_invoke_tool
+
+        async def invoke_recorded(ctx: Any, arguments: str) -> Any:
+            if agentrun.current_run() is None:
+                return await invoke(ctx, arguments)
+            sent = _parse(arguments)
+
+            async def act(**given: Any) -> Any:
+                # The text of the model, unless a person edited the arguments.
+                return await invoke(ctx, arguments if given == sent else json.dumps(given))
+
+            asks = await self.asks(tool.needs_approval, ctx, tool.name, sent)
+            call_id, effect = getattr(ctx, "tool_call_id", None), self.effect(tool.name)
+            try:
+                return await agentrun.acall(
+                    tool.name, sent, act, call_id=call_id, effect=effect, approve=asks
+                )
+            except agentrun.ToolFailed as refusal:
+                if not asks:
+                    raise
+                return str(refusal)  # the model reads who refused, and why
+
+        setting = self.asks_elsewhere(tool.needs_approval)
+        return dataclasses.replace(tool, on_invoke_tool=invoke_recorded, needs_approval=setting)
+
+    def _record_handoff(self, handoff: Handoff[Any, Any]) -> Handoff[Any, Any]:
+        """A copy of the handoff that hands off to a durable copy, and records what it calls."""
+        invoke = handoff.on_invoke_handoff
+        target = handoff._agent_ref() if handoff._agent_ref is not None else None
+        durable_target = self.copy(target) if isinstance(target, Agent) else None
+
+        async def invoke_recorded(ctx: Any, arguments: str) -> Any:
+            if durable_target is None:
+                return self.copy(await invoke(ctx, arguments))
+            if agentrun.current_run() is None or not _has_callback(handoff):
+                await invoke(ctx, arguments)
+                return durable_target
+            sent = _parse(arguments)
+
+            async def act(**given: Any) -> None:
+                await invoke(ctx, arguments if given == sent else json.dumps(given))
+
+            effect = self.effect(handoff.tool_name)
+            await agentrun.acall(handoff.tool_name, sent, act, effect=effect)
+            return durable_target
+
+        copy = dataclasses.replace(handoff, on_invoke_handoff=invoke_recorded)
+        copy._agent_ref = weakref.ref(durable_target or target) if target is not None else None
+        return copy
 
 
-def _parse(arguments: str) -> dict[str, Any] | None:
-    """The arguments of a call; None if they are malformed. The SDK then tells the model so."""
+class _RecordedServer:
+    """An MCP server whose tool calls are recorded steps; all else is the server's own.
+
+    The SDK resolves the ``_meta`` of each call, which is where the server learns which call of the
+    model it is. `call_tool` takes that out again, and sends the step's key instead.
+    """
+
+    def __init__(self, server: Any, copies: _Copies) -> None:
+        self._server, self._copies = server, copies
+        self._hints: dict[str, Effect | None] = {}
+        self._approvals: dict[str, Any] = {}  # the setting ``needs_approval``, by tool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    async def list_tools(self, *args: Any, **kwargs: Any) -> Any:
+        """The server's tools. Their hints are kept."""
+        tools = await self._server.list_tools(*args, **kwargs)
+        self._hints = {tool.name: hinted_effect(tool.annotations) for tool in tools}
+        return tools
+
+    def _get_needs_approval_for_tool(self, tool: Any, agent: Any) -> Any:
+        setting = self._server._get_needs_approval_for_tool(tool, agent)
+        self._approvals[tool.name] = setting
+        return self._copies.asks_elsewhere(setting)
+
+    @property
+    def tool_meta_resolver(self) -> Any:
+        """The server's own resolver; inside a run, its result names the call of the model too."""
+        return self._resolve if agentrun.current_run() else self._server.tool_meta_resolver
+
+    async def _resolve(self, context: Any) -> dict[str, Any]:
+        resolver = getattr(self._server, "tool_meta_resolver", None)
+        meta = resolver(context) if resolver is not None else None
+        meta = await meta if inspect.isawaitable(meta) else meta
+        ctx, setting = context.run_context, self._approvals.get(context.tool_name, False)
+        name = getattr(ctx, "tool_name", context.tool_name)
+        call = {
+            "name": name,
+            "call_id": getattr(ctx, "tool_call_id", None),
+            "approve": await self._copies.asks(setting, ctx, name, context.arguments),
+        }
+        return {**(meta or {}), _CALL: call}
+
+    async def call_tool(
+        self, tool_name: str, arguments: dict[str, Any] | None, meta: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a tool of the server, or give the recorded result of that call."""
+        call = (meta or {}).pop(_CALL, None)
+        if call is None:
+            return await self._server.call_tool(tool_name, arguments, meta)
+
+        async def act(given: Any, key: dict[str, Any]) -> Any:
+            return await self._server.call_tool(tool_name, given, {**(meta or {}), **key})
+
+        effect = self._copies.effect(call["name"], self._hints.get(tool_name))
+        options = {"call_id": call["call_id"], "approve": call["approve"], "effect": effect}
+        try:
+            return await record_call(call["name"], arguments, act, **options)
+        except agentrun.ToolFailed as refusal:
+            text = mcp.types.TextContent(type="text", text=str(refusal))
+            return mcp.types.CallToolResult(content=[text], is_error=True)
+
+
+async def _evaluate(setting: Any, ctx: Any, arguments: Any, call_id: Any) -> bool:
+    """Whether a tool's ``needs_approval`` wants an approval of this call."""
+    needed = setting(ctx, arguments, call_id) if callable(setting) else setting
+    return bool(await needed if inspect.isawaitable(needed) else needed)
+
+
+def _has_callback(handoff: Handoff[Any, Any]) -> bool:
+    """Whether a handoff calls a function of the user; True if that cannot be seen."""
+    made: Any = getattr(handoff.on_invoke_handoff, "args", ())  # `handoff()` makes a partial
+    try:
+        return inspect.getclosurevars(made[0]).nonlocals["on_handoff"] is not None
+    except (LookupError, TypeError):
+        return True
+
+
+def _parse(arguments: str) -> dict[str, Any]:
+    """The arguments of a call. A text that is no JSON object is the only argument itself."""
     try:
         parsed = json.loads(arguments or "{}")
     except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {"arguments": arguments}
 
 
 class DurableSession(SessionABC):

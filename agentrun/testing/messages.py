@@ -23,7 +23,7 @@ from agentrun.testing.speech import (
 )
 from agentrun.testing.wire import HttpAnswer, json_answer
 
-__all__ = ["LIMITS", "answer", "describe", "problem", "refusal"]
+__all__ = ["LIMITS", "answer", "describe", "problem", "refusal", "write_message"]
 
 LIMITS = ("max_tokens",)
 
@@ -90,6 +90,14 @@ def problem(body: Mapping[str, Any]) -> str | None:
 
 def answer(body: Mapping[str, Any], reply: Reply) -> HttpAnswer:
     """Answer with the reply in the shape of this API; the effect is the bill."""
+    whole, events = write_message(body, reply)
+    return say(reply, describe(body), whole, map(event, events))
+
+
+def write_message(
+    body: Mapping[str, Any], reply: Reply
+) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """Write the reply as a whole message, and as the events of a stream."""
     content = list(_content(reply))
     reason = reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
     whole = {
@@ -102,12 +110,19 @@ def answer(body: Mapping[str, Any], reply: Reply) -> HttpAnswer:
         "stop_sequence": None,
         "usage": _usage(body, content, reply.output_tokens),
     }
-    return say(reply, describe(body), whole, map(event, _events(whole, content, reply.chunks)))
+    return whole, _events(whole, content, reply.chunks)
 
 
-def refusal(code: int, message: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+def refusal(
+    code: int,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> HttpAnswer:
     """An error in the shape of this API."""
-    error = {"type": ERRORS.get(code, "api_error"), "message": message}
+    error: dict[str, Any] = {"type": ERRORS.get(code, "api_error"), "message": message}
+    if details:
+        error["details"] = details
     return json_answer({"type": "error", "error": error}, code, headers)
 
 

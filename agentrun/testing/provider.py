@@ -19,6 +19,7 @@ from agentrun.testing.double_base import DoubleState
 from agentrun.testing.replies import choose, rules_from
 from agentrun.testing.server import run
 from agentrun.testing.speech import cut, mint
+from agentrun.testing.threads import MessageThreads
 from agentrun.testing.wire import HttpAnswer, HttpRequest, json_answer
 
 __all__ = ["ProviderService"]
@@ -49,6 +50,7 @@ class ProviderService:
         self._conversations: dict[str, list[Any]] = {}  # by the response that ended them
         self._rules = rules_from({})
         self._background = BackgroundResponses()
+        self._threads = MessageThreads()
         self._limit: Bucket | None = None
 
     def configure(self, settings: dict[str, Any]) -> None:
@@ -96,6 +98,8 @@ class ProviderService:
     def _converse(
         self, request: HttpRequest, dialect: ModuleType, body: dict[str, Any]
     ) -> HttpAnswer:
+        if dialect is messages and (refused := self._threads.refusal(body)):
+            return refused
         if wrong := dialect.problem(body):
             return _error(request, 400, wrong)
         if self._limit is not None and (wait := self._limit.take()) > 0:
@@ -105,6 +109,7 @@ class ProviderService:
         reply = cut(choose(self._rules, dialect.describe(body)), limit)
         background = dialect is responses and body.get("background")
         make = self._background.create if background else dialect.answer
+        make = self._threads.answer if dialect is messages else make
         answer: HttpAnswer = make(body, reply)
         if dialect is responses and answer.effect is not None:
             message = [{"role": "user", "content": body["input"]}]
@@ -115,6 +120,8 @@ class ProviderService:
 
     def _with_stored_context(self, dialect: ModuleType, body: dict[str, Any]) -> dict[str, Any]:
         """Add to a request what it refers to: a stored prompt, the conversation before it."""
+        if dialect is messages:
+            return self._threads.expand(body)
         if dialect is not responses:
             return body
         if isinstance(body.get("prompt"), dict):

@@ -45,7 +45,7 @@ class Foreign:
     tests: Sequence[str]  # arguments for pytest
     # The tests that fail with agentrun, and why, by the end of their names.
     differs: Mapping[str, str] = field(default_factory=dict)
-    counted: str = "model"  # the kind of step of which some have to be in the journal
+    step_kind: str = "model"  # the kind of step of which some have to be in the journal
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def compare(suite: Suite) -> int:
         suspects = known | (suspects & worse(*suite.both([*suite.files(suspects), "-n", "0"])))
     lost = before.keys() - after.keys()
     new = suspects - known
-    print(f"{suite.foreign.counted} steps journaled: {steps}")
+    print(f"{suite.foreign.step_kind} steps journaled: {steps}")
     print(f"fail only with agentrun: {len(suspects)}, {len(known)} of them for a known reason")
     print(f"not run with agentrun: {len(lost)}")
     print("\n".join(sorted(f"{test}  {suite.reason(test) or 'NEW'}" for test in suspects | lost)))
@@ -134,7 +134,7 @@ class Suite:
         """How many steps of the tests are in the journal."""
         with psycopg.connect(embedded.where(self.home).dsn()) as conn:
             query = "SELECT count(*) FROM agentrun.steps WHERE kind = %s"
-            ((count,),) = conn.execute(query, [self.foreign.counted]).fetchall()
+            ((count,),) = conn.execute(query, [self.foreign.step_kind]).fetchall()
         return int(count)
 
     def files(self, tests: set[str]) -> list[str]:

@@ -52,6 +52,11 @@ def keep_file(order: str, key: str) -> str:
     return f"kept {order}"
 
 
+def kept() -> list[str]:
+    """The orders that were kept, each once for each key."""
+    return sorted(path.read_text() for path in Path(os.environ["OUTSIDE"]).glob("*.kept"))
+
+
 # -- pydantic-ai -----------------------------------------------------------------------------------
 
 pydantic_agent = pydantic_ai.Agent(

@@ -20,7 +20,7 @@ import pytest
 from foreign_suite import Foreign, main
 
 DIFFERS: dict[str, str] = {}
-SUITE = Foreign("mcp", "mcp_suite", ["tests/client"], differs=DIFFERS, counted="tool")
+SUITE = Foreign("mcp", "mcp_suite", ["tests/client"], differs=DIFFERS, step_kind="tool")
 
 
 class _AnyTool(dict[str, Any]):

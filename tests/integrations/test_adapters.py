@@ -6,7 +6,7 @@ What a framework adds of its own (control flow, sessions, hints) is tried one by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,30 +40,13 @@ AGENTS = [
     framework_agents.with_langgraph,
     framework_agents.with_mcp,
 ]
+pytestmark = pytest.mark.usefixtures("outside")
 ORDER = {"order": "7"}
 SCRIPT: list[Reply | str] = [
     Reply(tool_calls=[Call("look_up", ORDER), Call("keep", ORDER)]),
     Reply(tool_calls=[Call("keep", {"order": "8"})]),
     "Done.",
 ]
-
-
-@pytest.fixture(autouse=True)
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("OUTSIDE", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def at_provider(provider: Provider) -> Iterator[Provider]:
-    """The provider that the framework's agents ask."""
-    clients: list[Any] = [framework_agents.client, framework_agents.aclient]
-    before = [client.base_url for client in clients]
-    for client in clients:
-        client.base_url = provider.base_url
-    yield provider
-    for client, url in zip(clients, before, strict=True):
-        client.base_url = url
 
 
 @pytest.mark.long

@@ -6,9 +6,9 @@ from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
     "an MCP server gets no key": Mutation(
-        "durable.call_tool.act",
-        "KEY: agentrun.current_step().key}",
-        "}",
+        "_record.send",
+        "{KEY: agentrun.current_step().key}",
+        "{}",
         "integrations/test_adapters.py::test_killed_in_a_tool_it_goes_on",
     ),
     "a resumed session reads what came later": Mutation(
@@ -88,5 +88,83 @@ DEFECTS: dict[str, Mutation] = {
         'case "held"',
         'case "asks"',
         "integrations/test_mcp_tasks.py::test_what_a_task_asks_is_answered_by_the_client_once",
+    ),
+    "a handoff of openai-agents acts again after a crash": Mutation(
+        "_Copies._record_handoff",
+        "agentrun.current_run() is None or not _has_callback(handoff)",
+        "True",
+        "integrations/test_openai_agents.py::test_killed_at_each_effect_the_desk_asks_a_person_and_goes_on",
+    ),
+    "a handoff of openai-agents leads to an agent that is not recorded": Mutation(
+        "_Copies._record_handoff",
+        "self.copy(target) if isinstance(target, Agent) else None",
+        "target",
+        "integrations/test_openai_agents.py::test_killed_at_each_effect_the_desk_asks_a_person_and_goes_on",
+    ),
+    "an MCP server of openai-agents gets no key": Mutation(
+        "_RecordedServer.call_tool",
+        "{**(meta or {}), **key}",
+        "meta",
+        "integrations/test_openai_agents.py::test_killed_at_each_effect_the_desk_asks_a_person_and_goes_on",
+    ),
+    "the hint of an MCP server that a tool only reads is not heard": Mutation(
+        "hinted_effect",
+        'return "read"',
+        "return None",
+        "integrations/test_openai_agents.py::test_killed_at_each_effect_the_desk_asks_a_person_and_goes_on",
+    ),
+    "openai-agents asks for an approval that the inbox asks for": Mutation(
+        "_Copies.asks_elsewhere",
+        "not self._has_inbox() and ",
+        "",
+        "integrations/test_openai_agents.py::test_the_model_reads_that_a_person_refused",
+    ),
+    "a refusal ends the tool call of openai-agents in an error": Mutation(
+        "_Copies._record_tool",
+        "return str(refusal)",
+        "raise",
+        "integrations/test_openai_agents.py::test_the_model_reads_that_a_person_refused",
+    ),
+    "what the code of openai-agents approved is asked for again": Mutation(
+        "_Copies.asks",
+        "call_id and ctx.is_tool_approved(name, call_id)",
+        "False",
+        "integrations/test_openai_agents.py::test_an_approval_that_the_sdk_has_is_not_asked_for_again",
+    ),
+    "a durable agent that is a tool is one step": Mutation(
+        "_Copies._record_tool",
+        "hasattr(tool._agent_instance, _DURABLE)",
+        "False",
+        "integrations/test_openai_agents.py::test_an_agent_as_a_tool_is_a_step_unless_it_is_durable_itself",
+    ),
+    "outside a run an agent of openai-agents asks nobody": Mutation(
+        "_Copies._has_inbox",
+        "self.inbox and agentrun.current_run() is not None",
+        "self.inbox",
+        "integrations/test_openai_agents.py::test_outside_a_run_nothing_changes",
+    ),
+    "the edit of a deferred call of pydantic-ai is lost": Mutation(
+        "_await_approval",
+        "None if given == asked else given",
+        "None",
+        "integrations/test_pydantic_ai.py::test_deferred_calls_wait_for_people_and_for_results_across_crashes",
+    ),
+    "a deferred call of pydantic-ai is made though a person refused": Mutation(
+        "_await_approval",
+        "ToolDenied(str(refusal))",
+        "ToolApproved()",
+        "integrations/test_pydantic_ai.py::test_deferred_calls_wait_for_people_and_for_results_across_crashes",
+    ),
+    "the inbox takes deferred calls that the code wants": Mutation(
+        "Durability.handle_deferred_tool_calls",
+        "not self.inbox or ",
+        "",
+        "integrations/test_pydantic_ai.py::test_without_the_inbox_the_code_gets_the_deferred_calls",
+    ),
+    "a model without HTTP is asked again after a crash": Mutation(
+        "Durability.wrap_model_request",
+        "not self.model_steps or agentrun.current_run() is None",
+        "True",
+        "integrations/test_pydantic_ai.py::test_a_model_without_http_is_asked_once",
     ),
 }

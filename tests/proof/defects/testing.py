@@ -57,4 +57,16 @@ DEFECTS: dict[str, Mutation] = {
         "",
         "testing/test_crash_parts.py::test_what_a_library_does_for_the_agent_is_seen",
     ),
+    "the double goes on with a message of a thread twice": Mutation(
+        "MessageThreads.answer",
+        'self._earlier.add(_previous(body) or "")',
+        "pass",
+        "integrations/test_anthropic.py::test_a_thread_that_was_continued_begins_anew",
+    ),
+    "the double forgets the conversation of a thread": Mutation(
+        "MessageThreads.expand",
+        '[*kept.get("messages", ()), *new]',
+        "[*new]",
+        "integrations/test_anthropic.py::test_a_tool_runner_that_was_killed_goes_on_with_its_thread",
+    ),
 }
