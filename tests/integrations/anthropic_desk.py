@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import framework_agents
-from anthropic import Anthropic, APIStatusError, AsyncAnthropic, beta_async_tool, beta_tool
+import httpx2
+from anthropic import (
+    Anthropic,
+    APIStatusError,
+    AsyncAnthropic,
+    DefaultAsyncHttpxClient,
+    beta_async_tool,
+    beta_tool,
+)
 
 import agentrun
 
@@ -16,7 +24,11 @@ __all__ = ["AGENTS", "APIStatusError", "aclient", "client", "request"]
 
 MODEL = "claude-double"
 client = agentrun.wrap(Anthropic(base_url="https://models.invalid", api_key="k"))
-aclient = agentrun.wrap(AsyncAnthropic(base_url="https://models.invalid", api_key="k"))
+# Its connections are not kept: tests run in event loops of their own, and those end.
+http = DefaultAsyncHttpxClient(limits=httpx2.Limits(max_keepalive_connections=0))
+aclient = agentrun.wrap(
+    AsyncAnthropic(base_url="https://models.invalid", api_key="k", http_client=http)
+)
 
 
 @agentrun.tool(effect="read", name="look_up")

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import agents
+import httpx2
 import mcp.server
 import pydantic_ai
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_openai_messages
 from langchain_core.tools import tool as langchain_tool
 from langgraph.graph import END, START, StateGraph
 from langgraph.prebuilt import ToolNode
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAI
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -32,7 +33,11 @@ from agentrun.integrations.langgraph import durable_tools
 
 MODEL = "gpt-5-mini"
 client = agentrun.wrap(OpenAI(base_url="https://models.invalid/v1", api_key="k"))
-aclient = agentrun.wrap(AsyncOpenAI(base_url="https://models.invalid/v1", api_key="k"))
+# Its connections are not kept: tests run in event loops of their own, and those end.
+http = DefaultAsyncHttpxClient(limits=httpx2.Limits(max_keepalive_connections=0))
+aclient = agentrun.wrap(
+    AsyncOpenAI(base_url="https://models.invalid/v1", api_key="k", http_client=http)
+)
 
 
 def look(order: str) -> str:
