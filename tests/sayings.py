@@ -42,7 +42,7 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class Server:
-    """Answers each POST with the next saying; keeps (path, headers, body) of every request."""
+    """Answers each request with the next saying; keeps (path, headers, body) of every request."""
 
     def __init__(self, port: int = 0) -> None:
         self.sayings: list[Saying] = []
@@ -67,7 +67,7 @@ class Server:
                 server.requests.append((self.path, headers, body))
                 self._answer(server.sayings.pop(0))
 
-            do_PUT = do_POST
+            do_PUT = do_GET = do_DELETE = do_POST
 
             def _chunks(self) -> bytes:
                 if self.headers.get("transfer-encoding") != "chunked":

@@ -41,8 +41,13 @@ class ModelRequest:
 
     @property
     def is_lookup(self) -> bool:
-        """Whether the request only looks up a response, and so has no effect."""
+        """Whether the request only looks something up, and so has no effect."""
         return self.method == "GET"
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether the request may ask a model, and does not only look up or delete something."""
+        return self.method not in ("GET", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ DEEPEST = 4  # levels of JSON inside the strings of JSON
 MEMO = 16_000_000  # characters of clean text to remember
 MEMO_FROM = 256  # characters; shorter texts are not remembered
 
+SECRET_TAG = "agentrun:secret"  # the beginning of the tags of pydantic's secrets, always masked
 MASK = re.compile(r"\[masked: [^\]\[\n]{1,80}, \d+ chars, #[0-9a-f]{6}\]")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -227,6 +228,8 @@ class _Search:
 
     def _mask_named(self, name: Json, item: Json, depth: int) -> Json:
         """``item`` masked. A text, or a list of texts, is secret under a sensitive name."""
+        if isinstance(name, str) and name.startswith(SECRET_TAG) and isinstance(item, str):
+            return item if MASK.fullmatch(item) else self.cover(item, "secret")
         kind = is_sensitive(name, self._rules.names) if isinstance(name, str) else None
         if kind is None or kind in self._rules.left_out:
             return self.value(item, depth)

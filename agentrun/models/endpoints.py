@@ -1,8 +1,9 @@
 """Which HTTP requests are paid calls: the one table that decides it.
 
 The rule depends on the client. A provider's *SDK* (a client given to `wrap`, or one whose
-``User-Agent`` names an SDK) sends requests only to its provider. So each of its requests that can
-change something (POST, PUT, PATCH) is recorded, except those in `UNPAID`. Any *other* client may
+``User-Agent`` names an SDK) sends requests only to its provider. So each of its requests is
+recorded, except those in `UNPAID` and looks at the list of models. A file that was looked at or
+deleted may be gone on a resume, and the code has to see what it saw. Any *other* client may
 send requests anywhere. So its request is recorded only if a row of `ENDPOINTS` has its path and its
 fields, or if its body is a conversation with a model.
 """
@@ -116,7 +117,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _E("generate", "generate_stream", "inputs"),
 )
 
-# GET of a stored response. It is recorded when an SDK sends it, so that a resume sees the same.
+# GET of a stored response, which may be one that the provider still works on.
 RETRIEVE = Endpoint(RETRIEVE_RESPONSE, "responses/{}", None)
 
 # Requests of an SDK that cost nothing: administration, and heartbeats of a provider's worker.
@@ -126,14 +127,19 @@ UNPAID = re.compile(
     r"|/environments/[^/]+/work(/|$)"
 )
 
+# Looks at the list of models. Programs ask for it once in a process, so a resume asks elsewhere.
+CATALOGUE = re.compile(r"/models(/[^/]+)?/?$")
+
 # Names of APIs that are recorded and known to cost nothing.
 FREE = re.compile(
-    r"messages\.count_tokens|responses\.input_tokens|countTokens|moderations|.*\.cancel"
+    r".*\.get|.*\.delete"
+    r"|messages\.count_tokens|responses\.input_tokens|countTokens|moderations|.*\.cancel"
     r"|responses\.retrieve|(files|uploads|conversations|assistants)(\..*)?|threads(\.\*)?"
     r"|threads\.(\*\.)?messages.*"
 )
 
-ACTS = frozenset({"POST", "PUT", "PATCH"})
+ACTS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_MANAGES = frozenset({"GET", "DELETE"})  # stored objects; no model is asked
 _SDK = re.compile(r"(Async)?(Azure)?(OpenAI|Anthropic)\w*/")
 _VERSION = re.compile(r"v\d+\w*|openai")
 _WORD = re.compile(r"[a-z]+([_-][a-z]+)*")
@@ -156,8 +162,11 @@ def is_sdk(headers: Any) -> bool:
     return _SDK.match(headers.get("user-agent", "")) is not None
 
 
-def locate(path: str, body: Json = None) -> ApiAddress:
+def locate(path: str, body: Json = None, method: str = "POST") -> ApiAddress:
     """The API of a request: by its path, else by a conversation in its body."""
+    looks = method == "GET" and _pattern(RETRIEVE.path).search(path) is not None
+    if method in _MANAGES and not looks:
+        return _locate_stored(path, method)
     for row in (*ENDPOINTS, RETRIEVE):
         if (found := _pattern(row.path).search(path)) is not None:
             return _address(row, found)
@@ -166,15 +175,25 @@ def locate(path: str, body: Json = None) -> ApiAddress:
     if isinstance(body, dict) and "model" in body and "input" in body:
         return ApiAddress(RESPONSES, "responses", "/v1")
     rest = _after_version(path)
-    name = ".".join(part if _WORD.fullmatch(part) else "*" for part in rest)
-    return ApiAddress(name or "call", "/".join(rest), "/v1", is_known=False)
+    return ApiAddress(_name(rest) or "call", "/".join(rest), "/v1", is_known=False)
+
+
+def _locate_stored(path: str, method: str) -> ApiAddress:
+    """The API of a look at a stored object or list, or of a deletion: ``files.get``."""
+    rest = _after_version(path)
+    name = f"{_name(rest).removesuffix('.*')}.{method.lower()}"
+    return ApiAddress(name, "/".join(rest), "/v1", is_known=False)
+
+
+def _name(parts: list[str]) -> str:
+    return ".".join(part if _WORD.fullmatch(part) else "*" for part in parts)
 
 
 def is_recorded(method: str, path: str, sdk: bool, body: Json) -> bool:
     """Whether a request is recorded; ``body`` is its JSON, None if its body is not JSON."""
     if sdk:
-        looks = method == "GET" and _pattern(RETRIEVE.path).search(path) is not None
-        return looks or (method in ACTS and UNPAID.search(path) is None)
+        looks = method == "GET" and CATALOGUE.search(path) is None
+        return (looks or method in ACTS) and UNPAID.search(path) is None
     if method != "POST":
         return False
     fields = body if isinstance(body, dict) else {}

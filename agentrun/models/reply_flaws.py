@@ -23,6 +23,7 @@ from agentrun.core.apis import (
     OLLAMA_EMBED,
     OLLAMA_GENERATE,
     RESPONSES,
+    RETRIEVE_RESPONSE,
 )
 from agentrun.core.events import Json
 from agentrun.core.recorder import Flaw, ModelRequest
@@ -65,6 +66,8 @@ LONGEST_TEXT = 300  # characters of an error that are kept
 
 def body_flaw(request: ModelRequest, kind: str, raw: bytes, body: Json) -> Flaw | None:
     """Why a whole body is no answer: ``raw`` of content type ``kind``, parsed as ``body``."""
+    if request.is_lookup and request.api != RETRIEVE_RESPONSE:
+        return None  # it may be the content of any file
     api = _known_api(request)
     if body is None:
         return _json_flaw(raw) if api or _is_page(kind, raw) or "json" in kind else None

@@ -90,7 +90,7 @@ def read_request(hx: Any, request: Any, *, sdk: bool = False) -> ModelRequest | 
     if not is_model_call(hx, request, sdk=sdk):
         return None
     content, attached = _content(request)
-    place = locate(_path(request), content)
+    place = locate(_path(request), content, request.method)
     body = _without_secrets(content)
     model = next(filter(None, (_model(body), place.model)), None)
     api = _api_name(place, body)
@@ -99,7 +99,7 @@ def read_request(hx: Any, request: Any, *, sdk: bool = False) -> ModelRequest | 
         method=request.method,
         url=_url(request.url),
         body=body,
-        canonical=comparable_body(api, _path(request), body),
+        canonical=comparable_body(api, _url(request.url), body),
         stream=_asks_for_stream(place, body),
         model=model,
         attached=attached,
@@ -112,7 +112,8 @@ def redirect(hx: Any, request: Any, base_url: str) -> None:
 
     Credentials are removed. A second call changes nothing.
     """
-    place = locate(_path(request), parse_json(request.content) if _is_json(request) else None)
+    body = parse_json(request.content) if _is_json(request) else None
+    place = locate(_path(request), body, request.method)
     # Other query parameters concern only the provider (`api-version`).
     query = {n: v for n, v in request.url.params.items() if n in RETRIEVE_QUERY}
     double = urlsplit(base_url)
@@ -233,14 +234,17 @@ def _api_name(place: ApiAddress, body: dict[str, Json]) -> str:
     return place.api
 
 
-def comparable_body(api: str, path: str, body: dict[str, Json]) -> dict[str, Json]:
+def comparable_body(api: str, url: str, body: dict[str, Json]) -> dict[str, Json]:
     """The value that a request is compared by on resume, for recorded and new requests."""
-    comparable, place = canonical_body(body), locate(path, body)
+    address = urlsplit(url)
+    comparable, place = canonical_body(body), locate(address.path, body)
     model = _model(body) or place.model
     if model is not None and "parts" not in body:
         comparable.setdefault("model", model)
     if isinstance(body.get("parts"), list):
         comparable["parts"] = [_without_filename(part) for part in body["parts"]]
+    if api.endswith((".get", ".delete")):  # a page of a list is named by its query
+        comparable["query"] = address.query
     return comparable if api in APIS_COMPARED_BY_BODY else {"path": place.path, **comparable}
 
 

@@ -56,7 +56,7 @@ def open_model_step(point: ExecutionPoint, request: ModelRequest) -> Flow[Record
         compared=[request.api, request.canonical],
         read=_as_compared,
         attached=request.attached,
-        opens_turn=not request.is_lookup,
+        opens_turn=request.asks_model,
     )
     step = yield from open_step(point, step_request)
     known = point.run.history.steps.get(step.ident)
@@ -72,14 +72,15 @@ def open_model_step(point: ExecutionPoint, request: ModelRequest) -> Flow[Record
 
 def _as_compared(asked: Json) -> Json:
     """The part of a recorded request that is compared with the request made now."""
-    return [asked["api"], comparable_body(asked["api"], urlsplit(asked["url"]).path, asked["body"])]
+    return [asked["api"], comparable_body(asked["api"], asked["url"], asked["body"])]
 
 
 def _name(request: ModelRequest) -> str:
-    """The name of the step, by which `spend` finds it: the model, or for a poll the response."""
-    if request.is_lookup:
-        return f"{request.api} {urlsplit(request.url).path.rpartition('/')[2]}"
-    return request.model or request.api
+    """The name of the step, by which `spend` finds it: the model, or the stored object."""
+    last = urlsplit(request.url).path.rpartition("/")[2]
+    if request.asks_model or last in request.api.split("."):
+        return request.model or request.api
+    return f"{request.api} {last}"
 
 
 def warn_of_responses(key: str, history: History) -> None:

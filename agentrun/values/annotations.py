@@ -6,14 +6,15 @@ import dataclasses
 import typing
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 
 from agentrun.values.tagged_json import STANDARD
 
-__all__ = ["accepts_null", "adapter_of", "declared_classes", "hints_of"]
+__all__ = ["accepts_null", "adapter_of", "declared_classes", "hints_of", "with_lists"]
 
 
 def adapter_of(annotation: Any) -> TypeAdapter[Any]:
@@ -28,6 +29,20 @@ def adapter_of(annotation: Any) -> TypeAdapter[Any]:
             if leaf not in STANDARD:
                 TypeAdapter(leaf)
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def with_lists(annotation: Any) -> Any:
+    """The annotation with ``list`` for ``Iterable``.
+
+    pydantic makes of an ``Iterable`` an object that can be read once, and so cannot be recorded.
+    """
+    if annotation is Iterable or get_origin(annotation) is Iterable:
+        inner = get_args(annotation)
+        return list[with_lists(inner[0])] if inner else list  # type: ignore[misc]
+    if get_origin(annotation) in (Union, UnionType):
+        members = [with_lists(member) for member in get_args(annotation)]
+        return Union[tuple(members)]  # noqa: UP007  # the members are known only here
+    return annotation
 
 
 def _leaves(annotation: Any) -> Iterable[Any]:

@@ -18,7 +18,7 @@ from pydantic import create_model as make_model
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
-from agentrun.values.annotations import accepts_null, hints_of
+from agentrun.values.annotations import accepts_null, hints_of, with_lists
 from agentrun.values.equality import difference
 from agentrun.values.model_arguments import wrong_types
 from agentrun.values.tagged_json import Coder, TypeMismatch, Unrecordable
@@ -69,7 +69,7 @@ class Arguments:
                 default = ... if parameter.default is parameter.empty else parameter.default
                 # An alias, so that names that pydantic reserves ("schema", "_x") work too.
                 field = Field(default=default, alias=name)
-                fields[f"p{len(fields)}"] = (hints.get(name, Any), field)
+                fields[f"p{len(fields)}"] = (with_lists(hints.get(name, Any)), field)
                 named = f"{what} {function.__name__}: its parameter {name!r}"
                 self._stored[name] = Result(hints.get(name, Any), what=named)
         self.names = [field[1].alias for field in fields.values()]

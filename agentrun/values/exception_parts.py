@@ -56,6 +56,13 @@ class StandIn:
     _repr: str
     _text: str
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}: an exception of a recorded "
+            "step held it, and of such an object only the text is kept. Put what the code needs "
+            "into the exception as plain data"
+        )
+
     def __repr__(self) -> str:
         return self._repr
 

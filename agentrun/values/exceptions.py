@@ -196,8 +196,10 @@ def _rebuild(described: Json, live: BaseException | None = None) -> BaseExceptio
     error = None if kind is None else _make(kind, described, live)
     if kind is not None and error is not None and not _has_recorded_text(error, described):
         fixed = _class_with_text(kind, message, described.get("repr"))
-        error = _make(fixed, described, live) or error
-    error = error or ToolFailed(f"{name}: {message}")
+        texted = _make(fixed, described, live)
+        error = error if texted is None else texted  # an exception may be false: it has `__len__`
+    if error is None:
+        error = ToolFailed(f"{name}: {message}")
     _link(error, described, live)
     _set(error, "__traceback__", None if live is None else live.__traceback__)
     return error
@@ -211,11 +213,11 @@ def _set(error: BaseException, name: str, value: Any) -> None:
 def _link(error: BaseException, described: dict[str, Json], live: BaseException | None) -> None:
     cause, context = described.get("cause"), described.get("context")
     if cause is not None:
-        _set(error, "__cause__", _rebuild(cause, live.__cause__ if live else None))
+        _set(error, "__cause__", _rebuild(cause, None if live is None else live.__cause__))
     if context == "cause":
         _set(error, "__context__", error.__cause__)
     elif context is not None:
-        _set(error, "__context__", _rebuild(context, live.__context__ if live else None))
+        _set(error, "__context__", _rebuild(context, None if live is None else live.__context__))
     _set(error, "__suppress_context__", bool(described.get("suppress_context")))
 
 
@@ -239,7 +241,8 @@ def _make(
     else:
         # A builtin base's `__new__` is called, because the class's own one may run any code.
         bases = [base for base in kind.__mro__ if base.__module__ == "builtins"]
-        error = next((found for base in bases if (found := _new(base, kind))), None)
+        made = (_new(base, kind) for base in bases)
+        error = next((one for one in made if one is not None), None)
         if error is not None:
             arguments = described.get("args") or ()
             _set(error, "args", tuple(_CODER.read(argument) for argument in arguments))

@@ -25,13 +25,14 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import TzInfo
 
 from agentrun.core.codec import canonical
 from agentrun.core.covered import PREFIX
 from agentrun.core.errors import Diverging
 from agentrun.core.events import Json
+from agentrun.core.secrets import SECRET_TAG
 
 __all__ = [
     "PREFIX",
@@ -180,6 +181,8 @@ def remove_tags(stored: Json) -> Json:
     first = next(iter(stored), "")
     if not first.startswith(PREFIX):
         return {key: remove_tags(inner) for key, inner in stored.items()}
+    if first.startswith(SECRET_TAG):
+        return str(SecretStr(stored[first]))  # asterisks
     for part in ("fields", "items", "member"):
         if part in stored:
             return remove_tags(stored[part])
@@ -419,6 +422,8 @@ _WRITERS: dict[type, tuple[str, _Write]] = {
     Counter: ("Counter", _pairs),
     bytes: ("bytes", _base64),
     bytearray: ("bytearray", _base64),
+    SecretStr: ("secret-str", lambda _c, v, _at, _d: v.get_secret_value()),
+    SecretBytes: ("secret-bytes", lambda c, v, at, d: _base64(c, v.get_secret_value(), at, d)),
     datetime: ("datetime", _write_time),
     time: ("time", _write_time),
     date: ("date", lambda _c, v, _at, _d: v.isoformat()),
@@ -442,6 +447,8 @@ _READERS: dict[str, _Read] = {
     "Counter": lambda c, s: Counter({c.read(key): c.read(inner) for key, inner in s}),
     "bytes": lambda _c, s: base64.b64decode(s),
     "bytearray": lambda _c, s: bytearray(base64.b64decode(s)),
+    "secret-str": lambda _c, s: SecretStr(s),
+    "secret-bytes": lambda _c, s: SecretBytes(base64.b64decode(s)),
     "datetime": _time_reader(datetime),
     "time": _time_reader(time),
     "date": lambda _c, s: date.fromisoformat(s),

@@ -28,7 +28,7 @@ from agentrun.core.errors import ConfigError, ToolFailed
 from agentrun.core.events import Json
 from agentrun.core.log import logger
 from agentrun.values import exceptions
-from agentrun.values.annotations import adapter_of, declared_classes
+from agentrun.values.annotations import adapter_of, declared_classes, with_lists
 from agentrun.values.equality import difference
 from agentrun.values.tagged_json import (
     PREFIX,
@@ -58,6 +58,7 @@ class Result:
     def __init__(self, annotation: Any = Any, *, what: str = "the result") -> None:
         if annotation in (typing.NoReturn, typing.Never):
             annotation = Any
+        annotation = with_lists(annotation)
         try:
             self._adapter: TypeAdapter[Any] = adapter_of(annotation)
         except PydanticSchemaGenerationError as error:
@@ -97,7 +98,7 @@ class Result:
         again = self._coder.read(tagged[_TAGGED])
         if (at := difference(again, value)) is not None:
             raise problem or Unrecordable(at, f"of type {name_of(type(value))} comes back changed")
-        return tagged if self._fits(value) else {**tagged, _UNDECLARED: True}
+        return tagged if self._fits(again, value) else {**tagged, _UNDECLARED: True}
 
     def record(self, value: Any, name: str) -> Json:
         """The JSON to record for a result of the function ``name``.
@@ -156,7 +157,8 @@ class Result:
             return stored
         if isinstance(stored, dict) and _TAGGED in stored:
             value = self._coder.read(stored[_TAGGED])
-            if _UNDECLARED not in stored and not self._fits(value):
+            copy = self._coder.read(stored[_TAGGED])
+            if _UNDECLARED not in stored and not self._fits(copy, value):
                 raise TypeMismatch(f"it is no {self._name()} but of type {name_of(type(value))}")
             return value
         if self.annotation is Any:
@@ -184,10 +186,13 @@ class Result:
             at = "".join(f"[{step!r}]" for step in found["loc"])
             raise TypeMismatch(f"it is no {self._name()}: value{at}: {found['msg']}") from None
 
-    def _fits(self, value: Any) -> bool:
-        """Whether ``value`` is of the declared type; a function may return another one."""
+    def _fits(self, copy: Any, value: Any) -> bool:
+        """Whether ``value`` is of the declared type; a function may return another one.
+
+        Its ``copy`` is validated, because a validator of the user's may change what it is given.
+        """
         try:
-            return difference(self._validated(value), value) is None
+            return difference(self._validated(copy), value) is None
         except TypeMismatch:
             return False
 
@@ -198,7 +203,7 @@ class Result:
         if isinstance(plain, dict) and _TAGGED in plain:
             return False
         try:
-            again = plain if self.annotation is Any else self._validated(plain)
+            again = plain if self.annotation is Any else self._validated(copy_json(plain))
         except TypeMismatch:
             return False
         return difference(again, value) is None

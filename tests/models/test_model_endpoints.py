@@ -109,6 +109,20 @@ OPENAI: list[tuple[Callable[[Any], Any], str, str | None]] = [
     (lambda c: c.post("/brand/new", cast_to=object, body={"a": 1}), "brand.new", None),
     (lambda c: c.put("/brand/new", cast_to=object, body={"a": 1}), "brand.new", None),
 ]
+# What is looked at may be gone on a resume, and what is deleted is.
+STORED: list[tuple[Callable[[Any], Any], str, str | None]] = [
+    (lambda c: c.files.retrieve("file-1"), "files.get", None),
+    (lambda c: c.files.content("file-1"), "files.*.content.get", None),
+    (lambda c: c.files.list(after="file-1"), "files.get", None),
+    (lambda c: c.files.delete("file-1"), "files.delete", None),
+    (lambda c: c.batches.retrieve("batch_1"), "batches.get", None),
+    (lambda c: c.videos.retrieve("video_1"), "videos.get", None),
+    (lambda c: c.vector_stores.delete("vs_1"), "vector_stores.delete", None),
+    (lambda c: c.responses.delete("resp_1"), "responses.delete", None),
+    (lambda c: c.responses.input_items.list("resp_1"), "responses.*.input_items.get", None),
+    (lambda c: c.chat.completions.list(), "chat.completions.get", None),
+    (lambda c: c.beta.threads.runs.retrieve("r_1", thread_id="t"), "threads.t.runs.get", None),
+]
 ANTHROPIC: list[tuple[Callable[[Any], Any], str, str | None]] = [
     (lambda c: c.messages.count_tokens(model="m", messages=MESSAGES), "messages.count_tokens", "m"),
     (lambda c: c.messages.batches.create(requests=[]), "messages.batches", None),
@@ -132,7 +146,7 @@ def told(value: Any) -> Any:
     return value.content if hasattr(value, "content") else value
 
 
-@pytest.mark.parametrize(("work", "api", "model"), OPENAI)
+@pytest.mark.parametrize(("work", "api", "model"), OPENAI + STORED)
 def test_what_an_openai_client_asks_is_recorded(
     work: Any, api: str, model: str | None, server: Server, recorder: MemoryRecorder
 ) -> None:
@@ -393,7 +407,7 @@ def test_an_sdk_is_known_by_what_it_says_whoever_made_its_http_client(
     assert recorder.step.request.api == "fine_tuning.jobs"
 
 
-def test_administration_and_lists_pass(recorder: MemoryRecorder) -> None:
+def test_administration_and_the_list_of_models_pass(recorder: MemoryRecorder) -> None:
     seen = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -403,7 +417,7 @@ def test_administration_and_lists_pass(recorder: MemoryRecorder) -> None:
     http = httpx2.Client(transport=httpx2.MockTransport(answer))
     with wrap(openai.OpenAI(api_key="t", http_client=http)) as client, recorder.active():
         client.models.list()
-        client.files.delete("file_1")
+        client.models.retrieve("m")
         client.post("/organization/projects", cast_to=object, body={"name": "a"})
     assert len(seen) == 3
     assert recorder.steps == []
@@ -457,5 +471,38 @@ def test_the_table_is_read_by_path_end() -> None:
     assert locate("/api/providers/x/v1/chat/completions").path == "chat/completions"
     assert locate("/v1/responses/resp_1").api == "responses.retrieve"
     assert is_recorded("GET", "/v1/responses/resp_1", True, None)
-    assert not is_recorded("GET", "/v1/responses", True, None)
-    assert not is_recorded("GET", "/v1/videos/video_1", True, None)
+    assert is_recorded("GET", "/v1/videos/video_1", True, None)
+    assert not is_recorded("GET", "/v1/videos/video_1", False, None)
+
+
+@pytest.mark.parametrize("content", [b"<svg/>", b'{"error": "42"}', b'{"a": 1}\n{"b": 2}\n'])
+def test_a_file_that_is_looked_at_may_hold_anything(
+    content: bytes, server: Server, recorder: MemoryRecorder
+) -> None:
+    server.say(Saying((content,), headers=(("content-type", "application/x-jsonl"),)))
+    with wrap(openai.OpenAI(base_url=f"{server.url}/v1", api_key="test")) as client:
+        with recorder.active():
+            assert client.files.content("file-1").content == content
+        with recorder.again().active():
+            assert client.files.content("file-1").content == content
+    assert len(server.requests) == 1
+
+
+def test_two_pages_of_a_list_are_two_looks(server: Server, recorder: MemoryRecorder) -> None:
+    server.say(Saying.json({"data": []}), Saying.json({"data": []}))
+    with (
+        wrap(openai.OpenAI(base_url=f"{server.url}/v1", api_key="test")) as client,
+        recorder.active(),
+    ):
+        client.files.list(after="file-1")
+        client.files.list(after="file-2")
+    one, other = (step.request.canonical for step in recorder.steps)
+    assert one != other
+
+
+def test_a_strict_client_looks_at_files_outside_a_run(server: Server) -> None:
+    server.say(Saying.json({"data": []}), Saying.json({"id": "file-1", "deleted": True}))
+    with wrap(openai.OpenAI(base_url=f"{server.url}/v1", api_key="t"), strict=True) as client:
+        client.files.list()
+        client.files.delete("file-1")
+    assert len(server.requests) == 2

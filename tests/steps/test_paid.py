@@ -11,6 +11,7 @@ from typing import Any
 import anthropic
 import pytest
 from openai import OpenAI
+from sayings import Saying, Server
 
 import agentrun
 from agentrun import Budget
@@ -86,6 +87,36 @@ def test_the_reservation_of_a_polled_response_settles_when_it_is_seen(
     ((billing, usd),) = sql("SELECT billing, usd FROM agentrun.reservations WHERE step = 1")
     ((cost,),) = sql("SELECT cost FROM agentrun.spend WHERE cost > 0")
     assert (billing, usd) == ("confirmed", cost)
+
+
+def test_a_run_that_deletes_its_files_goes_on_after_a_crash(db: Any, sql: Sql) -> None:
+    made, gone = {"id": "file-1", "object": "file"}, {"error": {"message": "No such File"}}
+    answers = [made, made, {"id": "file-1", "deleted": True}]
+    with Server() as server:
+        server.say(*map(Saying.json, answers), *[Saying.json(gone, 404)] * 9)
+        client = agentrun.wrap(OpenAI(base_url=f"{server.url}/v1", api_key="test"))
+        stops = [SystemExit]
+
+        @agentrun.agent
+        def tidy() -> str:
+            file = client.files.create(file=("a.txt", b"facts"), purpose="assistants")
+            assert client.files.retrieve(file.id).id == "file-1"
+            assert client.files.delete(file.id).deleted
+            if stops:
+                raise stops.pop()
+            return "tidied"
+
+        with pytest.raises(SystemExit):
+            tidy.with_options(key="tidy").run()
+        assert tidy.with_options(key="tidy").run() == "tidied"
+        assert len(server.requests) == 3
+    names = sql("SELECT name, effect, cost FROM agentrun.steps ORDER BY step")
+    assert names == [
+        ("files", "idempotent", 0),
+        ("files.get file-1", "read", None),
+        ("files.delete file-1", "idempotent", 0),
+    ]
+    assert agentrun.transcript("tidy").totals.unpriced == 0
 
 
 def test_an_upload_lies_in_payloads_by_its_digest(

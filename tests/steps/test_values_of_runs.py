@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -64,6 +64,28 @@ def stop() -> Callable[[], None]:
             raise SystemExit
 
     return once
+
+
+@agentrun.tool(effect="read")
+def add_up(numbers: Iterable[int], more: Iterable[str] | None = None) -> Iterable[int]:
+    return [sum(numbers), len(list(more or ()))]
+
+
+def test_an_iterable_is_recorded_as_a_list(db: Any, stop: Callable[[], None]) -> None:
+    @agentrun.agent
+    def adder(numbers: Iterable[int]) -> list[Any]:
+        seen = [
+            add_up(numbers),
+            add_up((n for n in (1, 2)), more={"a"}),
+            *agentrun.call_tools(asked("add_up", '{"numbers": [3, 4], "more": ["b"]}'), [add_up]),
+        ]
+        stop()
+        return [*seen, list(numbers)]
+
+    first, second, (told), last = rerun(adder, [5, 6])
+    assert (first, second, told["content"], last) == ([11, 0], [3, 1], "[7, 1]", [5, 6])
+    schema = agentrun.schemas(add_up)[0]["function"]["parameters"]["properties"]["numbers"]
+    assert schema == {"items": {"type": "integer"}, "type": "array"}
 
 
 @pytest.mark.parametrize("way", ["sent", "dict", "model", "parcel sent", "parcel dict"])

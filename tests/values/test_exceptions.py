@@ -477,6 +477,8 @@ def test_of_what_no_record_can_hold_a_stand_in_is_left_live_too(db: Any) -> None
             act()
         except ValueError as error:
             held = error.args[1]
+            with pytest.raises(AttributeError, match="Put what the code needs into the exception"):
+                _ = held.inside
             return f"{error} {type(held).__name__} {held!r} {hasattr(held, 'inside')}"
         return ""
 

@@ -70,6 +70,13 @@ class Spoilt(Exception):
     __repr__ = __str__
 
 
+class Empty(Exception):
+    """It is false, as a collection of errors that has none."""
+
+    def __len__(self) -> int:
+        return 0
+
+
 EXCEPTIONS: dict[str, BaseException] = {
     "plain": ValueError("out of stock", 7),
     "without text": TimeoutError(),
@@ -89,6 +96,7 @@ EXCEPTIONS: dict[str, BaseException] = {
     "of a process": subprocess.CalledProcessError(3, ["ls", "-l"], b"out"),
     "picky": Picky(1, Path("/etc")),
     "slotted": Slotted(4),
+    "false": Empty("nothing"),
     "a group": ExceptionGroup("both", [ValueError("a"), ExceptionGroup("in", [Picky(1, 2)])]),
 }
 

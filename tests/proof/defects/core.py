@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "people see what a SecretStr hides": Mutation(
+        "_Search._mask_named",
+        "name.startswith(SECRET_TAG) and isinstance(item, str)",
+        "False",
+        "values/test_values.py::test_people_and_models_see_no_secret",
+    ),
     "an API has another name than in the journals of yesterday": Mutation(
         "COHERE_CHAT",
         '"chat"',

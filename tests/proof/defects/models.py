@@ -46,8 +46,8 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "only conversations are recorded": Mutation(
         "is_recorded",
-        "looks or (method in ACTS and UNPAID.search(path) is None)",
-        'looks or path.endswith(("chat/completions", "responses", "v1/messages"))',
+        "(looks or method in ACTS) and UNPAID.search(path) is None",
+        'path.endswith(("chat/completions", "responses", "v1/messages"))',
         "proof/test_live_equals_resumed.py::test_an_agent_that_meets_every_kind_sees_it_again",
     ),
     "a retry after a crash begins to count anew": Mutation(
@@ -65,9 +65,27 @@ DEFECTS: dict[str, Mutation] = {
     # -- paid calls --------------------------------------------------------------------------------
     "what an SDK asks passes where no table knows it": Mutation(
         "is_recorded",
-        "looks or (method in ACTS and UNPAID.search(path) is None)",
-        "looks or any(_pattern(row.path).search(path) for row in ENDPOINTS)",
+        "(looks or method in ACTS) and UNPAID.search(path) is None",
+        "any(_pattern(row.path).search(path) for row in ENDPOINTS)",
         "models/test_model_endpoints.py::test_what_an_openai_client_asks_is_recorded",
+    ),
+    "a resume deletes a file again": Mutation(
+        "is_recorded",
+        "method in ACTS)",
+        'method in ACTS - {"DELETE"})',
+        "steps/test_paid.py::test_a_run_that_deletes_its_files_goes_on_after_a_crash",
+    ),
+    "two pages of a list are one look": Mutation(
+        "comparable_body",
+        'comparable["query"] = address.query',
+        "pass",
+        "models/test_model_endpoints.py::test_two_pages_of_a_list_are_two_looks",
+    ),
+    "a file that is looked at is judged as an answer": Mutation(
+        "body_flaw",
+        "request.is_lookup and request.api != RETRIEVE_RESPONSE",
+        "False",
+        "models/test_model_endpoints.py::test_a_file_that_is_looked_at_may_hold_anything",
     ),
     "the name of an uploaded file is compared": Mutation(
         "_without_filename",

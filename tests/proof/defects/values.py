@@ -86,6 +86,24 @@ DEFECTS: dict[str, Mutation] = {
         "dumped",
         "values/test_values.py::test_ordinary_values_are_recorded_as_plain_json",
     ),
+    "a value is changed by the check of its type": Mutation(
+        "Result.encode",
+        "self._fits(again, value)",
+        "self._fits(value, value)",
+        "values/test_values.py::test_a_validator_that_changes_what_it_is_given_changes_no_value",
+    ),
+    "an exception that is false becomes a failed tool": Mutation(
+        "exceptions._make",
+        "next((one for one in made if one is not None), None)",
+        "next(filter(None, made), None)",
+        "values/test_recorded_exceptions.py::test_an_exception_comes_back_with_its_type_and_text",
+    ),
+    "an iterable cannot be recorded": Mutation(
+        "with_lists",
+        "annotation is Iterable or get_origin(annotation) is Iterable",
+        "False",
+        "steps/test_values_of_runs.py::test_an_iterable_is_recorded_as_a_list",
+    ),
     "a subclass loses its fields": Mutation(
         "Result._restores",
         "difference(again, value) is None",
