@@ -224,7 +224,7 @@ def values_of_names(text: str, lower: str, own: frozenset[str]) -> Iterator[tupl
     if not any(map(lower.__contains__, _IN_TEXT)) and not own:
         return
     for pattern in (_ASSIGNED, _FLAG, _QUERY):
-        for found in pattern.finditer(text):
+        for found in _matches(pattern, text, own):
             kind = is_sensitive(found["name"], own)
             if kind in (None, "cookie"):  # a rule in `core/rules.py` knows the syntax of cookies
                 continue
@@ -239,6 +239,16 @@ def values_of_names(text: str, lower: str, own: frozenset[str]) -> Iterator[tupl
             short = _is_short(found[group], kind, quoted=group == "quoted")
             if short or looks_secret(found[group], kind, named=False):
                 yield *found.span(group), kind
+
+
+def _matches(pattern: re.Pattern[str], text: str, own: frozenset[str]) -> Iterator[re.Match[str]]:
+    """The names with their values. The value of an ordinary name may hold a name: ``log: pw=x``."""
+    found = pattern.search(text)
+    while found is not None:
+        yield found
+        bare = found["bare"] or ""
+        inside = ("=" in bare or ":" in bare) and is_sensitive(found["name"], own) is None
+        found = pattern.search(text, found.start("bare") if inside else found.end())
 
 
 def _is_short(value: str, kind: str, *, quoted: bool) -> bool:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a name after another name and a colon hides no secret": Mutation(
+        "_matches",
+        'found.start("bare") if inside else found.end()',
+        "found.end()",
+        "core/test_secrets.py::test_a_name_inside_the_value_of_another_is_found",
+    ),
     "people see what a SecretStr hides": Mutation(
         "_Search._mask_named",
         "name.startswith(SECRET_TAG) and isinstance(item, str)",
