@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
@@ -183,10 +183,8 @@ class _Service:
         run = await self._find(context, params.task_id)
         if run.status not in ("done", "failed", "cancelled"):
             by = f"MCP client {_client(context)}"
-            try:
+            with suppress(agentrun.RunError):  # it has ended meanwhile
                 await asyncio.to_thread(agentrun.cancel, run.key, by=by)
-            except agentrun.RunError as error:  # it has ended meanwhile
-                raise MCPError(INVALID_PARAMS, str(error)) from error
         return {}
 
     async def _find(self, context: Context, task_id: str) -> FoundRun:
@@ -196,16 +194,19 @@ class _Service:
             run = await asyncio.to_thread(find_run, default(), task_id)
         except agentrun.RunNotFound:
             run = None
-        served = {name for agent in self.agents.values() for name in agent.names}
-        if run is None or run.agent not in served:
+        if run is None or run.agent not in self._by_name():
             raise MCPError(INVALID_PARAMS, f"there is no task {task_id!r}")
         return run
+
+    def _by_name(self) -> Agents:
+        """The agents by all of their names, under which their runs may be recorded."""
+        return {name: agent for agent in self.agents.values() for name in agent.names}
 
     def _describe_task(self, run: FoundRun) -> dict[str, Any]:
         """The state of a task, as the status of its run says."""
         match run.status:
             case "done" | "failed":
-                agent = next(one for one in self.agents.values() if run.agent in one.names)
+                agent = self._by_name()[run.agent]
                 try:
                     result = _result(agent, agentrun.get(run.key).result())
                 except agentrun.RunError as error:
@@ -317,12 +318,10 @@ def _decide(key: str, params: TaskUpdate, by: str) -> None:
         if waiting is None or waiting.step is None or not isinstance(response, ElicitResult):
             continue
         content = response.content or {}
-        approved = response.action == "accept" and content.get("decision") == "approve"
-        if response.action == "cancel":
-            continue
-        decide = agentrun.approve if approved else agentrun.reject
+        decision = "reject" if response.action == "decline" else content.get("decision")
+        if decision not in ("approve", "reject"):
+            continue  # the person has closed the form
+        decide = agentrun.approve if decision == "approve" else agentrun.reject
         reason = str(content["reason"]) if content.get("reason") else None
-        try:
+        with suppress(agentrun.RunError):  # somebody else has decided meanwhile
             decide(key, waiting.step, by=by, reason=reason, fingerprint=waiting.fingerprint)
-        except agentrun.RunError:
-            continue  # somebody else has decided meanwhile

@@ -40,12 +40,14 @@ _TEXT = 20_000  # characters of a stand-in's texts that are kept
 _LARGEST = 10**4000  # Python refuses to print integers of more than 4,300 digits
 _USER_INFO = re.compile(r"(?<=://)[^/@]*@")  # user and password in an address
 
-# Classes by which frameworks steer their control flow: interrupts, commands, messages.
+# Classes by which frameworks steer their control flow, and which their error handling reads:
+# interrupts, commands, messages, and the code of an MCP error.
 _DATA = (
     "langgraph.types.Interrupt",
     "langgraph.types.Command",
     "langgraph.types.Send",
     "langchain_core.messages.base.BaseMessage",
+    "mcp_types.jsonrpc.ErrorData",
 )
 
 

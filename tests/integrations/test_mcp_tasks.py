@@ -88,19 +88,25 @@ def test_a_worker_parks_a_run_while_its_task_goes_on(
 
 def test_a_cancelled_run_cancels_its_task(db: Any, outside: Path, sql: Any) -> None:
     (outside / "wait").touch()
-    status = "SELECT status FROM agentrun.runs WHERE agent = 'mcp_packer'"
     polls = "SELECT 1 FROM agentrun.steps WHERE name = 'tasks/get'"
+    cancelled = (
+        "SELECT r.agent FROM agentrun.mail m JOIN agentrun.runs r USING (run_id) "
+        "WHERE m.kind = 'cancel' ORDER BY 1"
+    )
 
     def cancel() -> None:
         until(lambda: bool(sql(polls)))
         agentrun.cancel("k")
 
     cancelling = threading.Thread(target=cancel)
-    cancelling.start()
-    with pytest.raises(agentrun.RunError):
-        with_worker(customer.with_options(key="k").run, orders=["7"])
-    cancelling.join()
-    until(lambda: sql(status) == [("cancelled",)])
+    with agentrun.Worker([packer]):
+        cancelling.start()
+        with pytest.raises(agentrun.RunError):
+            customer.with_options(key="k").run(orders=["7"])
+        cancelling.join()
+        found = sql(cancelled)
+        (outside / "wait").unlink()
+    assert found == [("mcp_customer",), ("mcp_packer",)]
 
 
 def test_what_a_task_asks_is_answered_by_the_client_once(db: Any, outside: Path, sql: Any) -> None:
@@ -134,6 +140,25 @@ def test_an_interrupted_call_whose_answer_is_lost_is_in_doubt(db: Any, sql: Any)
 
     with pytest.raises(agentrun.RunHeld, match="outcome is unknown"):
         buyer.run()
+
+
+def test_an_error_of_a_server_keeps_its_code(db: Any) -> None:
+    server = mcp.server.MCPServer("shop")
+
+    @server.tool()
+    def buy() -> str:
+        raise MCPError(-7, "sold out", {"left": 0})
+
+    @agentrun.agent(name="mcp_late_buyer")
+    async def late_buyer() -> Any:
+        async with mcp.Client(server) as shop:
+            try:
+                await mcp_agents.durable(shop).call_tool("buy", {})
+            except MCPError as error:
+                return [error.code, error.message, error.data]
+
+    keyed = late_buyer.with_options(key="k")
+    assert keyed.run() == [-7, "sold out", {"left": 0}]
 
 
 # -- the server ------------------------------------------------------------------------------------

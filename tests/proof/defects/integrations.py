@@ -73,7 +73,7 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "any run is a task of an MCP server": Mutation(
         "_Service._find",
-        "run is None or run.agent not in served",
+        "run is None or run.agent not in self._by_name()",
         "run is None",
         "integrations/test_mcp_tasks.py::test_only_runs_of_its_agents_are_tasks_and_only_for_clients_that_declare_them",
     ),
@@ -87,7 +87,7 @@ DEFECTS: dict[str, Mutation] = {
         "_Service._describe_task",
         'case "held"',
         'case "asks"',
-        "integrations/test_mcp_tasks.py::test_what_a_task_asks_is_answered_by_the_client_once",
+        "integrations/test_mcp_tasks.py::test_what_waits_for_a_person_says_how_to_answer",
     ),
     "a handoff of openai-agents acts again after a crash": Mutation(
         "_Copies._record_handoff",

@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "an error of an MCP server has no code": Mutation(
+        "exception_parts._DATA",
+        '"mcp_types.jsonrpc.ErrorData",',
+        "",
+        "integrations/test_mcp_tasks.py::test_an_error_of_a_server_keeps_its_code",
+    ),
     "a date of a model is refused as text": Mutation(
         "wrong_types",
         "model.model_validate_json(text, strict=True)",
