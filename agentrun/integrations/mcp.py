@@ -23,7 +23,8 @@ between them are steps of their own, so that a worker parks the run while the ta
     tasks/update, if the task asks something that the client has a callback for
 
 A run that is cancelled while a process executes it cancels its task. If the run is parked then,
-no process has a connection to the server, and the task goes on.
+no process has a connection to the server, and the task goes on. So does a task that the agent's own
+code stops waiting for, such as by a timeout.
 """
 
 from __future__ import annotations

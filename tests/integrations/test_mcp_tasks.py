@@ -25,8 +25,6 @@ from agentrun.integrations import mcp_server, mcp_tasks
 from agentrun.integrations.mcp import KEY, Tasks
 from agentrun.integrations.mcp_server import make_server
 
-T = Any
-
 
 @pytest.fixture(autouse=True)
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -35,11 +33,11 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def with_server(
-    use: Callable[[mcp.Client], Awaitable[T]], *extensions: Any, answers: bool = False
-) -> T:
+    use: Callable[[mcp.Client], Awaitable[Any]], *extensions: Any, answers: bool = False
+) -> Any:
     """What ``use`` returns of a client of a server in this process."""
 
-    async def serve() -> T:
+    async def serve() -> Any:
         server = make_server([packer, payer], answers=answers)
         async with mcp.Client(server, extensions=list(extensions)) as client:
             return await use(client)
