@@ -101,7 +101,7 @@ def test_it_is_read_only_and_holds_only_values(db: Any) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             run.key = "other"  # type: ignore[misc]
         values = [getattr(run, name) for name in dir(run) if not name.startswith("__")]
-        assert {type(value) for value in values} <= {str, UUID, type(None), dt.datetime}
+        assert {type(value) for value in values} <= {str, bool, UUID, type(None), dt.datetime}
 
     look.with_options(deadline=3600.0).run()
 

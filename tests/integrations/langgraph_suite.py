@@ -31,7 +31,7 @@ SUITE = Foreign(
         "test_tool_node::test_tool_node_inject_state[_InjectStateSchema]": WRAPPED,
         "test_tool_node::test_tool_node_inject_store": WRAPPED,
     },
-    counted="tool",
+    step_kind="tool",
 )
 
 
