@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from agentrun.core.errors import RunCancelled
 from agentrun.steps.execution_point import current_context
+from agentrun.steps.run_context import RunContext
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class RunInfo:
     """What code inside a run may know about the run. `current_run` returns it; it is read-only.
 
@@ -59,4 +61,16 @@ def current_run() -> RunInfo | None:
     parent: str | None = created.input.get("parent", {}).get("key")
     cancelled = isinstance(run.interrupt, RunCancelled)
     agent = created.name or run.agent
-    return RunInfo(run.key, run.run_id, agent, parent, run.expires_at, cancelled)
+    info = RunInfo(run.key, run.run_id, agent, parent, run.expires_at, cancelled)
+    _contexts[id(info)] = run
+    weakref.finalize(info, _contexts.pop, id(info), None)
+    return info
+
+
+# The run of each `RunInfo` that code holds. It is kept here, so that they hold values only.
+_contexts: weakref.WeakValueDictionary[int, RunContext] = weakref.WeakValueDictionary()
+
+
+def context_of(info: RunInfo) -> RunContext | None:
+    """The run that ``info`` tells of, while it executes in this process."""
+    return _contexts.get(id(info))

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID, uuid4, uuid5
 
+from agentrun.api.current_run import RunInfo, context_of
 from agentrun.core.codec import plain
 from agentrun.core.errors import ConfigError
 from agentrun.core.flow import run_sync
 from agentrun.steps.execution_point import ExecutionPoint, at_point, current_point
 from agentrun.steps.function_step import StepBody, perform
 from agentrun.steps.masking import refuse_credential
+from agentrun.steps.run_context import RunContext
 from agentrun.steps.step import StepRequest
 from agentrun.values.typed_values import Result
 
@@ -71,7 +73,7 @@ def _check_name(name: object) -> None:
 
 
 @contextmanager
-def branch(name: str) -> Generator[None, None, None]:
+def branch(name: str, *, of: RunInfo | None = None) -> Generator[None, None, None]:
     """Make the block a sub-conversation of its own, which a resume finds by ``name``.
 
     Steps that overlap in time must be in different branches, tasks or threads. Outside a run the
@@ -80,9 +82,13 @@ def branch(name: str) -> Generator[None, None, None]:
     Args:
         name: names the branch among those of the same task or thread; a resume finds its steps by
             it. The same name again goes on with the same branch.
+        of: what `current_run` returned. The branch is then one of that run itself, whatever thread
+            or task enters it. It serves callbacks in threads of a framework, where the run cannot
+            be found and which begin in no fixed order.
 
     Raises:
-        ConfigError: the name is empty, is not a string, or holds a credential.
+        ConfigError: the name is empty, is not a string, or holds a credential, or ``of`` is not a
+            run that executes in this process.
 
     Example:
         >>> with agentrun.branch("summary"):
@@ -91,13 +97,26 @@ def branch(name: str) -> Generator[None, None, None]:
     _check_name(name)
     refuse_credential("the branch name", name)
     line = current_point()
-    if line is None:
+    run = _executing(of) if of is not None else None if line is None else line.run
+    if run is None:
         yield
         return
-    with line.run.lock:
-        scope = line.scope.branch(plain(name))
-    with at_point(ExecutionPoint(line.run, scope)):
+    with run.lock:
+        scope = (run.root if of is not None or line is None else line.scope).branch(plain(name))
+        if of is not None and line is not None and line.run is run:
+            line.scope.mark_begun()  # so that a park does not wait for its first step
+            scope.body = scope.body or line.scope.body
+    with at_point(ExecutionPoint(run, scope)):
         yield
+
+
+def _executing(info: RunInfo) -> RunContext:
+    run = context_of(info)
+    if run is None:
+        raise ConfigError(
+            f"branch(…, of={info!r}): give what current_run() returned, while that run executes"
+        )
+    return run
 
 
 @contextmanager

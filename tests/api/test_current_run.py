@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import datetime as dt
+import gc
 import threading
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -101,3 +104,56 @@ def test_it_is_read_only_and_holds_only_values(db: Any) -> None:
         assert {type(value) for value in values} <= {str, bool, UUID, type(None), dt.datetime}
 
     look.with_options(deadline=3600.0).run()
+
+
+def test_a_branch_of_the_run_serves_threads_that_do_not_know_it_in_any_order(
+    db: Any, dsn: str, tmp_path: Path
+) -> None:
+    def save(name: str) -> str:
+        with (tmp_path / name).open("a") as file:
+            file.write("saved\n")
+        return name
+
+    def call_back(run: agentrun.RunInfo, name: str, saved: list[str]) -> None:
+        assert agentrun.current_run() is None
+        with agentrun.branch(f"save {name}", of=run):
+            assert agentrun.current_run() == run
+            saved.append(agentrun.step(effect="idempotent")(save)(name))
+
+    @agentrun.agent
+    def saver() -> list[str]:
+        run = agentrun.current_run()
+        assert run is not None
+        saved: list[str] = []
+        for name in ("b", "a") if (tmp_path / "die").exists() else ("a", "b", "c"):
+            thread = threading.Thread(
+                target=contextvars.Context().run, args=(call_back, run, name, saved)
+            )
+            contextvars.Context().run(thread.start)
+            thread.join()
+        if (tmp_path / "die").exists():
+            die_recorded()
+        return saved
+
+    keyed = saver.with_options(key="k")
+    (tmp_path / "die").touch()
+    killed(lambda: (agentrun.connect(dsn), keyed.run()))
+    (tmp_path / "die").unlink()
+    assert keyed.run() == ["a", "b", "c"]
+    assert [(tmp_path / name).read_text() for name in "abc"] == ["saved\n"] * 3
+
+
+def test_a_branch_of_a_run_that_has_ended_is_refused(db: Any) -> None:
+    @agentrun.agent
+    def look() -> None:
+        seen.append(agentrun.current_run())
+
+    seen: list[Any] = [agentrun.RunInfo("k", UUID(int=0), "look")]
+    look.run()
+    gc.collect()
+    for run in seen:
+        with (
+            pytest.raises(agentrun.ConfigError, match=r"current_run\(\)"),
+            agentrun.branch("a", of=run),
+        ):
+            pass

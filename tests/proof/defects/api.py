@@ -96,10 +96,16 @@ DEFECTS: dict[str, Mutation] = {
         "(run.parent or {}).get('key')",
         "api/test_current_run.py::test_a_run_and_its_child_know_their_names",
     ),
+    "a branch of an ended run records nothing": Mutation(
+        "deterministic.branch",
+        "_executing(of) if of is not None",
+        "context_of(of) if of is not None",
+        "api/test_current_run.py::test_a_branch_of_a_run_that_has_ended_is_refused",
+    ),
     "the code of a run can change what it is told about it": Mutation(
         "RunInfo",
-        "@dataclass(frozen=True, slots=True)",
-        "@dataclass(slots=True)",
+        "@dataclass(frozen=True, slots=True, weakref_slot=True)",
+        "@dataclass(slots=True, weakref_slot=True)",
         "api/test_current_run.py::test_it_is_read_only_and_holds_only_values",
     ),
     # -- what docstrings say -----------------------------------------------------------------------

@@ -1,31 +1,19 @@
-"""LangGraph: inside a run, each tool call of a `ToolNode` is a recorded step.
-
-    from agentrun.integrations.langgraph import durable_tools
-
-    tools = ToolNode([refund, search], **durable_tools(effects={"search": "read"}))
-
-Give the chat model a client that is recorded, or call `agentrun.install()` before it is made. A
-tool says its effect class in its metadata, ``metadata={"effect": "read"}``. A tool whose function
-`agentrun.tool` decorates is recorded as it declares.
-"""
+"""Tool calls of a `ToolNode`, and of LangChain's agents, as recorded steps."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.messages import ToolMessage, message_to_dict, messages_from_dict
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.errors import GraphBubbleUp
 
 import agentrun
 from agentrun.core.events import Effect, Json
 from agentrun.integrations.effect_classes import choose_effect, is_recorded_tool
+from agentrun.integrations.langgraph.packing import pack, unpack
 
 __all__ = ["durable_tools"]
-
-_PACKER = JsonPlusSerializer()
 
 
 def durable_tools(
@@ -94,12 +82,11 @@ def _pack(value: Any) -> Json:
     """A tool message as readable JSON; a `Command` as LangGraph's own serializer writes it."""
     if isinstance(value, ToolMessage):
         return {"message": message_to_dict(value)}
-    kind, data = _PACKER.dumps_typed(value)
-    return {"packed": kind, "data": base64.b64encode(data).decode()}
+    return pack(value)
 
 
 def _unpack(recorded: Json) -> Any:
     if "message" in recorded:
         (message,) = messages_from_dict([recorded["message"]])
         return message
-    return _PACKER.loads_typed((recorded["packed"], base64.b64decode(recorded["data"])))
+    return unpack(recorded)
