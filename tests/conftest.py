@@ -35,6 +35,7 @@ from pathlib import Path
 import faults
 import httpx
 import httpx2
+import matrix  # noqa: F401  # draws the seed, before there are further processes
 import pooler
 import psycopg
 import pytest

@@ -1,14 +1,33 @@
-"""What the tests of the adapters share: a folder outside, and the provider of their agents."""
+"""What the tests of the adapters share: a folder outside, and the provider of their agents.
+
+Each adapter has tests that kill an agent at every point, under the mark `long`. Of all that are
+collected, a run draws `SHARE` by its seed; with ``--whole`` it takes all of them.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matrix import SEED
 
 from agentrun.testing import Provider
+
+SHARE = 8
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    kills = [item for item in items if item.path.parent == here and item.get_closest_marker("long")]
+    if len(kills) <= SHARE or config.getoption("--whole") or "long" not in config.option.markexpr:
+        return
+    drawn = random.Random(f"{SEED} adapters").sample(kills, SHARE)
+    left_out = [item for item in kills if item not in drawn]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 Grounds = Callable[[], AbstractContextManager[str]]
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
+os.environ["AGENTRUN_SEED"] = str(SEED)  # so that the processes of pytest-xdist draw the same
 
 
 def commit() -> str:
