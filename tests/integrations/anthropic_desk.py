@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import framework_agents
 import httpx2
+import outside_tools
 from anthropic import (
     Anthropic,
     APIStatusError,
@@ -34,25 +34,25 @@ aclient = agentrun.wrap(
 @agentrun.tool(effect="read", name="look_up")
 def look_up_order(order: str) -> str:
     """Look an order up."""
-    return framework_agents.look(order)
+    return outside_tools.look(order)
 
 
 @agentrun.tool(effect="idempotent", name="keep")
 def keep_order(order: str) -> str:
     """Keep an order."""
-    return framework_agents.act(order)
+    return outside_tools.act(order)
 
 
 @agentrun.tool(effect="read", name="look_up")
 async def look_up_order_async(order: str) -> str:
     """Look an order up."""
-    return framework_agents.look(order)
+    return outside_tools.look(order)
 
 
 @agentrun.tool(effect="idempotent", name="keep")
 async def keep_order_async(order: str) -> str:
     """Keep an order."""
-    return framework_agents.act(order)
+    return outside_tools.act(order)
 
 
 def request(question: str) -> dict[str, Any]:

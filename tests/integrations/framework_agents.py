@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import operator
 import os
-import signal
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -22,6 +21,7 @@ from langchain_core.tools import tool as langchain_tool
 from langgraph.graph import END, START, StateGraph
 from langgraph.prebuilt import ToolNode
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAI
+from outside_tools import act, keep_file, look
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -38,28 +38,6 @@ http = DefaultAsyncHttpxClient(limits=httpx2.Limits(max_keepalive_connections=0)
 aclient = agentrun.wrap(
     AsyncOpenAI(base_url="https://models.invalid/v1", api_key="k", http_client=http)
 )
-
-
-def look(order: str) -> str:
-    return f"order {order} is ready"
-
-
-def act(order: str) -> str:
-    """Act once for each key, however often it is called with that key."""
-    return keep_file(order, agentrun.current_step().key)
-
-
-def keep_file(order: str, key: str) -> str:
-    outside = Path(os.environ["OUTSIDE"])
-    (outside / f"{key}.kept").write_text(order)
-    if (outside / f"die at {order}").exists():
-        os.kill(os.getpid(), signal.SIGKILL)
-    return f"kept {order}"
-
-
-def kept() -> list[str]:
-    """The orders that were kept, each once for each key."""
-    return sorted(path.read_text() for path in Path(os.environ["OUTSIDE"]).glob("*.kept"))
 
 
 # -- pydantic-ai -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import framework_agents
-from framework_agents import MODEL, State, act, asks_for_tools, keep_in_graph, look_up_in_graph
+from framework_agents import MODEL, State, asks_for_tools, keep_in_graph, look_up_in_graph
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_openai import ChatOpenAI
@@ -20,6 +20,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Send, interrupt
+from outside_tools import act
 
 import agentrun
 from agentrun.integrations.langgraph import (

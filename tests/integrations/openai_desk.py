@@ -11,6 +11,7 @@ from typing import Any
 import agents
 import framework_agents
 import mcp
+import outside_tools
 from agents.mcp import MCPServer
 from people import approve_until_done
 from pydantic import BaseModel
@@ -71,13 +72,13 @@ class Reason(BaseModel):
 
 def note_handoff(ctx: Any, reason: Reason) -> None:
     key = agentrun.current_step().key if agentrun.current_run() else "outside"
-    framework_agents.keep_file(reason.why, key)
+    outside_tools.keep_file(reason.why, key)
 
 
 @agents.function_tool(needs_approval=True)
 def refund(order: str) -> str:
     """Refund an order."""
-    return framework_agents.act(order)
+    return outside_tools.act(order)
 
 
 def open_desk(shop: MCPServer, **options: Any) -> Any:

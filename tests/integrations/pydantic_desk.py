@@ -9,7 +9,7 @@ import asyncio
 
 import framework_agents
 import pydantic_ai
-from framework_agents import act
+from outside_tools import act
 from people import approve_until_done
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic_desk
-import framework_agents
+import outside_tools
 import pytest
 from anthropic_desk import AGENTS
 from crashing import killed
@@ -39,7 +39,7 @@ def test_a_tool_runner_that_was_killed_goes_on_with_its_thread(
     (outside / "die at 8").unlink()
     assert keyed.run("go") == "Done."
     assert at_provider.billed() == 3
-    assert framework_agents.kept() == ["7", "8"]
+    assert outside_tools.kept() == ["7", "8"]
     requests = at_provider.requests()
     assert [request["thread"]["type"] for request in requests] == ["create", "continue", "continue"]
     assert len(requests[-1]["messages"]) == 1  # what is new

@@ -9,6 +9,7 @@ from typing import Any
 import agents
 import framework_agents
 import openai_desk
+import outside_tools
 import pytest
 from crashing import in_child, killed
 from openai_desk import SCRIPT
@@ -44,7 +45,7 @@ def test_killed_at_each_effect_the_desk_asks_a_person_and_goes_on(
     die_at(outside, "7", dsn, keyed)  # in the tool of the MCP server
     assert keyed.run("go") == "Refunded."
     assert at_provider.billed() == 4
-    assert framework_agents.kept() == ["7", "9", "money"]
+    assert outside_tools.kept() == ["7", "9", "money"]
     assert sql("SELECT name, effect, status FROM agentrun.tool_calls ORDER BY name") == [
         ("keep", "idempotent", "ok"),
         ("look_up", "read", "ok"),
@@ -77,7 +78,7 @@ def test_the_model_reads_that_a_person_refused(
         for waiting in agentrun.inbox():
             agentrun.reject("k", waiting.step, by="ana", reason="not today")
     assert keyed.run("go") == "Refunded."
-    assert framework_agents.kept() == ["money"]
+    assert outside_tools.kept() == ["money"]
     for tool in ("refund", "look_up", "keep"):
         assert f"{tool} was not approved by ana: not today" in str(at_provider.requests()[-1])
 
@@ -103,7 +104,7 @@ def test_an_approval_that_the_sdk_has_is_not_asked_for_again(
         return str(result.final_output)
 
     assert decides_itself.run() == "Refunded."
-    assert framework_agents.kept() == ["7", "9", "money"]
+    assert outside_tools.kept() == ["7", "9", "money"]
 
 
 def test_an_agent_as_a_tool_is_a_step_unless_it_is_durable_itself(
@@ -129,7 +130,7 @@ def test_an_agent_as_a_tool_is_a_step_unless_it_is_durable_itself(
     assert asks_both.run() == "done"
     names = sql("SELECT name FROM agentrun.tool_calls ORDER BY name")
     assert names == [("keep",), ("plain",)]
-    assert framework_agents.kept() == ["7", "7"]
+    assert outside_tools.kept() == ["7", "7"]
 
 
 def test_outside_a_run_nothing_changes(at_provider: Provider, outside: Path) -> None:

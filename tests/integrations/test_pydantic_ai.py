@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import framework_agents
+import outside_tools
 import pydantic_ai
 import pydantic_desk
 import pytest
@@ -52,7 +52,7 @@ def test_deferred_calls_wait_for_people_and_for_results_across_crashes(
     agentrun.reject("k", asked["approve pay"].step, by="ana", reason="too much")
     die_at(outside, "5", dsn, keyed)  # in the tool that was approved
     assert keyed.run("go") == "Done."
-    assert framework_agents.kept() == ["5", "6", "7"]
+    assert outside_tools.kept() == ["5", "6", "7"]
     assert at_provider.billed() == 2
     answers = {
         message["tool_call_id"]: message["content"]
@@ -124,5 +124,5 @@ def test_a_model_without_http_is_asked_once(db: Any, dsn: str, outside: Path) ->
     (outside / "die").unlink()
     assert keyed.run() == "Done.And again."
     assert asked.read_text() == "xxs"
-    assert framework_agents.kept() == ["7"]
+    assert outside_tools.kept() == ["7"]
     assert asyncio.run(local.run("outside a run")).output == "Done."
