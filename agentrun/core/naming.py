@@ -246,9 +246,10 @@ def _matches(pattern: re.Pattern[str], text: str, own: frozenset[str]) -> Iterat
     found = pattern.search(text)
     while found is not None:
         yield found
-        bare = found["bare"] or ""
-        inside = ("=" in bare or ":" in bare) and is_sensitive(found["name"], own) is None
-        found = pattern.search(text, found.start("bare") if inside else found.end())
+        value = "quoted" if found["bare"] is None else "bare"
+        ordinary = is_sensitive(found["name"], own) is None
+        inside = ordinary and ("=" in found[value] or ":" in found[value])
+        found = pattern.search(text, found.start(value) if inside else found.end())
 
 
 def _is_short(value: str, kind: str, *, quoted: bool) -> bool:

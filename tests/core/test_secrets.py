@@ -274,3 +274,10 @@ def test_a_name_inside_the_value_of_another_is_found(before: str, quote: str) ->
     text = f"{before}DB_PASSWORD={quote}hV7-tq2Lx9{quote} and so on"
     assert "hV7" not in mask.text(text)
     assert mask.text(text).startswith(f"{before}DB_PASSWORD={quote}[masked: password, 10 chars")
+
+
+@pytest.mark.parametrize("after", ["", " dbname=x", " dbname=x (from there)"])
+def test_a_name_inside_a_quoted_text_is_found(after: str) -> None:
+    """JSON that was cut off is plain text, in which a text has a name and quotes around it."""
+    text = f'{{"error": {{"message": "no answer: host=db password=hV7-tq2Lx9{after}", "type": "'
+    assert "hV7" not in mask.text(text)

@@ -7,9 +7,15 @@ from defects import Mutation
 DEFECTS: dict[str, Mutation] = {
     "a name after another name and a colon hides no secret": Mutation(
         "_matches",
-        'found.start("bare") if inside else found.end()',
+        "found.start(value) if inside else found.end()",
         "found.end()",
         "core/test_secrets.py::test_a_name_inside_the_value_of_another_is_found",
+    ),
+    "a name inside the quotes of another name hides no secret": Mutation(
+        "_matches",
+        'inside = ordinary and ("=" in found[value] or ":" in found[value])',
+        'inside = ordinary and value == "bare"',
+        "core/test_secrets.py::test_a_name_inside_a_quoted_text_is_found",
     ),
     "people see what a SecretStr hides": Mutation(
         "_Search._mask_named",
