@@ -76,7 +76,7 @@ def test_the_ledger_survives_a_client_killed_at_an_exact_moment(
         provider.wait_for("aborted" if billed else "refused")
         assert [entry.outcome for entry in on_disk] == ["effect" if billed else "open"]
         assert provider.billed() == billed
-        assert provider.ledger()[0].reason == "the client is gone"
+        assert provider.ledger()[0].reason == "the client has disconnected"
         assert len(printed.splitlines()) <= (2 if moment == 2 else 0)
         assert say(provider) == "echo: hello"
     assert [e.outcome for e in fold(path.read_text().splitlines())][-1] == "effect"
