@@ -1,7 +1,8 @@
 """Agents on both sides of MCP: what a server offers, and a client that calls it in a run.
 
 A tool acts in the folder OUTSIDE: it writes a file named by its key. A file ``die`` there makes
-it kill its process, and a file ``wait`` makes it wait until the file is removed.
+it kill its process, once the run that the file names has recorded that its call is a task. A file
+``wait`` makes it wait until the file is removed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,21 @@ async def pack(order: str, idempotency_key: str = "") -> str:
     """Pack an order, once for each key."""
     (outside() / f"{idempotency_key}.packed").write_text(order)
     if (outside() / "die").exists():
+        await _call_is_recorded((outside() / "die").read_text())
         os.kill(os.getpid(), signal.SIGKILL)
     while (outside() / "wait").exists():
         await asyncio.sleep(0.02)
     return f"packed {order}"
+
+
+async def _call_is_recorded(key: str) -> None:
+    """Wait until the run ``key``, if one is named, has recorded its call; 30 seconds at most."""
+    deadline = time.monotonic() + 30
+    while key and time.monotonic() < deadline:
+        steps = (await agentrun.atranscript(key)).steps
+        if any(step.name == "mcp_packer" and step.status == "ok" for step in steps):
+            return
+        await asyncio.sleep(0.02)
 
 
 @agentrun.tool(approve=True, name="mcp_pay")

@@ -58,7 +58,7 @@ def test_killed_while_its_task_goes_on_a_run_sends_no_call_again(
     db: Any, dsn: str, outside: Path, sql: Any
 ) -> None:
     keyed = customer.with_options(key="k")
-    (outside / "die").touch()
+    (outside / "die").write_text("k")
     killed(lambda: (agentrun.connect(dsn), with_worker(keyed.run, orders=["7"])))
     (recorded,) = sql("SELECT result ->> 'taskId', status FROM agentrun.tool_calls WHERE key = 'k'")
     (outside / "die").unlink()
