@@ -14,6 +14,7 @@ import pytest
 from crashing import killed
 
 import agentrun
+from agentrun.integrations.recorded_functions import record_calls
 from agentrun.testing import Call, Provider, Reply, Rule
 from agentrun.testing.plugin import Crashtest
 
@@ -144,6 +145,23 @@ def test_killed_in_a_tool_it_resumes(
     assert [order.strip() for order in outside_tools.kept()] == ["7", "8"]
     calls = sql("SELECT name, effect FROM agentrun.tool_calls")
     assert sorted(calls) == sorted(framework.tools)
+
+
+def test_each_call_of_a_function_is_a_step_inside_a_run(db: Any, sql: Any) -> None:
+    async def alook(order: str) -> str:
+        return outside_tools.look(order)
+
+    look = record_calls(outside_tools.look, "look", effect="read", positional=("order",))
+    async_look = record_calls(alook, "alook", effect="idempotent")
+
+    @agentrun.agent
+    async def looker() -> list[str]:
+        return [look("7"), await async_look(order="8")]
+
+    assert look("9") == "order 9 is ready", "outside a run it is called"
+    assert looker.run() == ["order 7 is ready", "order 8 is ready"]
+    calls = sql("SELECT name, effect, args ->> 'order' FROM agentrun.tool_calls ORDER BY step")
+    assert calls == [("look", "read", "7"), ("alook", "idempotent", "8")]
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ DEFECTS: dict[str, Mutation] = {
         "record_calls.call",
         "agentrun.call(name, arguments, function, effect=effect, passes=passes)",
         "function(**arguments)",
-        "integrations/test_small_adapters.py::test_killed_in_a_tool_it_resumes",
+        "integrations/test_small_adapters.py::test_each_call_of_a_function_is_a_step_inside_a_run",
     ),
     "a hook of agno calls the tool unrecorded": Mutation(
         "durable_hook.hook",
