@@ -365,7 +365,7 @@ def _obey_earlier_end(run: RunContext, epoch: int) -> Flow[None]:
         yield blocking(run.database.obey_cancellations)
         if isinstance(run.interrupt, RunCancelled):
             warn_of_responses(run.key, run.history)
-    elif run.parent is not None:
+    if run.parent is not None and not run.history.last_step:
         yield blocking(partial(stop_if_parent_ended, run, run.parent["key"]))
     run.check(run.root)
 
