@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, urlencode
@@ -10,7 +11,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-__all__ = ["database", "url"]
+__all__ = ["database", "parts", "url"]
 
 
 def url(dsn: str, **changes: str) -> str:
@@ -24,10 +25,16 @@ def url(dsn: str, **changes: str) -> str:
     return f"postgresql://{login}@/{name}?{urlencode(info)}"
 
 
+def parts(dsn: str) -> tuple[str, int, str, str]:
+    """Host (or the folder of the Unix socket), port, user and database of ``dsn``."""
+    info = conninfo_to_dict(dsn)
+    return str(info["host"]), int(info.get("port") or 5432), str(info["user"]), str(info["dbname"])
+
+
 @contextmanager
 def database(dsn: str, name: str) -> Iterator[str]:
     """A database of its own, empty, gone afterwards."""
-    name = f"bench_{name}_{os.getpid()}"
+    name = f"bench_{name}_{os.getpid()}_{threading.get_native_id()}"
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         conn.execute(f"CREATE DATABASE {name}")

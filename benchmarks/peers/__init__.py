@@ -8,15 +8,13 @@ ours.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from benchmarks.environments import Environment
+
 FOLDER = Path(__file__).parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentrun-benchmarks"
 MINUTES = 5  # that a peer may take for a figure
 
 
@@ -29,34 +27,21 @@ class Peer:
     figures: frozenset[str]
 
     @property
-    def python(self) -> Path:
-        return CACHE / self.name / "bin" / "python"
+    def environment(self) -> Environment:
+        return Environment(self.name, self.packages)
 
     def install(self) -> str:
         """Make the environment if there is none; the versions in it. Raises CalledProcessError."""
-        return _installed(self)
+        return self.environment.install()
 
     def measure(self, figure: str, dsn: str) -> float:
         """One repeat of a figure. Raises CalledProcessError or TimeoutExpired."""
         script = str(FOLDER / f"{self.name}_.py")
-        command = [str(self.python), script, figure, dsn]
+        command = [str(self.environment.python), script, figure, dsn]
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=60 * MINUTES
         )
         return float(json.loads(done.stdout.splitlines()[-1])["value"])
-
-
-@cache
-def _installed(peer: Peer) -> str:
-    pip = [str(peer.python), "-m", "pip", "--disable-pip-version-check"]
-    if not peer.python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(CACHE / peer.name)], check=True)
-        subprocess.run(
-            [*pip, "install", "--quiet", *peer.packages], check=True, capture_output=True, text=True
-        )
-    frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout
-    wanted = {package.split("[")[0] for package in peer.packages}
-    return ", ".join(line for line in frozen.splitlines() if line.split("==")[0] in wanted)
 
 
 PEERS = (

@@ -1,0 +1,1 @@
+"""One refund agent in many frameworks, killed at every message: see `__main__`."""

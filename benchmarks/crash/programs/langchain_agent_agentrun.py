@@ -1,0 +1,38 @@
+from langchain.agents import create_agent
+from langchain_openai import ChatOpenAI
+
+import agentrun
+import tools
+from agentrun.integrations.langgraph import DurableMiddleware
+
+agentrun.install()
+durability = DurableMiddleware(effects={"find_order": "read", "refund": "idempotent"})
+
+
+def find_order(order_id: str) -> str:
+    """Find an order."""
+    return tools.find_order(order_id)
+
+
+def refund(order_id: str, cents: int) -> str:
+    """Refund an order."""
+    return tools.refund(order_id, cents, agentrun.current_step().key)
+
+
+def send_mail(order_id: str, text: str) -> str:
+    """Write to the customer."""
+    return tools.send_mail(order_id, text)
+
+
+desk = create_agent(
+    ChatOpenAI(model=tools.MODEL), [find_order, refund, send_mail], middleware=[durability]
+)
+
+
+@agentrun.agent
+def support(question: str) -> str:
+    state = desk.invoke({"messages": [{"role": "user", "content": question}]})
+    return state["messages"][-1].content
+
+
+print(support.with_options(key=tools.KEY).run(tools.QUESTION))
