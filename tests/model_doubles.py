@@ -14,7 +14,7 @@ from typing import Any
 
 from agentrun.core.errors import Diverging, RunCancelled
 from agentrun.core.flow import Flow, Op
-from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, current
+from agentrun.core.recorder import CallFailed, ModelReply, ModelRequest, OpenReply, current
 from agentrun.models import background_response
 
 
@@ -80,6 +80,9 @@ class MemoryStep:
 
     def publish_partial(self, so_far: Callable[[], Any]) -> None:
         """Nobody reads along."""
+
+    def begin_stream(self, reply: OpenReply) -> None:
+        """No tool is called."""
 
     def abandon_attempt(self) -> None:
         self.interrupted = True

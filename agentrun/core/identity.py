@@ -23,7 +23,8 @@ a step, with the two exceptions below.
 
 A tool call that a model asked for is identified by (model step, index in the reply) instead of a
 position. So parallel tools may finish in any order, and call ids may be empty, repeated or the
-same in every turn: an id, or the name and the arguments, only serves to find that pair.
+same in every turn: an id, or the name and the arguments, only serves to find that pair. If the
+code makes the call while it still reads the reply's stream, the rest of the reply is read first.
 
 Two cases in which positions are not reliable, and how they are handled:
 
@@ -144,12 +145,17 @@ class Scope:
         """The scope of the body of the tool call ``ident``."""
         return Scope(f"{ident}>", self, self.turn, body=True)
 
-    def replies(self) -> Iterator[list[RequestedToolCall]]:
-        """The replies that this scope received, latest first, then those of its parents."""
+    def line(self) -> Iterator[Scope]:
+        """This scope and its parents, up to that of the run."""
         scope: Scope | None = self
         while scope is not None:
-            yield from reversed(scope.tool_calls)
+            yield scope
             scope = scope.parent
+
+    def replies(self) -> Iterator[list[RequestedToolCall]]:
+        """The replies that this scope received, latest first, then those of its parents."""
+        for scope in self.line():
+            yield from reversed(scope.tool_calls)
 
     def add_reply(self, asked: list[RequestedToolCall]) -> None:
         """Remember the tool calls of a reply, for this scope and for the whole run."""
@@ -176,12 +182,7 @@ class Scope:
 
     def current_turn(self) -> int | None:
         """The turn of this scope, or of the nearest parent that has one."""
-        scope: Scope | None = self
-        while scope is not None:
-            if scope.turn is not None:
-                return scope.turn
-            scope = scope.parent
-        return None
+        return next((scope.turn for scope in self.line() if scope.turn is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from agentrun.core.events import Json, Usage
-from agentrun.core.flow import Flow
+from agentrun.core.flow import Flow, Op
 
 Ending = Literal["complete", "abandoned", "cut"]
 
@@ -102,6 +102,21 @@ class CallFailed:
     billed: bool = False  # an answer began to arrive, so the attempt may have been charged
     headers: Mapping[str, str] = field(default_factory=dict)
     detail: Json = field(default=None)
+
+
+class OpenReply(Protocol):
+    """A reply whose stream is being read by the code."""
+
+    def partial_body(self) -> Json:
+        """The part that has arrived, as the body of a call without streaming."""
+        ...
+
+    def read_rest(self, asks: str) -> Op[None]:
+        """The operation that reads the rest, which is then recorded; the code gets it later.
+
+        ``asks`` says in an error who needs the reply.
+        """
+        ...
 
 
 class ModelStep(Protocol):
@@ -198,6 +213,10 @@ class ModelStep(Protocol):
 
     def publish_partial(self, so_far: Callable[[], Json]) -> None:
         """Publish the part of a stream that has arrived, which ``so_far`` returns. Never blocks."""
+        ...
+
+    def begin_stream(self, reply: OpenReply) -> None:
+        """Remember that the code reads this reply, until the step has an outcome or is left."""
         ...
 
     def abandon_attempt(self) -> None:

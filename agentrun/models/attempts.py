@@ -165,6 +165,7 @@ class Attempts:
         builder = ReplyBuilder(self.model_request, response, stream=True)
         inflate = Inflater(self.hx, response)
         live = LiveBody(self.hx, self.step, source, builder, inflate, lenient=not self.policy.ours)
+        yield from live.begin()
         flaw = (yield from live.prime()) if self.policy.ours else None
         # Changed in place: code that holds this response (openai's tests do) must see it closed.
         response.stream = self.stream(live)

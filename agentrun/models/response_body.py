@@ -1,20 +1,26 @@
 """Response bodies as flows: bytes from the network, stored bytes, and streams that are recorded.
 
 A body gives its next bytes with `piece()` and frees its connection with `close()`. The rule of
-`LiveBody`: the outcome of a stream is recorded before its last bytes are handed on. If it were
-recorded after them, a crash in between would lose a reply that the agent has already acted on.
+`LiveBody`: nothing acts on a reply that is not recorded. So the outcome of a stream is recorded
+before its last bytes are handed on; and if the code makes a tool call of a reply whose stream it
+is still reading, the rest is read first and kept for the code (`LiveBody.read_rest`). Otherwise a
+crash in between would lose a reply that the agent has already acted on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from agentrun.core import points
-from agentrun.core.flow import Flow, Op
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import Json
+from agentrun.core.flow import Flow, FlowLock, Op, run_async, run_sync
 from agentrun.core.recorder import Ending, Flaw, ModelStep, current
 from agentrun.models.reply import Inflater, ReplyBuilder, error_name
 
@@ -158,7 +164,15 @@ class LiveBody:
         self._inflate = inflate
         self._lenient = lenient
         self._held_back: deque[bytes] = deque()  # recorded, and not handed on yet
+        self._lost: Exception | None = None  # the transport error that follows them
         self._finished = False
+        self._reading = FlowLock()
+        self._loop: asyncio.AbstractEventLoop | None = None  # None: sync code reads this stream
+
+    def begin(self) -> Flow[None]:
+        """Note who reads this stream, before anybody does."""
+        self._loop = yield Op(lambda: None, _loop_here_async)
+        self._step.begin_stream(self)
 
     def prime(self) -> Flow[Flaw | None]:
         """Read until an event has content of the answer, or shows that there is none.
@@ -178,15 +192,62 @@ class LiveBody:
 
     def piece(self) -> Flow[bytes | None]:
         """The next bytes; a connection that is lost from now on is the step's outcome."""
-        if self._builder.ended:
-            self._finish_step("complete")
-        if self._held_back:
-            return self._held_back.popleft()
+        yield self._reading.acquire()
         try:
-            return (yield from self._read())
+            if self._builder.ended:
+                self._finish_step("complete")
+            if self._held_back:
+                return self._held_back.popleft()
+            if self._lost is not None:
+                raise self._lost
+            return (yield from self._read_next())
+        finally:
+            self._reading.release()
+
+    def partial_body(self) -> Json:
+        """The part of the reply that has arrived."""
+        return self._builder.partial_body()
+
+    def read_rest(self, asks: str) -> Op[None]:
+        """Read the rest of the reply, which is recorded then; the consumer gets it later.
+
+        The stream belongs to the event loop that reads it, or to sync code. So it is read there,
+        whichever code needs the reply.
+        """
+        return Op(partial(self._read_rest, asks), self._read_rest_async)
+
+    def _read_rest(self, asks: str) -> None:
+        if self._loop is None:
+            run_sync(self._keep_rest())
+        elif self._loop is _loop_here():
+            raise ConfigError(
+                f"{asks}: the reply that asks for this call is still being streamed, and sync code "
+                "in its event loop cannot wait for the rest. Read the stream to its end before the "
+                "call, or make the tool async"
+            )
+        else:
+            asyncio.run_coroutine_threadsafe(run_async(self._keep_rest()), self._loop).result()
+
+    async def _read_rest_async(self) -> None:
+        if self._loop is None:
+            await asyncio.to_thread(run_sync, self._keep_rest())
+        elif self._loop is asyncio.get_running_loop():
+            await run_async(self._keep_rest())
+        else:
+            rest = asyncio.run_coroutine_threadsafe(run_async(self._keep_rest()), self._loop)
+            await asyncio.wrap_future(rest)
+
+    def _keep_rest(self) -> Flow[None]:
+        yield self._reading.acquire()
+        try:
+            while not self._finished:
+                wire = yield from self._read_next()
+                if wire is not None:
+                    self._held_back.append(wire)
         except self._hx.RequestError as error:
-            self._finish_step("cut", (error_name(self._hx, error), str(error)))
-            raise
+            self._lost = error
+        finally:
+            self._reading.release()
 
     def close(self) -> Flow[None]:
         """The consumer stops reading: the step's outcome is the part read so far."""
@@ -195,6 +256,13 @@ class LiveBody:
         elif not self._finished:
             self._step.abandon_attempt()
         yield from self._source.close()
+
+    def _read_next(self) -> Flow[bytes | None]:
+        try:
+            return (yield from self._read())
+        except self._hx.RequestError as error:
+            self._finish_step("cut", (error_name(self._hx, error), str(error)))
+            raise
 
     def _read(self) -> Flow[bytes | None]:
         """The next bytes for the consumer, recorded first.
@@ -242,6 +310,18 @@ class LiveBody:
         if not self._finished:
             self._finished = True
             self._step.finish(self._builder.reply(ending, error))
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def _loop_here_async() -> asyncio.AbstractEventLoop | None:
+    return _loop_here()
 
 
 def _interrupted() -> bool:

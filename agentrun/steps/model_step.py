@@ -18,7 +18,7 @@ from agentrun.core.exact import holds_secret
 from agentrun.core.flow import Flow, pause
 from agentrun.core.history import History, scope_of
 from agentrun.core.log import logger
-from agentrun.core.recorder import CallFailed, Flaw, ModelReply, ModelRequest
+from agentrun.core.recorder import CallFailed, Flaw, ModelReply, ModelRequest, OpenReply
 from agentrun.models.rate_limits import blocked_seconds, model_name
 from agentrun.models.request import comparable_body
 from agentrun.models.retries import LONGEST_WAIT_IN_PLACE, reconnect_wait
@@ -243,7 +243,11 @@ class RecordedCall:
                 so_far(),
             )
 
+    def begin_stream(self, reply: OpenReply) -> None:
+        self.point.run.open_replies[self.step.ident] = (self.point.scope, reply)
+
     def abandon_attempt(self) -> None:
+        self.point.run.open_replies.pop(self.step.ident, None)
         self._close_limited_call(None)
         self.step.leave()
 
@@ -302,6 +306,7 @@ class RecordedCall:
         status_told = 0 if reply.flaw else reply.status
         reason = reply.flaw.text if reply.flaw else f"HTTP {reply.status}"
         self._report_to_limits(status_told, _header_dict(reply.headers), reason)
+        self.point.run.open_replies.pop(self.step.ident, None)
         self.point.run.learn_reply(self.point.scope, self.step.ident, self.step.turn, reply.body)
 
     def _usage(self, reply: ModelReply) -> Usage | None:

@@ -17,18 +17,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from agentrun.core.errors import Interrupt, LeaseLost, Parking, RunCancelled, RunExpired, StoreLost
+from agentrun.core.errors import (
+    ConfigError,
+    Interrupt,
+    LeaseLost,
+    Parking,
+    RunCancelled,
+    RunExpired,
+    StoreLost,
+)
 from agentrun.core.events import Event
 from agentrun.core.flow import Flow, Op
 from agentrun.core.history import History
 from agentrun.core.identity import RequestedToolCall, Scope
 from agentrun.core.log import logger
 from agentrun.core.messages import reply_messages
-from agentrun.core.recorder import ModelRequest, ModelStep
+from agentrun.core.recorder import ModelRequest, ModelStep, OpenReply
 from agentrun.steps import letters
 from agentrun.steps.blocking import blocking
 from agentrun.steps.performer import is_executing, performer
-from agentrun.steps.refusals import asking_database
+from agentrun.steps.refusals import asking_database, refusal
 from agentrun.store.commit_waiters import PendingCommit
 from agentrun.store.database import OpenDatabase
 from agentrun.store.journal import JournalTail
@@ -108,6 +116,8 @@ class RunContext:
         self.failing_step: int | None = None
         self.last_reply: int | None = None  # the model step whose reply was handed out last
         self.under_way: dict[str, ActiveStep] = {}  # steps that are being performed, by ident
+        # Replies whose streams the code is reading, by ident of the model step.
+        self.open_replies: dict[str, tuple[Scope, OpenReply]] = {}
         # Letters that a waiting step has seen, by ident of the step.
         self.seen_letters: dict[str, set[str]] = {}
         self.consumed = {e.key for e in events if e.event in ("resolved", "received")}
@@ -307,6 +317,26 @@ class RunContext:
         return self.durable(self.append())
 
     # -- tool calls that a reply asked for ------------------------------------------------------
+
+    def finish_reply(self, scope: Scope, name: str, call_id: str | None) -> Flow[None]:
+        """Read the reply that asks for this tool call to its end, if it is still being streamed.
+
+        Nothing acts on a reply that is not recorded: after a crash the model would be asked again,
+        and could ask for something else. And until a reply is whole, nobody knows the place of its
+        calls. A call without id can only answer a reply that ``scope`` can see.
+
+        Raises Refusing where the rest cannot be read.
+        """
+        with self.lock:
+            replies = list(self.open_replies.values())
+        for of_scope, reply in replies:
+            if call_id or of_scope in scope.line():
+                calls = [c for one in reply_messages(reply.partial_body()) for c in one.calls]
+                if any(c.name == name and (not call_id or c.id == call_id) for c in calls):
+                    try:
+                        yield reply.read_rest(name)
+                    except ConfigError as error:
+                        raise refusal(str(error)) from None
 
     def learn_reply(self, scope: Scope, ident: str, turn: int | None, body: Any) -> None:
         """Remember the tool calls of a model's reply: the code's calls are matched with them."""

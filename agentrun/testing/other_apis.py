@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import struct
@@ -73,8 +74,10 @@ def _prompt_text(fields: Mapping[str, Any]) -> str:
 
 
 def _turn(fields: Mapping[str, Any]) -> int:
+    """How often the model has answered: some clients send each part of an answer by itself."""
     items = fields.get("contents") or fields.get("messages") or ()
-    return sum(item.get("role") in ("assistant", "model") for item in items)
+    answers = itertools.groupby(item.get("role") in ("assistant", "model") for item in items)
+    return sum(by_model for by_model, _ in answers)
 
 
 # -- uploads ---------------------------------------------------------------------------------------
@@ -240,7 +243,8 @@ def _gemini(request: HttpRequest, facts: Facts, rules: Sequence[Rule]) -> HttpAn
         parts = [{"text": text}] * bool(text) + calls
         return json_answer({**chunk(parts, finishReason="STOP"), **head}, effect=bill)
     spelt = [chunk([{"text": one}]) for one in pieces(text, None)]
-    spelt.append({**chunk(calls, finishReason="STOP"), **head})
+    spelt += [chunk([call]) for call in calls]
+    spelt.append({**chunk([{"text": ""}], finishReason="STOP"), **head})
     kind = {"content-type": "text/event-stream"}
     chunks = tuple(b"data: " + json.dumps(one).encode() + b"\r\n\r\n" for one in spelt)
     return HttpAnswer(chunks, kind, streamed=True, effect=bill)
@@ -249,18 +253,24 @@ def _gemini(request: HttpRequest, facts: Facts, rules: Sequence[Rule]) -> HttpAn
 def _ollama(request: HttpRequest, facts: Facts, rules: Sequence[Rule]) -> HttpAnswer:
     """Ollama's lines. It streams unless the request has ``"stream": false``."""
     facts["stream"] = facts["fields"].get("stream") is not False
-    text, chat = choose(rules, facts).text or "", facts.pop("action") == "chat"
+    chat = facts.pop("action") == "chat"
+    reply = choose(rules, facts)
+    text = reply.text or ""
+    calls = [{"function": {"name": c.name, "arguments": c.arguments}} for c in reply.tool_calls]
+    asks = {"tool_calls": calls} if calls else {}
 
-    def line(part: str, **more: Any) -> Facts:
-        reply = {"message": {"role": "assistant", "content": part}} if chat else {"response": part}
+    def line(part: str, asks: Mapping[str, Any], **more: Any) -> Facts:
+        message = {"role": "assistant", "content": part, **asks}
+        reply = {"message": message} if chat else {"response": part}
         return {"model": facts["model"], "created_at": "2026-01-01T00:00:00Z", **reply, **more}
 
     counts = {"prompt_eval_count": tokens(facts["content"]), "eval_count": tokens(text)}
     end = {"done": True, "done_reason": "stop", **counts}
     bill = _bill(facts, mint("oll_", 12), counts)
     if not facts["stream"]:
-        return json_answer(line(text, **end), effect=bill)
-    lines = [line(one, done=False) for one in pieces(text, None)] + [line("", **end)]
+        return json_answer(line(text, asks, **end), effect=bill)
+    lines = [line(one, {}, done=False) for one in pieces(text, None)]
+    lines += [line("", asks, done=False)] * bool(calls) + [line("", {}, **end)]
     kind = {"content-type": "application/x-ndjson"}
     chunks = tuple(json.dumps(one).encode() + b"\n" for one in lines)
     return HttpAnswer(chunks, kind, streamed=True, effect=bill)
@@ -362,7 +372,7 @@ _ENDPOINTS: tuple[tuple[re.Pattern[str], Maker], ...] = tuple(
         (r"/v1/threads/[^/]+/runs", _stored_object("thread.run", "run_", status="queued")),
         (r"/v1/realtime/client_secrets", _client_secret),
         (
-            r"/v1beta/models/(?P<model>[^/]+):(?P<action>generateContent|streamGenerateContent)",
+            r"/v1(beta)?/models/(?P<model>[^/]+):(?P<action>generateContent|streamGenerateContent)",
             _gemini,
         ),
         (r"/api/(?P<action>chat|generate)", _ollama),

@@ -71,4 +71,7 @@ CONTESTANTS = (
     *_of("pydantic-ai", "pydantic_ai_agent", ("DBOSDurability", "dbos", DBOS_PYDANTIC_AI)),
     *_of("LangChain", "langchain_agent", ("PostgresSaver", "postgres", OURS)),
     *_of("smolagents", "smolagents_agent"),
+    *_of("agno", "agno_agent"),
+    *_of("LiteLLM, a loop", "litellm_loop"),
+    *_of("google-genai", "google_genai_chat"),
 )

@@ -92,6 +92,10 @@ FRAMEWORKS = [
     ),
     Framework("agno_agent", [LOOK_AND_KEEP, KEEP, "Done."], TOOLS),
     Framework("dspy_agent", DSPY_REPLIES, TOOLS, rules=DSPY_RULES),
+    *(
+        Framework(f"{name}_agent", [LOOK_AND_KEEP, KEEP, "Done."], TOOLS)
+        for name in ("google_genai", "litellm", "mistral", "ollama")
+    ),
     Framework(
         "mini_swe_agent_agent",
         [

@@ -11,6 +11,13 @@ DEFECTS: dict[str, Mutation] = {
         '"ollama-embed": "embeddings"',
         "models/test_model_api_names.py::test_every_table_speaks_of_apis_that_an_endpoint_has",
     ),
+    "a reader is not told that its connection was lost behind a call": Mutation(
+        "LiveBody.piece",
+        "raise self._lost",
+        "return None",
+        "steps/test_calls_in_streams.py::"
+        "test_a_connection_that_is_lost_behind_the_call_is_lost_for_a_resumed_reader_too",
+    ),
     "a plain call takes the way of background calls": Mutation(
         "ModelCall._attempts",
         "self.background or step.accepted is not None",

@@ -1,0 +1,37 @@
+import tools
+from agno.agent import Agent
+from agno.models.openai import OpenAIChat
+
+import agentrun
+from agentrun.integrations.agno import durable_hook
+
+agentrun.install()
+
+
+def find_order(order_id: str) -> str:
+    """Find an order."""
+    return tools.find_order(order_id)
+
+
+def refund(order_id: str, cents: int) -> str:
+    """Refund an order."""
+    return tools.refund(order_id, cents, agentrun.current_step().key)
+
+
+def send_mail(order_id: str, text: str) -> str:
+    """Write to the customer."""
+    return tools.send_mail(order_id, text)
+
+
+@agentrun.agent
+def support(question: str) -> str:
+    desk = Agent(
+        model=OpenAIChat(tools.MODEL),
+        tools=[find_order, refund, send_mail],
+        tool_hooks=[durable_hook(effects={"find_order": "read", "refund": "idempotent"})],
+        telemetry=False,
+    )
+    return desk.run(question).content
+
+
+print(support.with_options(key=tools.KEY).run(tools.QUESTION))
