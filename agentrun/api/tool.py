@@ -215,7 +215,8 @@ class Tool:
         values = self.validate(given)
         asked = self.record(values, given)
         if call is None and self.kind == "tool":
-            yield from line.run.finish_reply(line.scope, self.name, call_id)
+            if line.run.open_replies:
+                yield from line.run.finish_reply(line.scope, self.name, call_id)
             with line.run.lock:
                 call = find_call(
                     line.scope, self.name, call_id, lambda sent: self._equals(sent, asked)

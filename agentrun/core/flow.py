@@ -14,7 +14,6 @@ code that differs between a sync and an async caller. Example::
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
@@ -32,21 +31,6 @@ class Op(Generic[T]):
 
 
 Flow = Generator[Op[Any], Any, T]
-
-
-class FlowLock:
-    """A lock that one flow holds at a time. All flows that share it are driven the same way."""
-
-    def __init__(self) -> None:
-        self._threads, self._tasks = threading.Lock(), asyncio.Lock()
-
-    def acquire(self) -> Op[bool]:
-        """The operation that waits for the lock."""
-        return Op(self._threads.acquire, self._tasks.acquire)
-
-    def release(self) -> None:
-        """Let the next flow have the lock."""
-        (self._threads if self._threads.locked() else self._tasks).release()
 
 
 def pause(seconds: float) -> Op[None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 from agentrun.core import points
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
-from agentrun.core.flow import Flow, FlowLock, Op, run_async, run_sync
+from agentrun.core.flow import Flow, Op, run_async, run_sync
 from agentrun.core.recorder import Ending, Flaw, ModelStep, current
 from agentrun.models.reply import Inflater, ReplyBuilder, error_name
 
@@ -140,6 +141,21 @@ def read_all(source: ResponseBody) -> Flow[list[bytes]]:
     return pieces
 
 
+class _FlowLock:
+    """A lock that one flow holds at a time. All flows that share it are driven the same way."""
+
+    def __init__(self) -> None:
+        self._threads, self._tasks = threading.Lock(), asyncio.Lock()
+
+    def acquire(self) -> Op[bool]:
+        """The operation that waits for the lock."""
+        return Op(self._threads.acquire, self._tasks.acquire)
+
+    def release(self) -> None:
+        """Let the next flow have the lock."""
+        (self._threads if self._threads.locked() else self._tasks).release()
+
+
 class LiveBody:
     """A stream that is recorded while it is read: bytes pass unchanged, decoded ones are kept.
 
@@ -166,7 +182,7 @@ class LiveBody:
         self._held_back: deque[bytes] = deque()  # recorded, and not handed on yet
         self._lost: Exception | None = None  # the transport error that follows them
         self._finished = False
-        self._reading = FlowLock()
+        self._reading = _FlowLock()
         self._loop: asyncio.AbstractEventLoop | None = None  # None: sync code reads this stream
 
     def begin(self) -> Flow[None]:
