@@ -18,26 +18,43 @@ from agentrun.store.runs import find_run
 from agentrun.store.session import Session
 from agentrun.store.values import read_payload
 
-__all__ = ["watch"]
+__all__ = ["EVERY", "JournalFollower", "watch"]
+
+EVERY = 0.25  # seconds between two looks at a journal
 
 
-def watch(session: Session, key: str, *, every: float = 0.25) -> Iterator[list[Event]]:
+class JournalFollower:
+    """Reads the journal of a run piece by piece. Raises RunNotFound if there is no such run."""
+
+    def __init__(self, session: Session, key: str) -> None:
+        self._session, self._key = session, key
+        self.run_id = find_run(session, key).run_id
+        self._reader = Reader(partial(read_payload, session, self.run_id))
+        self._after = 0
+        self.ended = False  # the last event that was read is the end of the run
+
+    def read(self) -> list[Event]:
+        """The events that are new since the last call. Raises RunPruned."""
+        rows = self._session.query("events", run_id=self.run_id, after=self._after)
+        if not rows:
+            find_run(self._session, self._key)  # raises if the run was pruned in the meantime
+        events = [self._reader.event(row) for row in rows]
+        for event in events:
+            self._after = event.seq
+            if (status := status_after(event)) is not None:
+                self.ended = status in ENDED
+        return events
+
+
+def watch(session: Session, key: str, *, every: float = EVERY) -> Iterator[list[Event]]:
     """Yield the events of the run's journal, then the new ones, until the run has ended.
 
     This polls every ``every`` seconds and yields an empty list if there was no new event. Raises
     RunNotFound.
     """
-    run_id = find_run(session, key).run_id
-    reader = Reader(partial(read_payload, session, run_id))
-    after, status = 0, None
+    follower = JournalFollower(session, key)
     while True:
-        rows = session.query("events", run_id=run_id, after=after)
-        if not rows:
-            find_run(session, key)  # raises if the run was pruned in the meantime
-        events = [reader.event(row) for row in rows]
-        for event in events:
-            after, status = event.seq, status_after(event) or status
-        yield events
-        if status in ENDED:
+        yield follower.read()
+        if follower.ended:
             return
         time.sleep(every)
