@@ -1,5 +1,7 @@
 """Checks who may use the gateway, and limits the time and memory of a request.
 
+Other servers on loopback check their requests by the same `Door`.
+
 Every program and every web page on a machine can reach a gateway on its loopback interface. A
 browser sets some headers itself, so a page cannot forge them, and the gateway uses them to refuse
 web pages. `Host` gives away a page that had its own host name resolve to this machine (DNS
@@ -54,6 +56,8 @@ class Door:
     names: frozenset[str] = frozenset()
     token: str | None = None
     any_host: bool = False  # at a Unix socket: the permissions of its file decide who may connect
+    place: str = "this gateway"  # as refusals name it
+    remedy: str = "start it with --allow-host"
 
     @classmethod
     def of(cls, names: Iterable[str], token: str | None, *, any_host: bool) -> Door:
@@ -66,14 +70,12 @@ class Door:
             if host is None:
                 raise _refusal(400, "no_host", "a request needs a Host header")
             if not self._is_own_name(_host_of(f"//{host}")):
-                raise _refusal(
-                    403, "host", f"this gateway is not {host}: start it with --allow-host"
-                )
+                raise _refusal(403, "host", f"{self.place} is not {host}: {self.remedy}")
         origin = headers.get("origin")
         if origin is not None and _host_of(origin) not in self.names:
-            raise _refusal(403, "origin", f"web pages of {origin} may not ask this gateway")
+            raise _refusal(403, "origin", f"web pages of {origin} may not ask {self.place}")
         if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-            raise _refusal(403, "origin", "web pages may not ask this gateway")
+            raise _refusal(403, "origin", f"web pages may not ask {self.place}")
         if self.token is not None:
             token = headers.get(TOKEN, "").encode("latin-1", "replace")
             if not secrets.compare_digest(token, self.token.encode()):
