@@ -176,8 +176,12 @@ def decide(
     reason: str | None,
     fingerprint: str | None,
     signed_by: str | None = None,
+    mail_id: UUID | None = None,
 ) -> UUID:
-    """Send a decision, if it answers the present request of the run; return the letter's id."""
+    """Send a decision, if it answers the present request of the run; return the letter's id.
+
+    ``mail_id`` is an id that the sender has chosen: a letter that is sent twice exists once.
+    """
     check(payload, "payload")
     database = default()
     run = find_run(database, key)
@@ -201,6 +205,7 @@ def decide(
         payload=payload,
         fingerprint=asked.fingerprint,
         signed_by=signed_by,
+        mail_id=mail_id,
     )
     warn_missing_worker(database, key, stacklevel=4)
     return letter
