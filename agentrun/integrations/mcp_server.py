@@ -48,6 +48,7 @@ import agentrun
 from agentrun.api.tool_schemas import describe
 from agentrun.integrations.mcp import KEY
 from agentrun.integrations.mcp_tasks import TASKS, TaskParams, TaskUpdate
+from agentrun.integrations.served_agents import submit_run, working
 from agentrun.store.opening import default
 from agentrun.store.runs import FoundRun, find_run
 from agentrun.values.model_arguments import describe_problems
@@ -107,12 +108,8 @@ def make_server(
         if not worker:
             yield {}
             return
-        working = agentrun.Worker(named.values(), concurrency=concurrency)
-        await asyncio.to_thread(working.start)
-        try:
+        async with working(named.values(), concurrency):
             yield {}
-        finally:
-            await asyncio.to_thread(working.stop)
 
     service = _Service(named, answers)
     server: Server[Any] = Server(
@@ -151,9 +148,7 @@ class _Service:
         given = dict(params.arguments or {})
         key = _take_key(agent, params, given)
         try:
-            values = agent.arguments.validate(given)
-            positional, named = agent.arguments.call_with(values, key)
-            handle = await agent.with_options(key=key).asubmit(*positional, **named)
+            handle = await submit_run(agent, given, key)
         except ValidationError as error:
             problems = describe_problems(error.errors(include_url=False))
             return _error(f"{agent.name}: the arguments are not valid: {problems}")
