@@ -7,78 +7,27 @@ a share of them that AGENTRUN_SEED draws.
 
 from __future__ import annotations
 
-import itertools
-import logging
-import mmap
 import os
 import random
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import mcp_agents
 import pytest
 import uvicorn
-from crashing import spawn
+from killed_servers import PATIENCE, Process, free_port, listening
 from mcp_agents import customer, packed
 
 import agentrun
-from agentrun.core import points
 from agentrun.integrations.mcp_server import make_server
 
 SEED = int(os.environ.get("AGENTRUN_SEED", "0")) or random.randrange(1 << 30)
 SHARE = 6  # points of each side
-PATIENCE = 90.0  # seconds that a case may take
 
 pytestmark = pytest.mark.long
-
-
-class Process:
-    """A forked child that is killed at its point ``at``, and then started again without a kill."""
-
-    def __init__(self, action: Callable[[], object], at: int | None = None) -> None:
-        self.action, self.kills = action, 0
-        self.passed = mmap.mmap(-1, 8)  # how many points it has passed
-        self._start(at)
-
-    def _start(self, at: int | None) -> None:
-        numbers = itertools.count()
-
-        def hook(point: str) -> None:
-            if point.startswith("beat:"):
-                return
-            number = next(numbers)
-            self.passed[:] = (number + 1).to_bytes(8, "big")
-            if number == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def live() -> None:
-            logging.disable(logging.CRITICAL)
-            points.arm(hook)
-            self.action()
-
-        self.pid = spawn(live)
-
-    def has_ended(self) -> bool:
-        """Whether it has ended by itself. If it was killed, it is started again."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if pid == 0:
-            return False
-        code = os.waitstatus_to_exitcode(status)
-        if code == -signal.SIGKILL:
-            self.kills += 1
-            self._start(None)
-            return False
-        assert code == 0, f"exit status {code}"
-        return True
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
 
 
 @contextmanager
@@ -90,19 +39,8 @@ def served(dsn: str, port: int, at: int | None = None) -> Iterator[Process]:
         app = make_server([mcp_agents.packer]).streamable_http_app()
         uvicorn.run(app, host="127.0.0.1", port=port, log_config=None)
 
-    server = Process(serve, at)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with closing(socket.socket()) as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            server.has_ended()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with listening(serve, port, at) as server:
         yield server
-    finally:
-        server.kill()
 
 
 def use(dsn: str, server: Process, key: str, at: int | None = None) -> Process:
@@ -146,14 +84,12 @@ def test_killed_at_every_point_each_task_is_done_once(
     request: pytest.FixtureRequest,
     side: Literal["client", "server"],
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("OUTSIDE", str(tmp_path))
     monkeypatch.setenv("URL", f"http://127.0.0.1:{port}/mcp")
     with served(dsn, port) as server:
         client = use(dsn, server, "calm")
-        passed = int.from_bytes((client if side == "client" else server).passed[:], "big")
+        passed = (client if side == "client" else server).points
     numbers = list(range(passed))
     if not request.config.getoption("--whole"):
         numbers = random.Random(SEED).sample(numbers, SHARE)
