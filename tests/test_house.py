@@ -44,7 +44,7 @@ ONLY_IN = {
     "rich": {"view", "cli", "demo"},
     "typer": {"cli"},
     "tiktoken": {"models"},
-    "starlette": {"gateway"},
+    "starlette": {"gateway", "integrations"},
     "uvicorn": {"gateway"},
     "pydantic": {"values", "steps", "api", "integrations", "demo", "tools", "cli"},
 }

@@ -213,7 +213,7 @@ def _read_answer(entry: ResumeEntry, kind: Kind) -> _Answer | None:
     if not isinstance(reason, str | None):
         raise _bad_answer(entry, "`reason` is a text")
     if kind == "doubt":
-        if given.get("outcome") not in DOUBT["properties"]["outcome"]["enum"]:  # type: ignore[index]
+        if given.get("outcome") not in DOUBT["properties"]["outcome"]["enum"]:
             raise _bad_answer(entry, "`outcome` is happened, not_happened or unknown")
         result = {"result": given.get("result")} if given["outcome"] == "happened" else {}
         return _Answer("resolve", {"outcome": given["outcome"], **result}, reason)

@@ -91,7 +91,7 @@ class Translation:
         self._name = run.hex[:12]
         self._thread_id, self._run_id, self._first_run_id = thread_id, run_id, first_run_id
         self._after = self._place = after or Position(0)
-        self._given = messages
+        self._conversation = messages
         self._agent = ""
         self._seq = 0  # of the last row
         self._texts: dict[int, SentText] = {}
@@ -365,7 +365,7 @@ class Translation:
             yield self._snapshot()
 
     def _snapshot(self) -> MessagesSnapshotEvent:
-        return MessagesSnapshotEvent(messages=[*self._given, *self._shown()])
+        return MessagesSnapshotEvent(messages=[*self._conversation, *self._shown()])
 
     def _shown(self) -> list[Message]:
         return [message for step, message in self._messages if step not in self._aside]
