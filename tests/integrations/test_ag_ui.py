@@ -11,13 +11,14 @@ from typing import Any
 import ag_ui_desk
 import pytest
 from ag_ui_desk import SCRIPT, desk, served_desk, serving
+from fastapi import FastAPI
 from front_end import FrontEnd, abandon, answers, comparable, joined, verify
 from matrix import SEED
 from outside_tools import kept
 
 import agentrun
 from agentrun.integrations.ag_ui import make_app, run_key
-from agentrun.testing import Fault, Provider, Reply
+from agentrun.testing import Call, Fault, Provider, Reply
 
 
 @pytest.fixture
@@ -235,6 +236,136 @@ def test_a_doubt_is_resolved_by_who_knows(db: Any) -> None:
         assert front.refusal(front.body("r2", resume=answers(asked)))[0] == 400
         said = {"outcome": "happened", "result": "paid", "reason": "I have asked the bank"}
         assert front.run("r2", resume=answers(asked, said))[-1]["result"] == "paid"
+
+
+def test_two_questions_are_answered_one_after_the_other(url: str, models: Provider) -> None:
+    calls = [Call("agui_pay", {"cents": cents}) for cents in (1, 2)]
+    models.say([Reply(tool_calls=calls), "Paid."])
+    front = FrontEnd(url)
+    asked = front.run("r")
+    assert len(asked[-1]["outcome"]["interrupts"]) == 2
+    first = answers(asked)[0]
+    again = front.run("r2", resume=[first])  # the protocol wants both, and the rest stays open
+    (interrupt,) = again[-1]["outcome"]["interrupts"]
+    assert interrupt["toolCallId"] == asked[-1]["outcome"]["interrupts"][1]["toolCallId"]
+    assert kept() == ["1 cents"]
+    assert front.run("r4", resume=answers(again))[-1]["result"] == "Paid."
+    assert kept() == ["1 cents", "2 cents"]
+    verify(front.events)
+
+
+def test_what_no_answer_solves_says_what_to_do_and_is_followed(
+    db: Any, models: Provider, outside: Path
+) -> None:
+    @agentrun.step(effect="read")
+    def measure(what: str) -> str:
+        return what
+
+    @agentrun.agent(name="agui_changed")
+    def changed(question: str) -> str:
+        measure("other" if (outside / "changed").exists() else "one")
+        return str(ag_ui_desk.pay(5))
+
+    with serving(make_app(changed, authorize=ag_ui_desk.user_of)) as url:
+        front = FrontEnd(url)
+        asked = front.run("r")
+        (outside / "changed").touch()
+        diverged = front.run("r2", resume=answers(asked))
+        (interrupt,) = diverged[-1]["outcome"]["interrupts"]
+        assert interrupt["reason"] == "agentrun:divergence"
+        status, message = front.refusal(front.body("r3", resume=abandon(diverged)))
+        assert status == 409
+        assert "no answer lets the run go on" in message
+        (outside / "changed").unlink()
+        agentrun.resume(run_key("t", "r"))
+        assert front.run("r3", resume=abandon(diverged))[-1]["outcome"] == {"type": "success"}
+    verify(front.events)
+
+
+def test_a_budget_is_raised(db: Any, models: Provider) -> None:
+    models.say([SCRIPT[0], SCRIPT[2]])
+
+    @agentrun.agent(name="agui_poor")
+    async def poor(question: str) -> str:
+        return await ag_ui_desk.answer([{"role": "user", "content": question}])
+
+    limited = poor.with_options(budget=agentrun.Budget(model_calls=1))
+    with serving(make_app(limited, authorize=ag_ui_desk.user_of)) as url:
+        front = FrontEnd(url)
+        asked = front.run("r")
+        (interrupt,) = asked[-1]["outcome"]["interrupts"]
+        assert interrupt["reason"] == "agentrun:budget"
+        assert "agentrun approve" in interrupt["message"]
+        wrong = {"approved": True, "budget": {"model_calls": "many"}}
+        assert front.refusal(front.body("r2", resume=answers(asked, wrong)))[0] == 400
+        more = {"approved": True, "budget": {"model_calls": 5}}
+        assert front.run("r2", resume=answers(asked, more))[-1]["outcome"] == {"type": "success"}
+
+
+# -- the application -------------------------------------------------------------------------------
+
+
+def test_an_agent_gets_the_parts_of_the_input_that_its_parameters_name(db: Any) -> None:
+    @agentrun.agent(name="agui_parts")
+    def parts(
+        messages: list[Any], tools: list[Any], state: Any, context: list[Any], thread_id: str,
+        question: str, optional: int = 3,
+    ) -> list[Any]:  # fmt: skip
+        return [messages, tools, state, context, thread_id, question, optional]
+
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = [{"type": "text", "text": "look"}, {"type": "text", "text": "here"}]
+    given = {
+        "messages": [
+            {"id": "1", "role": "user", "content": said},
+            {"id": "2", "role": "assistant", "toolCalls": [call]},
+            {"id": "3", "role": "tool", "toolCallId": "c", "content": "done"},
+            {"id": "4", "role": "reasoning", "content": "hm"},
+        ],
+        "tools": [{"name": "f", "description": "d", "parameters": {"type": "object"}}],
+        "state": {"a": 1},
+        "context": [{"description": "x", "value": "y"}],
+    }
+    with serving(make_app(parts)) as url:
+        front = FrontEnd(url)
+        result = front.run("r", **given)[-1]["result"]
+    function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+    assert result == [
+        [
+            {"role": "user", "content": "look\nhere"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "done", "tool_call_id": "c"},
+        ],
+        [{"type": "function", "function": function}],
+        {"a": 1}, [{"description": "x", "value": "y"}], "t", "look\nhere", 3,
+    ]  # fmt: skip
+
+    @agentrun.agent(name="agui_two")
+    def two(question: str, order: int) -> int:
+        return order
+
+    with pytest.raises(agentrun.ConfigError, match="question, order: give make_app arguments="):
+        make_app(two)
+    with serving(make_app(two, arguments=lambda given: {"question": "q", "order": 7})) as url:
+        assert FrontEnd(url).run("r2")[-1]["result"] == 7
+
+
+def test_inside_another_application_it_works_by_that_ones_lifespan(
+    db: Any, models: Provider
+) -> None:
+    models.say(["Done."])
+    app = served_desk()
+    for lifespan, status in (None, 500), (app.lifespan, 200):
+        web = FastAPI(lifespan=lifespan)
+        web.mount("/agent", app)
+        with serving(web) as url:
+            front = FrontEnd(f"{url}agent/")
+            if status == 200:
+                assert front.run("r")[-1]["result"] == "Done."
+            else:
+                assert front.refusal(front.body("r")) == (
+                    500, "no worker runs here: the application needs lifespan=",
+                )  # fmt: skip
 
 
 # -- who may ask -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from agentrun.store.opening import default
 from agentrun.store.partials import Partial
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
-from agentrun.testing import Call, Provider, Reply
+from agentrun.testing import Call, Provider, Reply, Rule
 
 USER = {"id": "u1", "role": "user", "content": "go"}
 
@@ -68,9 +69,10 @@ def partial_reply(text: str, step: int = 1, attempt: int = 1) -> Partial:
     return Partial(step, attempt, {"choices": [{"index": 0, "message": message}]})
 
 
-async def held(key: str) -> list[Event]:
-    with pytest.raises(agentrun.RunHeld):
-        await desk.with_options(key=key).arun("go")
+def without_park(models: Provider, key: str = "k") -> list[Event]:
+    """The journal of a run that asks nobody."""
+    models.say([SCRIPT[0], SCRIPT[2]])
+    desk.with_options(key=key).run("go")
     return journal(key)
 
 
@@ -98,7 +100,7 @@ def test_from_each_place_on_comes_exactly_what_follows(db: Any, models: Provider
 
 def test_a_text_that_came_in_pieces_is_the_text_of_the_outcome(db: Any, models: Provider) -> None:
     """Random pieces, random interruptions of the client, at random rows."""
-    rows, draw = conversation("k"), random.Random(SEED)
+    rows, draw = without_park(models), random.Random(SEED)
     whole = list(translation(rows).take(rows))
     reply = next(row for row in rows if row.event == "step_finished" and row.kind == "model")
     text = "Let me see. 🙂"
@@ -128,7 +130,7 @@ def test_a_text_that_came_in_pieces_is_the_text_of_the_outcome(db: Any, models: 
 def test_another_attempt_that_writes_the_same_goes_on_where_the_first_was(
     db: Any, models: Provider
 ) -> None:
-    rows = conversation("k")
+    rows = without_park(models)
     live = translation(rows)
     sent = list(live.take(rows[:3], [partial_reply("Let me")]))
     sent += list(live.take([], [partial_reply("Let", attempt=2)]))  # shorter: it is not replaced
@@ -141,7 +143,7 @@ def test_another_attempt_that_writes_the_same_goes_on_where_the_first_was(
 def test_a_text_that_another_attempt_does_not_have_is_replaced(
     db: Any, models: Provider, seen_by: str
 ) -> None:
-    rows = conversation("k")
+    rows = without_park(models)
     live = translation(rows, messages=[_user()])
     sent = list(live.take(rows[:3], [partial_reply("Yes, ")]))
     if seen_by == "the partial":
@@ -158,7 +160,7 @@ def test_a_text_that_another_attempt_does_not_have_is_replaced(
     assert texts.pop("msg_RUN_1") == "Yes, "
     assert texts["msg_RUN_1_1"] == "Let me see. 🙂"
     parents = {event["parentMessageId"] for event in joined(events) if "parentMessageId" in event}
-    assert parents == {"msg_RUN_1_1", "msg_RUN_4"}
+    assert parents == {"msg_RUN_1_1"}
     begun = [one.event.type for one in sent].index(EventType.TEXT_MESSAGE_CONTENT)
     for number in range(begun, len(sent) - 1):  # a client that comes back in the middle of it
         one = sent[number]
@@ -170,9 +172,40 @@ def _user() -> Any:
     return UserMessage(**USER)  # type: ignore[arg-type]
 
 
-def test_a_text_without_an_answer_after_all_is_taken_back(db: Any, models: Provider) -> None:
-    models.say([Reply("x", raw={"error": {"message": "no"}})])
+def test_two_texts_that_come_at_the_same_time_are_told_apart(db: Any, models: Provider) -> None:
+    @agentrun.agent(name="agui_pair")
+    async def pair(question: str) -> list[str]:
+        async def one(name: str) -> str:
+            with agentrun.branch(name):
+                return await ag_ui_desk.answer([{"role": "user", "content": name}])
 
+        return list(await asyncio.gather(one("a"), one("b")))
+
+    first, second = "The first of two.", "The second."
+    models.say(rules=[Rule({"contains": "a"}, first), Rule({"contains": "b"}, second)])
+    pair.with_options(key="k").run("go")
+    rows = journal("k")
+    begun = [row.seq for row in rows if row.event == "attempt_started"]
+    done = [row for row in rows if row.event == "step_finished" and row.kind == "model"]
+    texts = {row.step: first if first in json.dumps(row.output) else second for row in done}
+    assert max(begun) < min(row.seq for row in done), "the calls do not overlap"
+    live, seen = translation(rows), []
+    for length in (3, 5, 8):
+        both = [partial_reply(text[:length], step or 0) for step, text in texts.items()]
+        seen += list(live.take(rows[: begun[-1]] if length == 3 else [], both))
+        live = translation(rows, seen[-1].id)  # the client comes back
+        list(live.take(rows[: begun[-1]]))
+    seen += list(live.take(rows[begun[-1] :]))
+    events = plain(seen)
+    verify(events)
+    whole: dict[str, str] = {}
+    for event in joined(events):
+        if event["type"] == "TEXT_MESSAGE_CONTENT":
+            whole[event["messageId"]] = whole.get(event["messageId"], "") + event["delta"]
+    assert whole == {f"msg_RUN_{step}": text for step, text in texts.items()}
+
+
+def test_a_run_that_failed_ends_in_an_error(db: Any) -> None:
     @agentrun.agent(name="agui_refused")
     def refused(question: str) -> str:
         raise ValueError("no more \ud800")
@@ -262,7 +295,7 @@ def test_messages_that_a_redo_sets_aside_are_taken_out(db: Any, models: Provider
 
 
 def test_a_cancelled_run_closes_what_is_open(db: Any, models: Provider) -> None:
-    rows = conversation("k")
+    rows = without_park(models)
     opened = rows[:3]
     cancelled = Event(event="run_cancelled", seq=4, run_id=rows[0].run_id)
     sent = list(translation(rows).take(opened, [partial_reply("Let me")]))

@@ -52,10 +52,11 @@ BUDGET = {
     },
     "required": ["approved"],
 }
+OUTCOMES = ["happened", "not_happened", "unknown"]
 DOUBT = {
     "type": "object",
     "properties": {
-        "outcome": {"type": "string", "enum": ["happened", "not_happened", "unknown"]},
+        "outcome": {"type": "string", "enum": OUTCOMES},
         "result": {"description": "What the call returned, if it happened."},
         "reason": {"type": "string", "description": "How you know, for the record."},
     },
@@ -113,6 +114,10 @@ class OpenRequests:
             for gone in listed_steps(event, "set_aside"):
                 self.by_step.pop(gone, None)
 
+    def at(self, parked: Event) -> dict[int, Event]:
+        """What the row that parks the run asks. A park that no letter ends asks nothing."""
+        return {} if parked.parked_for in ("divergence", "review") else self.by_step
+
     def arguments(self, step: int) -> Json:
         """The arguments of the call that a step asks about."""
         given = self._inputs.get(step)
@@ -132,7 +137,7 @@ def describe_interrupts(
 ) -> list[Interrupt]:
     """What a park asks, as interrupts. ``calls`` has the AG-UI ids of the tool calls, by step."""
     found = []
-    for step, request in sorted(requests.by_step.items()):
+    for step, request in sorted(requests.at(parked).items()):
         kind = kind_of(request, parked)
         message = request.reason or parked.reason or ""
         if kind == "approval":
@@ -183,7 +188,7 @@ def answer_interrupts(
     parked, requests = _requests_at(events, entries[0][0].seq)
     letters: list[tuple[InterruptId, ResumeEntry, Event, _Answer | None]] = []
     for id_, entry in entries:
-        request = requests.by_step.get(id_.step)
+        request = requests.at(parked).get(id_.step)
         if request is None:
             if events[-1].seq == id_.seq:  # parked for a divergence or a review
                 raise Refusal(409, "no_answer", f"no answer lets the run go on: {parked.reason}")
@@ -213,7 +218,7 @@ def _read_answer(entry: ResumeEntry, kind: Kind) -> _Answer | None:
     if not isinstance(reason, str | None):
         raise _bad_answer(entry, "`reason` is a text")
     if kind == "doubt":
-        if given.get("outcome") not in DOUBT["properties"]["outcome"]["enum"]:
+        if given.get("outcome") not in OUTCOMES:
             raise _bad_answer(entry, "`outcome` is happened, not_happened or unknown")
         result = {"result": given.get("result")} if given["outcome"] == "happened" else {}
         return _Answer("resolve", {"outcome": given["outcome"], **result}, reason)
