@@ -56,7 +56,7 @@ def plain(sent: list[SentEvent]) -> list[dict[str, Any]]:
 def runs_of(rows: list[Event]) -> Iterator[list[SentEvent]]:
     """The AG-UI runs of a journal."""
     after: str | None = None
-    while True:
+    for _ in range(5):
         sent = list(translation(rows, after).take(rows))
         if not sent:
             return
@@ -203,6 +203,38 @@ def test_two_texts_that_come_at_the_same_time_are_told_apart(db: Any, models: Pr
         if event["type"] == "TEXT_MESSAGE_CONTENT":
             whole[event["messageId"]] = whole.get(event["messageId"], "") + event["delta"]
     assert whole == {f"msg_RUN_{step}": text for step, text in texts.items()}
+
+
+def test_a_text_of_a_call_that_is_set_aside_is_taken_back(db: Any, models: Provider) -> None:
+    rows = without_park(models)
+    aside = {"set_aside": [[1, 1]], "redo": [[1, 1]]}
+    diverged = Event(event="diverged", seq=4, run_id=rows[0].run_id, output=aside)
+    live = translation(rows)
+    sent = list(live.take(rows[:3], [partial_reply("Let me")]))
+    before = len(sent)
+    sent += list(live.take([diverged]))
+    sent += list(live.take([], [partial_reply("Let me see.")]))  # a row that was not yet deleted
+    assert [one.event.type for one in sent[before:]] == ["TEXT_MESSAGE_END", "MESSAGES_SNAPSHOT"]
+    back = translation(rows, sent[before].id)
+    assert list(back.take([*rows[:3], diverged])) == sent[before + 1 :]
+
+
+def test_lone_surrogates_reach_a_front_end_as_marks(db: Any) -> None:
+    @agentrun.tool(name="agui_ask", approve=True)
+    def ask(text: str) -> None: ...
+
+    @agentrun.agent(name="agui_odd")
+    def odd(question: str) -> None:
+        ask("a \ud800")
+
+    with pytest.raises(agentrun.RunHeld):
+        odd.with_options(key="k").run("go")
+    events = plain(list(translation(journal("k")).take(journal("k"))))
+    verify(events)
+    texts = [event["delta"] for event in events if "delta" in event]
+    assert texts == ['{"text": "a �"}']
+    (interrupt,) = events[-1]["outcome"]["interrupts"]
+    assert interrupt["message"] == 'agui_odd asks to call agui_ask with {"text": "a �"}.'
 
 
 def test_a_run_that_failed_ends_in_an_error(db: Any) -> None:

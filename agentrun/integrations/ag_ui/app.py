@@ -166,14 +166,13 @@ class AgentApp:
         answers = _answers_in(given.resume or [])
         first = answers[0][0].run_id if answers else given.run_id
         key = run_key(given.thread_id, first)
-        if answers:
+        if answers or after:
             await asyncio.to_thread(self._check_agent, key)
+        else:
+            await self._submit(given, key)
+        if answers and (after is None or after.seq <= answers[0][0].seq):
             await asyncio.to_thread(answer_interrupts, key, answers, actor)
             after = after or Position(answers[0][0].seq)
-        elif after is None:
-            await self._submit(given, key)
-        else:
-            await asyncio.to_thread(self._check_agent, key)
         follower = await asyncio.to_thread(JournalFollower, default(), key)
         translation = Translation(
             follower.run_id,

@@ -26,7 +26,14 @@ from agentrun.store.opening import default
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 
-__all__ = ["InterruptId", "OpenRequests", "Refusal", "answer_interrupts", "describe_interrupts"]
+__all__ = [
+    "InterruptId",
+    "OpenRequests",
+    "Refusal",
+    "answer_interrupts",
+    "clean_text",
+    "describe_interrupts",
+]
 
 Kind = Literal["approval", "budget", "doubt"]
 
@@ -128,8 +135,8 @@ def kind_of(request: Event, parked: Event) -> Kind:
     """What a request asks for. ``parked`` is the row that parks the run for it."""
     if request.event == "in_doubt":
         return "doubt"
-    tool = request.kind == "tool" and parked.parked_for != "budget"
-    return "approval" if tool else "budget"
+    budget = request.kind == "model" or parked.parked_for == "budget"
+    return "budget" if budget else "approval"
 
 
 def describe_interrupts(
@@ -148,7 +155,7 @@ def describe_interrupts(
             Interrupt(
                 id=str(InterruptId(run_id, parked.seq, step)),
                 reason="tool_call" if kind == "approval" and bound else f"agentrun:{kind}",
-                message=message,
+                message=clean_text(message),
                 tool_call_id=bound,
                 response_schema=SCHEMAS[kind],
             )
@@ -159,9 +166,14 @@ def describe_interrupts(
         Interrupt(
             id=str(InterruptId(run_id, parked.seq, 0)),
             reason=f"agentrun:{parked.parked_for}",
-            message=parked.reason,
+            message=clean_text(parked.reason or ""),
         )
     ]
+
+
+def clean_text(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, which UTF-8 cannot carry."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 # -- answers ---------------------------------------------------------------------------------------

@@ -48,7 +48,11 @@ from agentrun.core.events import Event, Json
 from agentrun.core.folding import Fold
 from agentrun.core.history import listed_steps
 from agentrun.core.messages import reply_messages, request_messages
-from agentrun.integrations.ag_ui.interrupts import OpenRequests, describe_interrupts
+from agentrun.integrations.ag_ui.interrupts import (
+    OpenRequests,
+    clean_text,
+    describe_interrupts,
+)
 from agentrun.integrations.ag_ui.positions import LAST, Position, SentText
 from agentrun.store.partials import Partial
 
@@ -153,6 +157,9 @@ class Translation:
             self._place = Position(row.seq, LAST, self._texts)
 
     def _finish_row(self, row: Event, last: BaseEvent | None) -> None:
+        """Forget what the row has ended: texts, or the AG-UI run."""
+        for step in self._aside & self._texts.keys():
+            del self._texts[step]
         if row.kind == "model" and row.event == "step_finished":
             self._texts.pop(row.step or 0, None)
         if isinstance(last, RunFinishedEvent | RunErrorEvent):
@@ -218,7 +225,7 @@ class Translation:
         """Close what is open, as the protocol wants it before RUN_FINISHED."""
         for step, text in self._texts.items():
             if text.state == "open":
-                yield TextMessageEndEvent(message_id=self._message_id(step))
+                yield self._end_of_text(step)
         for name in self._open_steps.values():
             yield StepFinishedEvent(step_name=name)
 
@@ -361,7 +368,11 @@ class Translation:
             self._writing -= self._aside
         else:
             self._aside -= listed_steps(row, "steps")
-        if self._shown() != before:
+        gone = [step for step in self._texts if step in self._aside]
+        for step in gone:
+            if self._texts[step].state == "open":
+                yield self._end_of_text(step)
+        if gone or self._shown() != before:
             yield self._snapshot()
 
     def _snapshot(self) -> MessagesSnapshotEvent:
@@ -404,7 +415,7 @@ def _text_of(body: Json) -> str:
 
 def _join_texts(messages: Iterable[Any]) -> str:
     texts = [message.text for message in messages if message.role != "reasoning"]
-    return str(_clean("\n".join(filter(None, texts))))
+    return clean_text("\n".join(filter(None, texts)))
 
 
 def _tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
@@ -422,9 +433,9 @@ def _result_text(output: Json) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """The value with U+FFFD for each lone surrogate, which UTF-8 cannot carry."""
+    """A JSON value without lone surrogates."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return clean_text(value)
     if isinstance(value, dict):
         return {_clean(key): _clean(one) for key, one in value.items()}
     if isinstance(value, list):
