@@ -234,8 +234,18 @@ def joined(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def comparable(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`joined`, without what differs between two durable runs: their ids and row numbers."""
-    found = joined(events)
+    """`joined`, without what differs between two durable runs.
+
+    That is their ids and row numbers, and the order in which tools end that run side by side.
+    """
+    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for event in joined(events):
+        if event["type"] == "TOOL_CALL_RESULT":
+            results.append(event)
+            continue
+        found += [*sorted(results, key=lambda one: str(one["toolCallId"])), event]
+        results = []
     for event in found:
         for field in ("threadId", "runId"):
             event.pop(field, None)

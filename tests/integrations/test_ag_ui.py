@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ag_ui_desk
+import httpx
 import pytest
 from ag_ui_desk import SCRIPT, desk, served_desk, serving
 from fastapi import FastAPI
@@ -392,6 +393,8 @@ def test_requests_that_are_refused(db: Any, models: Provider) -> None:
         assert front.refusal(body, **{"content-type": "text/plain"})[0] == 415
         assert front.refusal({"threadId": "t"})[0] == 400
         assert front.refusal(body, "7.x")[0] == 400
+        assert httpx.post(f"{url}?from=7.x", json=body, headers={"x-user": "a"}).status_code == 400
+        assert httpx.get(url).status_code == 405
         assert front.refusal(body, "7")[0] == 404  # there is no such run
         assert front.refusal(front.body("other"), "1")[0] == 404
         assert front.refusal(front.body("other"))[0] == 409
