@@ -116,9 +116,11 @@ class FrontEnd:
         cut: Callable[[int], int] = lambda number: WITHOUT_LIMIT,
         each: bool = False,
         between: Callable[[], object] = lambda: None,
+        patience: float = PATIENCE,
     ) -> None:
         self.url, self.thread, self.user = url, thread, user
         self._cut, self._each, self._between = cut, each, between
+        self._patience = patience
         self.connections = 0
         self.sent: list[Sent] = []  # all events of all runs, in order
 
@@ -134,7 +136,7 @@ class FrontEnd:
         """The events of one AG-UI run, read in as many connections as it takes."""
         body, last, found = self.body(run, text, **more), None, []
         verifier = Verifier()
-        self._deadline = time.monotonic() + PATIENCE
+        self._deadline = time.monotonic() + self._patience
         while not verifier.ended:
             for id_, event in self._connect(body, last):
                 verifier.take(event)

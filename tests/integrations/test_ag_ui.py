@@ -101,8 +101,11 @@ def test_a_text_comes_while_the_model_writes_it(url: str, models: Provider) -> N
             models.release()
             released = True
 
-    front = FrontEnd(url, each=True, between=release)
-    events = front.run("r")
+    front = FrontEnd(url, each=True, between=release, patience=30)
+    try:
+        events = front.run("r")
+    finally:
+        models.release()
     assert released
     verify(events)
     pieces = [event["delta"] for event in events if event["type"] == "TEXT_MESSAGE_CONTENT"]
