@@ -305,6 +305,32 @@ def test_calls_of_the_agents_own_code_and_functions_are_shown(db: Any, outside: 
     assert events[-1]["result"] == 3
 
 
+def test_a_call_that_is_made_again_after_a_failure_has_a_second_result(
+    db: Any, outside: Path
+) -> None:
+    @agentrun.tool(name="agui_flaky", effect="idempotent")
+    def flaky() -> str:
+        if not (outside / "mended").exists():
+            raise ValueError("broken")
+        return "mended"
+
+    @agentrun.agent(name="agui_resumed")
+    def resumed(question: str) -> str:
+        return flaky()
+
+    with pytest.raises(agentrun.RunFailed):
+        resumed.with_options(key="k").run("go")
+    (outside / "mended").touch()
+    assert agentrun.resume("k") == "mended"
+    (first, second) = (joined(plain(sent)) for sent in runs_of(journal("k")))
+    verify(first)
+    assert first[-1] == {"type": "RUN_ERROR", "message": "broken", "code": "ValueError"}
+    results = [event for event in (*first, *second) if event["type"] == "TOOL_CALL_RESULT"]
+    assert [result["content"] for result in results] == ['{"error": "broken"}', "mended"]
+    assert len({result["messageId"] for result in results}) == 2
+    assert second[-1]["result"] == "mended"
+
+
 def test_messages_that_a_redo_sets_aside_are_taken_out(db: Any, models: Provider) -> None:
     models.say(["A bad answer."])
 

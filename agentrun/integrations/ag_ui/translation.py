@@ -102,6 +102,7 @@ class Translation:
         self._calls: dict[str, str] = {}  # ids of the tool calls of replies, by ident of the call
         self._call_of: dict[int, str] = {}  # ids of tool calls, by the step that makes them
         self._provider_ids: dict[str, str] = {}  # ids of tool calls, by the provider's id
+        self._results: dict[str, int] = {}  # how many results a tool call has
         self._requests = OpenRequests()
         self._aside: set[int] = set()  # steps that a divergence set aside
         self._writing: set[int] = set()  # model calls without an outcome
@@ -295,7 +296,9 @@ class Translation:
 
     def _result(self, step: int, call_id: str, text: str) -> Iterator[BaseEvent]:
         self._unanswered.pop(call_id, None)
-        result_id = f"result_{call_id}"
+        # A call that failed has a second result if the run was resumed and made it again.
+        number = self._results[call_id] = self._results.get(call_id, 0) + 1
+        result_id = f"result_{call_id}" + (f"_{number}" if number > 1 else "")
         text = _clean(text)
         self._messages.append((step, ToolMessage(id=result_id, content=text, tool_call_id=call_id)))
         yield ToolCallResultEvent(
