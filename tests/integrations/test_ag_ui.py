@@ -372,6 +372,21 @@ def test_inside_another_application_it_works_by_that_ones_lifespan(
                 )  # fmt: skip
 
 
+def test_workers_elsewhere_execute_the_runs_and_authorize_may_be_async(
+    db: Any, models: Provider
+) -> None:
+    models.say(["Done."])
+
+    async def user_of(request: Any, given: Any) -> str | None:
+        return "ana" if given.thread_id == "t" else None
+
+    app = make_app(desk, authorize=user_of, worker=False)
+    with agentrun.Worker([desk]), serving(app) as url:
+        assert FrontEnd(url).run("r")[-1]["result"] == "Done."
+        stranger = FrontEnd(url, "thread-of-others")
+        assert stranger.refusal(stranger.body("r"))[0] == 403
+
+
 # -- who may ask -----------------------------------------------------------------------------------
 
 
