@@ -44,6 +44,8 @@ class RecordedStep:
     reruns: int = 0  # attempts that the database rolled back
     retry_at: datetime | None = None  # after a failed attempt: when the next may begin
     open: Event | None = None  # the attempt that has an intent and no outcome
+    doubtful_attempt: Event | None = None  # the interrupted attempt whose outcome was decided
+    asks_person: bool = False  # the run failed by that decision, so a person decides anew
     unanswered: int | None = None  # the first attempt without an answer since the last answered one
     accepted: str | None = None  # the provider's id of a background response, for the open attempt
     request: Event | None = None  # the event that asks a person to decide, while it is undecided
@@ -117,6 +119,15 @@ class History:
         inside = [known for known in self.steps.values() if scope_of(known.ident) == f"{ident}>"]
         return max(inside, key=lambda known: known.step, default=None)
 
+    def decided_since_reply(self) -> list[RecordedStep]:
+        """The steps whose results a decision gave, and which no model has been told of yet."""
+        known = [one for one in self.steps.values() if one.outcome is not None]
+        replies = [one.outcome.seq for one in known if one.kind == "model" and one.outcome]
+        last = max(replies, default=0)
+        return [
+            one for one in known if one.doubtful_attempt and one.outcome and one.outcome.seq > last
+        ]
+
     def _step_of(self, event: Event, seq: int, epoch: int) -> RecordedStep | None:
         if event.step is not None and event.step > self.last_step:
             self.last_step = event.step
@@ -174,6 +185,7 @@ def _apply_to_step(known: RecordedStep, event: Event, seq: int) -> None:
             known.attempts, known.open = event.attempt or 1, event
             known.unanswered = known.unanswered or known.attempts
             known.outcome, known.request, known.accepted = None, None, None
+            known.doubtful_attempt = None
         case "attempt_accepted":
             known.accepted = event.output["response"]
         case "attempt_failed":
@@ -203,10 +215,15 @@ def _apply_decision(known: RecordedStep, event: Event) -> None:
             output = event.output if event.has_output else {}
             if "of" not in output:  # with "of" the decision is a larger budget, no approval
                 known.granted, known.approved = True, output.get("approved")
+        case "happened" | "unknown" | "fail":
+            known.doubtful_attempt = known.open
         case "not_happened" | "retry":
             known.open = None
         case "reopened":
-            known.open, known.outcome, known.failures, known.reruns = None, None, 0, 0
+            # What a decision said of an attempt is in doubt again: the effect may have taken place.
+            known.open, known.doubtful_attempt = known.doubtful_attempt, None
+            known.asks_person = known.open is not None
+            known.outcome, known.failures, known.reruns = None, 0, 0
 
 
 def _retry_at(failed: Event) -> datetime | None:

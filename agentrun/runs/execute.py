@@ -36,6 +36,7 @@ from agentrun.core.errors import (
 )
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, pause
+from agentrun.core.history import RecordedStep
 from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.secrets import mask
@@ -440,22 +441,28 @@ def _enter_process(run: RunContext) -> Flow[None]:
 def _reopen(run: RunContext, person: ResumeRequest) -> None:
     """Journal that a failed run goes on: the step whose error ended the run is set aside.
 
-    If that step is a tool whose body failed in an inner step, the inner step is set aside, too.
+    If that step is a tool whose body failed in an inner step, the inner step is set aside, too. If
+    the run failed right after a person had said what became of a call, the code could not use that
+    result, and the person is asked again.
     """
     events = [resumed_event(person.by, person.reason, person.on_divergence)]
     failed = run.history.by_number.get(run.history.failed_step or 0)
+    if failed is None:
+        events += [_reopened(one, person) for one in run.history.decided_since_reply()]
     while failed is not None and failed.outcome is not None and failed.outcome.status == "error":
-        events.append(
-            Event(
-                event="resolved",
-                step=failed.step,
-                status="reopened",
-                by=person.by,
-                kind=failed.kind,
-                ident=failed.ident,
-                name=failed.name,
-                reason=person.reason,
-            )
-        )
+        events.append(_reopened(failed, person))
         failed = run.history.last_step_inside(failed.ident)
     run.append(*events)
+
+
+def _reopened(known: RecordedStep, person: ResumeRequest) -> Event:
+    return Event(
+        event="resolved",
+        step=known.step,
+        status="reopened",
+        by=person.by,
+        kind=known.kind,
+        ident=known.ident,
+        name=known.name,
+        reason=person.reason,
+    )

@@ -207,7 +207,7 @@ def _ask_reconcile(step: ActiveStep) -> Flow[str]:
 
 
 def _apply_on_doubt(step: ActiveStep, known: RecordedStep, why: str) -> Flow[None]:
-    match step.request.doubt.on_doubt:
+    match "hold" if known.asks_person else step.request.doubt.on_doubt:
         case "retry":
             _record_decision(step, "retry", "on_doubt", "declared on_doubt='retry'", "", None)
         case "tell_model":

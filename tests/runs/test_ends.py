@@ -247,7 +247,7 @@ def test_a_step_that_a_timed_out_attempt_still_performs_is_waited_for(
     ]
 
 
-def test_a_run_whose_doubt_failed_it_is_reopened_by_the_first_resume(
+def test_a_resume_of_a_run_whose_doubt_failed_it_asks_a_person(
     dsn: str, db: Any, world: World
 ) -> None:
     crash = [True]
@@ -273,8 +273,12 @@ def test_a_run_whose_doubt_failed_it_is_reopened_by_the_first_resume(
     crash[0] = False
     with pytest.raises(agentrun.RunFailed, match="interrupted"):
         keyed.run()
+    with pytest.raises(agentrun.RunHeld, match="agentrun resolve k 1"):
+        agentrun.resume("k", by="ada")
     assert world.effects == ["act"]
-    assert agentrun.resume("k", by="ada") == "acted"
+    agentrun.resolve("k", 1, agentrun.NotHappened(), by="ada")
+    assert keyed.run() == "acted"
+    assert world.effects == ["act", "act"], "that is what ada said"
 
 
 def test_resume_reopens_the_step_inside_a_tool_that_failed_it(db: Any, events: Events) -> None:

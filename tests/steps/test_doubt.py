@@ -21,10 +21,11 @@ class Shop:
         self.dsn = dsn
         self.world = world
         self.crash: str | None = "after"
+        self.use: Callable[[Any], str] | None = None  # what the agent does with the result
 
     def agent(self, key: str = "k", **options: Any) -> Any:
         @agentrun.tool(**options)
-        def act(item: str) -> str:
+        def act(item: str) -> Any:
             if self.crash == "before":
                 die()
             self.world.act(item)
@@ -34,6 +35,8 @@ class Shop:
 
         @agentrun.agent
         def run() -> str:
+            if self.use is not None:
+                return self.use(act("hat"))
             try:
                 return act("hat")
             except agentrun.ToolFailed as error:
@@ -348,3 +351,41 @@ def test_a_resolution_is_no_answer_to_who_waits_for_an_approval(db: Any, sql: An
         agentrun.resolve("k", 1, NotHappened())
     sql("""SELECT agentrun.send('k', 'resolve', 1, '{"outcome": "unknown"}')""")
     assert sql("SELECT waits_for, step FROM agentrun.inbox") == [("decision", 1)]
+
+
+@pytest.mark.parametrize("on_doubt", ["hold", "tell_model", "fail"])
+def test_resume_asks_a_person_and_repeats_nothing_where_nobody_knew(
+    shop: Shop, events: Events, on_doubt: Any
+) -> None:
+    shop.use = str
+    agent = shop.crashed(on_doubt=on_doubt)
+    if on_doubt == "hold":
+        with pytest.raises(agentrun.RunHeld):
+            agent.run()
+        agentrun.resolve("k", 1, Unknown(), by="ada")
+    with pytest.raises(agentrun.RunFailed, match="outcome"):
+        agent.run()
+    with pytest.raises(agentrun.RunHeld, match="agentrun resolve k 1"):
+        agentrun.resume("k")
+    (waiting,) = agentrun.inbox("k")
+    agentrun.resolve("k", waiting.step or 0, Happened("in the books"), by="bo")
+    assert agent.run() == "in the books"
+    assert shop.world.effects == ["hat"]
+    assert decisions(events)[-1] == ("happened", "bo")
+
+
+def test_a_result_that_the_code_cannot_use_is_asked_for_again(shop: Shop) -> None:
+    shop.use = lambda told: told["id"]
+    agent = shop.crashed()
+    with pytest.raises(agentrun.RunHeld):
+        agent.run()
+    agentrun.resolve("k", 1, Happened("seen in the books"), by="ada")
+    with pytest.raises(agentrun.RunFailed, match="TypeError"):
+        agent.run()
+    with pytest.raises(agentrun.RunHeld, match="agentrun resolve k 1"):
+        agentrun.resume("k")
+    (waiting,) = agentrun.inbox("k")
+    assert (waiting.step, waiting.waits_for) == (1, "doubt")
+    agentrun.resolve("k", 1, Happened({"id": "17"}), by="ada")
+    assert agent.run() == "17"
+    assert shop.world.effects == ["hat"]

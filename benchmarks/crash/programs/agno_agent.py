@@ -1,6 +1,7 @@
-import tools
 from agno.agent import Agent
 from agno.models.openai import OpenAIChat
+
+import tools
 
 
 def find_order(order_id: str) -> str:

@@ -1,8 +1,8 @@
-import tools
 from agno.agent import Agent
 from agno.models.openai import OpenAIChat
 
 import agentrun
+import tools
 from agentrun.integrations.agno import durable_hook
 
 agentrun.install()

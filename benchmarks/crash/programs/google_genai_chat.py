@@ -1,5 +1,6 @@
-import tools
 from google import genai
+
+import tools
 
 
 def find_order(order_id: str) -> str:

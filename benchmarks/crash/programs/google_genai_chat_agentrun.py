@@ -1,7 +1,7 @@
-import tools
 from google import genai
 
 import agentrun
+import tools
 
 
 @agentrun.tool(effect="read")

@@ -1,6 +1,7 @@
 import json
 
 import litellm
+
 import tools
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a resume repeats an effect whose outcome nobody knew": Mutation(
+        "_apply_decision",
+        "known.open, known.doubtful_attempt = known.doubtful_attempt, None",
+        "known.open, known.doubtful_attempt = None, None",
+        "steps/test_doubt.py::test_resume_asks_a_person_and_repeats_nothing_where_nobody_knew",
+    ),
     "a name after another name and a colon hides no secret": Mutation(
         "_matches",
         "found.start(value) if inside else found.end()",
