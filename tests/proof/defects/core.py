@@ -6,7 +6,7 @@ from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
     "a resume repeats an effect whose outcome nobody knew": Mutation(
-        "_apply_decision",
+        "history._apply_decision",
         "known.open, known.doubtful_attempt = known.doubtful_attempt, None",
         "known.open, known.doubtful_attempt = None, None",
         "steps/test_doubt.py::test_resume_asks_a_person_and_repeats_nothing_where_nobody_knew",
