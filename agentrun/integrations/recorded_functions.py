@@ -11,7 +11,9 @@ import agentrun
 from agentrun.core.events import Effect
 from agentrun.integrations.effect_classes import is_recorded_tool
 
-__all__ = ["record_calls"]
+__all__ = ["change_result", "record_calls"]
+
+_ORIGINAL = "_agentrun_original"  # attribute of a recorded function: the function without us
 
 
 def record_calls(
@@ -21,31 +23,66 @@ def record_calls(
     effect: Effect,
     positional: Iterable[str] = (),
     passes: Sequence[type[Exception]] = (),
+    dump: Callable[[Any], Any] | None = None,
+    load: Callable[[Any], Any] | None = None,
 ) -> Callable[..., Any]:
     """The function with each of its calls inside a run recorded, as a step of the tool ``name``.
 
-    ``positional`` holds the names of the parameters that the framework passes by position. A
-    function that `agentrun.tool` made is returned unchanged: it records its calls already.
+    A function that `agentrun.tool` made is returned unchanged: it records its calls already. What
+    this function has returned before is recorded anew, and not twice, since a framework may give
+    one tool to many agents.
+
+    Args:
+        function: the function.
+        name: the tool's name.
+        effect: its effect class.
+        positional: the names of the parameters that the framework passes by position.
+        passes: exceptions that are control flow of the framework.
+        dump: makes JSON of what the function returns.
+        load: makes of that JSON what the framework gets, live and on a resume.
     """
     if is_recorded_tool(function):
         return function
+    original = getattr(function, _ORIGINAL, function)
+    act = change_result(original, dump) if dump else original
     names = tuple(positional)
 
     def bind(args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         return {**dict(zip(names, args, strict=False)), **kwargs}
 
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            arguments = bind(args, kwargs)
+            return await agentrun.acall(name, arguments, act, effect=effect, passes=passes)
+
+        recorded: Callable[..., Any] = acall
+    else:
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            arguments = bind(args, kwargs)
+            return agentrun.call(name, arguments, act, effect=effect, passes=passes)
+
+        recorded = call
+    recorded = change_result(recorded, load) if load else recorded
+    setattr(recorded, _ORIGINAL, original)
+    return recorded
+
+
+def change_result(function: Callable[..., Any], change: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The function, sync or async, whose result is changed."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            arguments = bind(args, kwargs)
-            return await agentrun.acall(name, arguments, function, effect=effect, passes=passes)
+            return change(await function(*args, **kwargs))
 
         return acall
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        arguments = bind(args, kwargs)
-        return agentrun.call(name, arguments, function, effect=effect, passes=passes)
+        return change(function(*args, **kwargs))
 
     return call

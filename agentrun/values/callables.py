@@ -29,7 +29,7 @@ _CONTEXT_NAMES = frozenset(
 )
 _CONTEXT_PACKAGES = frozenset(
     {"agents", "agno", "crewai", "fastmcp", "google", "langchain", "langchain_core", "langgraph"}
-    | {"llama_index", "mcp", "pydantic_ai"}
+    | {"llama_index", "mcp", "pydantic_ai", "workflows"}  # workflows: the contexts of llama_index
 )
 _CONTEXT_TEXT = re.compile(rf"(?:\w+\.)*({'|'.join(sorted(_CONTEXT_NAMES - {'Context'}))})\b")
 

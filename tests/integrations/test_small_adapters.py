@@ -33,11 +33,15 @@ class Framework:
     script: Sequence[Reply | str]
     tools: Sequence[tuple[str, str]]  # the recorded tool calls: name and effect class
     rules: Sequence[Rule] = ()  # where the replies do not follow each other in one conversation
+    name: str = ""  # of the agent; by default `with_` and the framework's
+    answer: str = "Done."
+
+    def __str__(self) -> str:
+        return self.name or f"with_{self.module.removesuffix('_agent')}"
 
     @property
     def agent(self) -> Any:
-        name = self.module.removesuffix("_agent")
-        return getattr(importlib.import_module(self.module), f"with_{name}")
+        return getattr(importlib.import_module(self.module), str(self))
 
 
 LOOK_AND_KEEP = Reply(tool_calls=[Call("look_up", ORDER), Call("keep", ORDER)])
@@ -47,6 +51,11 @@ TOOLS = [("look_up", "read"), ("keep", "idempotent"), ("keep", "idempotent")]
 
 def bash(command: str) -> Reply:
     return Reply(tool_calls=[Call("bash", {"command": command})])
+
+
+def react(tool: str, order: str) -> Reply:
+    """A reply in the form that LlamaIndex's ReActAgent asks for."""
+    return Reply(f'Thought: go on\nAction: {tool}\nAction Input: {{"order": "{order}"}}')
 
 
 def shell_keep(order: str) -> str:
@@ -106,6 +115,26 @@ FRAMEWORKS = [
         ],
         [("execute", "idempotent")] * 4,
     ),
+    Framework("llama_index_agent", [LOOK_AND_KEEP, KEEP, "Done."], TOOLS),
+    Framework(
+        "llama_index_agent",
+        [react("look_up", "7"), react("keep", "7"), react("keep", "8"), "Thought: I can answer "
+         "without using any more tools.\nAnswer: Done."],
+        TOOLS,
+        name="with_react",
+    ),
+    Framework(
+        "llama_index_agent",
+        [
+            Reply(tool_calls=[Call("look_up", ORDER)]),
+            Reply(tool_calls=[Call("handoff", {"to_agent": "keeper", "reason": "It is ready."})]),
+            Reply(tool_calls=[Call("keep_noted", ORDER), Call("keep_noted", {"order": "8"})]),
+            "Done.",
+        ],
+        [("look_up", "read"), ("keep_noted", "idempotent"), ("keep_noted", "idempotent")],
+        name="with_workflow",
+        answer="Done. ['7', '8']",
+    ),
 ]  # fmt: skip
 
 
@@ -116,7 +145,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.module)
+@pytest.mark.parametrize("framework", FRAMEWORKS, ids=str)
 def test_killed_at_every_point_it_repeats_nothing(
     crashtest: Crashtest, framework: Framework
 ) -> None:
@@ -127,7 +156,7 @@ def test_killed_at_every_point_it_repeats_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.module)
+@pytest.mark.parametrize("framework", FRAMEWORKS, ids=str)
 def test_killed_in_a_tool_it_resumes(
     db: Any,
     dsn: str,
@@ -144,7 +173,7 @@ def test_killed_in_a_tool_it_resumes(
     (outside / "die at 8").touch()
     killed(lambda: (agentrun.connect(dsn), keyed.run("go")))
     (outside / "die at 8").unlink()
-    assert keyed.run("go").strip() == "Done."
+    assert keyed.run("go").strip() == framework.answer
     assert provider.billed() == len(framework.script)
     assert [order.strip() for order in outside_tools.kept()] == ["7", "8"]
     calls = sql("SELECT name, effect FROM agentrun.tool_calls")
@@ -166,6 +195,18 @@ def test_each_call_of_a_function_is_a_step_inside_a_run(db: Any, sql: Any) -> No
     assert looker.run() == ["order 7 is ready", "order 8 is ready"]
     calls = sql("SELECT name, effect, args ->> 'order' FROM agentrun.tool_calls ORDER BY step")
     assert calls == [("look", "read", "7"), ("alook", "idempotent", "8")]
+
+
+def test_a_function_that_is_recorded_twice_is_one_step(db: Any, sql: Any) -> None:
+    once = record_calls(outside_tools.look, "look", effect="once")
+    look = record_calls(once, "look", effect="read")
+
+    @agentrun.agent
+    def looker() -> str:
+        return str(look(order="7"))
+
+    assert looker.run() == "order 7 is ready"
+    assert sql("SELECT name, effect FROM agentrun.tool_calls") == [("look", "read")]
 
 
 @pytest.mark.slow
