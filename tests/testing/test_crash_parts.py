@@ -22,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
 import httpx
 import psycopg
 import pytest
@@ -90,6 +91,9 @@ def test_effects_are_seen_with_their_line(told: Told, tmp_path: Path) -> None:
         os.mkdir(tmp_path / "folder")  # noqa: PTH102
         subprocess.run([sys.executable, "-c", ""], check=True)
         sqlite3.connect(tmp_path / "data").close()
+        (tmp_path / "folder").mkdir(exist_ok=True)  # it is there, so nothing is made
+        with filelock.FileLock(tmp_path / "lock"):
+            pass
 
     notes = told(act)
     assert [note["what"].partition(" ")[0] for note in notes] == [

@@ -2,7 +2,7 @@
 
 Each note names the step during which the effect happened, and the line of the agent's code that
 caused it. Effects of agentrun itself, of model calls and of code outside any run are left out; so
-are the files that logging and imports write, and temporary files of the process.
+are the files that logging and imports write, lock files, and temporary files of the process.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from agentrun.testing.crash.diary import Diary
 __all__ = ["Watch"]
 
 _QUIET = frozenset({"logging", "importlib", "tempfile", "warnings", "coverage"})
+_QUIET |= {"filelock", "portalocker"}  # a lock file is no effect
 _SDKS = frozenset({"openai", "anthropic"})
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Requests that do harm when they are sent twice, unless they carry an idempotency key.
@@ -54,6 +55,10 @@ def _describe_path_change(verb: str) -> Callable[..., str]:
     return lambda path, *_: "" if isinstance(path, int) else f"{verb} {_path(path)}"
 
 
+def _describe_making(path: Any, *_: Any) -> str:
+    return "" if Path(os.fsdecode(path)).is_dir() else f"makes {_path(path)}"
+
+
 def _describe_start(program: Any, arguments: Any, *_: Any) -> str:
     words = arguments if isinstance(arguments, list | tuple) else [arguments or program]
     return "starts " + " ".join(str(word) for word in words)[:200]
@@ -65,7 +70,7 @@ _EFFECTS: dict[str, Callable[..., str]] = {
     "open": _describe_open,
     "os.remove": _describe_path_change("removes"),
     "os.rmdir": _describe_path_change("removes"),
-    "os.mkdir": _describe_path_change("makes"),
+    "os.mkdir": _describe_making,
     "os.rename": _describe_path_change("renames"),
     "os.link": _describe_path_change("links"),
     "os.symlink": _describe_path_change("links"),
