@@ -16,6 +16,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def test_two_defects_of_one_name_are_refused() -> None:
 
 @pytest.mark.long
 def test_every_defect_is_caught(proof: Any, server: Any, tmp_path: Path) -> None:
-    cases = list(proof.cases("mutations", list(MUTATIONS), share=3))
+    here = [what for what, mutation in MUTATIONS.items() if not mutation.needs]
+    cases = list(proof.cases("mutations", here, share=3))
     tests = {MUTATIONS[case.name].test for case in cases}
     sound = run(copied(tmp_path / "sound"), tests, LIMIT * len(tests))
     missed = []
@@ -70,6 +72,18 @@ def test_every_defect_is_caught(proof: Any, server: Any, tmp_path: Path) -> None
         except (AssertionError, subprocess.TimeoutExpired) as error:
             missed.append(f"{case.name}: {error}")  # not noted as done; the others are tried too
     assert not missed, "\n\n".join([f"{len(missed)} of {len(cases)} defects were missed", *missed])
+
+
+@pytest.mark.long
+def test_every_defect_that_needs_another_environment_is_caught(server: Any, tmp_path: Path) -> None:
+    """`tests/integrations/test_own_environment.py` runs this one where the module is installed."""
+    found = [one for one in MUTATIONS.values() if one.needs and find_spec(one.needs)]
+    if not found:
+        pytest.skip("needs CrewAI: pytest -m suite")
+    tests = {one.test for one in found}
+    outcomes = run(copied(tmp_path / "sound"), tests, LIMIT * len(tests))
+    assert outcomes == dict.fromkeys(map(named, tests), "passed")
+    assert [one for one in found if not is_caught(one, tmp_path / "defect")] == []
 
 
 def is_caught(mutation: Mutation, place: Path) -> bool:

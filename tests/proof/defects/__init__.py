@@ -16,3 +16,4 @@ class Mutation:
     new: str  # further lines are indented from the line of `old`
     test: str  # FILE::NAME, below tests/
     tries: int = 1  # how often it is run, for a storm that shows the defect most of the time
+    needs: str = ""  # a module that is not installed beside the others, if the test needs one
