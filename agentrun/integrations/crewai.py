@@ -116,7 +116,7 @@ def _record_memory(memory: Any) -> None:
     if not hasattr(backing, "_encode_batch"):
         return
     types: Any = importlib.import_module("crewai.memory.types")
-    records, matches = TypeAdapter(list[types.MemoryRecord]), TypeAdapter(list[types.MemoryMatch])
+    records, matches = _adapt(list[types.MemoryRecord]), _adapt(list[types.MemoryMatch])
     kind = type(backing)
     store = getattr(backing._storage, "_inner", backing._storage)
 
@@ -156,16 +156,20 @@ def _record_models(
     return call
 
 
+def _adapt(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 class _RecordedStore:
     """The store of a memory. Each read that a model is asked about is a step inside a run."""
 
     def __init__(self, inner: Any, types: Any) -> None:
         self._inner = inner
         self._reads: dict[str, TypeAdapter[Any]] = {
-            "search": TypeAdapter(list[tuple[types.MemoryRecord, float]]),
-            "get_scope_info": TypeAdapter(types.ScopeInfo),
-            "list_scopes": TypeAdapter(list[str]),
-            "list_categories": TypeAdapter(dict[str, int]),
+            "search": _adapt(list[tuple[types.MemoryRecord, float]]),
+            "get_scope_info": _adapt(types.ScopeInfo),
+            "list_scopes": _adapt(list[str]),
+            "list_categories": _adapt(dict[str, int]),
         }
 
     def __getattr__(self, name: str) -> Any:

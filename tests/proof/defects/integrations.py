@@ -137,12 +137,6 @@ DEFECTS: dict[str, Mutation] = {
         "True",
         "integrations/test_llama_index.py::test_a_resumed_workflow_has_the_state_that_its_tools_left",
     ),
-    "equal calls of LlamaIndex are mixed up": Mutation(
-        "_record_tool.acall",
-        "_calling.get().tool_id",
-        "None",
-        "integrations/test_llama_index.py::test_equal_calls_are_told_apart_by_their_ids",
-    ),
     "a tool of LlamaIndex waits for an event that a resume does not have": Mutation(
         "_record_tool.acall",
         "except WaitingForEvent:",
