@@ -82,20 +82,21 @@ def _record_tool(tool: Any, effects: Mapping[str, Effect] | None, default: Effec
     failures: Any = importlib.import_module("crewai.tools.tool_failure")
     name = strings.sanitize_tool_name(tool.name)
     effect = choose_effect(name, effects, None, default)
-    kinds: dict[str, Any] = {"tool_failure": failures.ToolFailure, "result": tool.result_schema}
+    kinds: dict[str, Any] = {"tool_failure": failures.ToolFailure}
+    if tool.result_schema is not None:
+        kinds["result_schema"] = tool.result_schema
 
     def dump(value: Any) -> Any:
         if agentrun.current_run() is None or not isinstance(value, BaseModel):
             return value
         dumped = value.model_dump(mode="json")
-        key = next((key for key, kind in kinds.items() if kind and isinstance(value, kind)), None)
-        return {key: dumped} if key else dumped
+        kind = next((name for name, kind in kinds.items() if isinstance(value, kind)), None)
+        return {"crewai": kind, "value": dumped} if kind else dumped
 
     def load(value: Any) -> Any:
-        if agentrun.current_run() is None or not isinstance(value, dict):
+        if not isinstance(value, dict) or value.keys() != {"crewai", "value"}:
             return value
-        ((key, dumped), *others) = value.items() or [("", None)]
-        return kinds[key].model_validate(dumped) if key in kinds and not others else value
+        return kinds[value["crewai"]].model_validate(value["value"])
 
     for part in ("func",) if hasattr(tool, "func") else ("_run", "_arun"):
         function = getattr(tool, part)

@@ -71,7 +71,7 @@ CREWS: Any = [
     pytest.param("with_crewai", {"script": SCRIPT}, "Done.", TOOLS, id="sync"),
     pytest.param("with_stream", {"script": SCRIPT}, "Done.", TOOLS, id="stream"),
     pytest.param("with_coworkers", {"rules": COWORKERS}, "Done.", TOOLS[1:], id="coworkers"),
-    pytest.param("with_memory", {"rules": MEMORY}, "Done. 2 memories", [], id="memory"),
+    pytest.param("with_memory", {"rules": MEMORY}, "Done. 1 saved", [], id="memory"),
 ]
 
 

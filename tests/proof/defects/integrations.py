@@ -152,8 +152,8 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a tool of a crew that says it failed has succeeded": Mutation(
         "crewai._record_tool",
-        'kinds: dict[str, Any] = {"tool_failure": failures.ToolFailure, ',
-        "kinds: dict[str, Any] = {",
+        'kinds: dict[str, Any] = {"tool_failure": failures.ToolFailure}',
+        "kinds: dict[str, Any] = {}",
         "integrations/test_crewai.py::test_what_a_tool_returns_is_the_same_in_a_run_and_on_a_resume",
         needs="crewai",
     ),
