@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import types
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -126,13 +127,22 @@ def _record_tool(tool: Any, effects: Mapping[str, Effect] | None, default: Effec
 
         call_id = _calling.get().tool_id
         found = await agentrun.acall(name, arguments, act, call_id=call_id, effect=effect)
-        if state and replayed:
+        if state and replayed and isinstance(found, dict):
             await state.change_again(found)
-        return ToolOutput(**found["output"])
+        return _load(name, found)
 
     recorded = copy.copy(tool)
     recorded.acall = acall
     return recorded
+
+
+def _load(name: str, found: Json) -> ToolOutput:
+    """What `_dump` wrote, or what a person said that the tool returned."""
+    match found:
+        case {"output": {"tool_name": str(), **others} as output} if others:
+            return ToolOutput(**output)
+    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    return ToolOutput(content=text, tool_name=name, raw_input={}, raw_output=found)
 
 
 def _dump(output: ToolOutput) -> Json:

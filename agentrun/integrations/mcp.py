@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -177,7 +178,19 @@ async def _record(
         answer = await act(sent, {KEY: agentrun.current_step().key})
         return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
 
-    return await agentrun.acall(name, arguments or {}, send, **options)
+    try:
+        answer = await agentrun.acall(name, arguments or {}, send, **options)
+    except agentrun.ToolFailed as failed:
+        return _as_result(str(failed), isError=True)
+    if isinstance(answer, dict) and ("content" in answer or "resultType" in answer):
+        return answer
+    # What a person said that the tool returned.
+    return _as_result(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False))
+
+
+def _as_result(text: str, **fields: Any) -> dict[str, Any]:
+    """A result of a server, as JSON."""
+    return {"content": [{"type": "text", "text": text}], **fields}
 
 
 # -- tasks -----------------------------------------------------------------------------------------

@@ -51,9 +51,18 @@ def durable(environment: E, *, effect: Effect = "once") -> E:
         effect=effect,
         positional=("action", "cwd"),
         passes=(InterruptAgentFlow,),
+        load=_as_output,
+        make_failure=lambda text: {"output": "", "returncode": -1, "exception_info": text},
     )
     changed.get_template_vars = _record_machine(changed.get_template_vars)
     return environment
+
+
+def _as_output(returned: Any) -> dict[str, Any]:
+    """What a command gave, also where a person said only what it printed."""
+    if isinstance(returned, dict) and "returncode" in returned:
+        return returned
+    return {"output": str(returned), "returncode": 0, "exception_info": ""}
 
 
 def _record_machine(read: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

@@ -146,10 +146,8 @@ class _Copies:
                 return await agentrun.acall(
                     tool.name, sent, act, call_id=call_id, effect=effect, approve=asks
                 )
-            except agentrun.ToolFailed as refusal:
-                if not asks:
-                    raise
-                return str(refusal)  # the model reads who refused, and why
+            except agentrun.ToolFailed as failed:
+                return str(failed)  # the model reads it: who refused and why, or what nobody knows
 
         setting = self.asks_elsewhere(tool.needs_approval)
         return dataclasses.replace(tool, on_invoke_tool=invoke_recorded, needs_approval=setting)

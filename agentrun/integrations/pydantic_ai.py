@@ -125,17 +125,23 @@ class Durability(AbstractCapability[Any]):
             return {"content": _CONTENT.dump_python(value, mode="json")}
 
         declared = (tool_def.metadata or {}).get("effect")
-        recorded = await agentrun.acall(
-            tool_def.name,
-            sent,
-            act,
-            call_id=call.tool_call_id,
-            effect=choose_effect(tool_def.name, self.effects, declared, self.default),
-            passes=_CONTROL_FLOW,
-        )
-        if "tool_return" in recorded:
-            return _RETURN.validate_python(recorded["tool_return"])
-        return _CONTENT.validate_python(recorded["content"])
+        try:
+            recorded = await agentrun.acall(
+                tool_def.name,
+                sent,
+                act,
+                call_id=call.tool_call_id,
+                effect=choose_effect(tool_def.name, self.effects, declared, self.default),
+                passes=_CONTROL_FLOW,
+            )
+        except agentrun.ToolFailed as failed:
+            return str(failed)  # the model reads it, such as: nobody knows what became of the call
+        match recorded:
+            case {"tool_return": value, **others} if not others:
+                return _RETURN.validate_python(value)
+            case {"content": value, **others} if not others:
+                return _CONTENT.validate_python(value)
+        return _CONTENT.validate_python(recorded)  # what a person said that the tool returned
 
 
 async def _await_approval(call: Any) -> ToolApproved | ToolDenied:

@@ -25,6 +25,7 @@ def record_calls(
     passes: Sequence[type[Exception]] = (),
     dump: Callable[[Any], Any] | None = None,
     load: Callable[[Any], Any] | None = None,
+    make_failure: Callable[[str], Any] | None = None,
 ) -> Callable[..., Any]:
     """The function with each of its calls inside a run recorded, as a step of the tool ``name``.
 
@@ -40,6 +41,8 @@ def record_calls(
         passes: exceptions that are control flow of the framework.
         dump: makes JSON of what the function returns.
         load: makes of that JSON what the framework gets, live and on a resume.
+        make_failure: makes what the framework gets in place of a ToolFailed, of its text. Default:
+            the error is raised.
     """
     if is_recorded_tool(function):
         return function
@@ -66,23 +69,46 @@ def record_calls(
             return agentrun.call(name, arguments, act, effect=effect, passes=passes)
 
         recorded = call
-    recorded = change_result(recorded, load) if load else recorded
+    if load or make_failure:
+        recorded = change_result(recorded, load or _same, make_failure)
     setattr(recorded, _ORIGINAL, original)
     return recorded
 
 
-def change_result(function: Callable[..., Any], change: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The function, sync or async, whose result is changed."""
+def change_result(
+    function: Callable[..., Any],
+    change: Callable[[Any], Any],
+    make_failure: Callable[[str], Any] | None = None,
+) -> Callable[..., Any]:
+    """The function, sync or async, whose result is changed; see `record_calls`."""
+
+    def replace(failed: agentrun.ToolFailed) -> Any:
+        if make_failure is None:
+            raise failed
+        return make_failure(str(failed))
+
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            return change(await function(*args, **kwargs))
+            try:
+                result = await function(*args, **kwargs)
+            except agentrun.ToolFailed as failed:
+                return replace(failed)
+            return change(result)
 
         return acall
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return change(function(*args, **kwargs))
+        try:
+            result = function(*args, **kwargs)
+        except agentrun.ToolFailed as failed:
+            return replace(failed)
+        return change(result)
 
     return call
+
+
+def _same(result: Any) -> Any:
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,11 @@ def durable_tools(
             return _pack(execute(_edit(request, given)))
 
         call = request.tool_call
-        return _unpack(agentrun.call(call["name"], call["args"], act, **options(request)))
+        try:
+            recorded = agentrun.call(call["name"], call["args"], act, **options(request))
+        except agentrun.ToolFailed as failed:
+            return _make_answer(request, str(failed), status="error")
+        return _unpack(request, recorded)
 
     async def arecord(request: Any, execute: Any) -> Any:
         if not _is_recorded_here(request):
@@ -58,7 +63,11 @@ def durable_tools(
             return _pack(await execute(_edit(request, given)))
 
         call = request.tool_call
-        return _unpack(await agentrun.acall(call["name"], call["args"], act, **options(request)))
+        try:
+            recorded = await agentrun.acall(call["name"], call["args"], act, **options(request))
+        except agentrun.ToolFailed as failed:
+            return _make_answer(request, str(failed), status="error")
+        return _unpack(request, recorded)
 
     return {"wrap_tool_call": record, "awrap_tool_call": arecord}
 
@@ -85,8 +94,19 @@ def _pack(value: Any) -> Json:
     return pack(value)
 
 
-def _unpack(recorded: Json) -> Any:
-    if "message" in recorded:
-        (message,) = messages_from_dict([recorded["message"]])
-        return message
-    return unpack(recorded)
+def _unpack(request: Any, recorded: Json) -> Any:
+    """What `_pack` wrote, or what a person said that the tool returned."""
+    match recorded:
+        case {"message": dict(packed), **others} if not others:
+            (message,) = messages_from_dict([packed])
+            return message
+        case {"packed": str(), "data": str(), **others} if not others:
+            return unpack(recorded)
+    text = recorded if isinstance(recorded, str) else json.dumps(recorded, ensure_ascii=False)
+    return _make_answer(request, text)
+
+
+def _make_answer(request: Any, text: str, **options: Any) -> ToolMessage:
+    """The answer to a tool call, which the model reads."""
+    call = request.tool_call
+    return ToolMessage(text, name=call["name"], tool_call_id=call.get("id") or "", **options)

@@ -5,6 +5,18 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a person's plain word is no result in a graph": Mutation(
+        "integrations.langgraph.tools._unpack",
+        "return _make_answer(request, text)",
+        "return unpack(recorded)",
+        "integrations/test_decided_results.py::test_the_model_reads_what_a_person_says",
+    ),
+    "what nobody knows fails a run of pydantic-ai": Mutation(
+        "Durability.wrap_tool_execute",
+        "return str(failed)",
+        "raise",
+        "integrations/test_decided_results.py::test_the_model_reads_what_a_person_says",
+    ),
     "an MCP server gets no key": Mutation(
         "_record.send",
         "{KEY: agentrun.current_step().key}",
