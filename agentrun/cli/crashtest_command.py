@@ -23,7 +23,7 @@ from agentrun.store.values import read_events
 from agentrun.testing.crash import Report, Rig
 from agentrun.testing.crash.child import Order, Subject, execute_order
 from agentrun.testing.crash.recorded_replies import rules_from_journal
-from agentrun.testing.replies import Rule, rules_from
+from agentrun.testing.replies import Rule, rules_from, settings_from
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,8 +99,7 @@ def _load_journal(connect: Connect, key: str) -> list[Event]:
 def _read_rules(script: Path) -> list[Rule]:
     """Read a script from JSON: a list of replies, or an object with ``rules`` and ``script``."""
     try:
-        settings = from_json(script.read_text("utf-8"))
-        return rules_from({"script": settings} if isinstance(settings, list) else settings)
+        return rules_from(settings_from(from_json(script.read_text("utf-8"))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{script} holds no script: {type(error).__name__}: {error}. It is a JSON list of "

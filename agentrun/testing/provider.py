@@ -1,8 +1,9 @@
 """The process of the provider double: OpenAI's and Anthropic's API on loopback, with a ledger.
 
 ``python -m agentrun.testing.provider --rules rules.json --ledger bills.jsonl`` starts it by hand;
-in tests `agentrun.testing.Provider` starts it. A rules file may hold ``rules``, ``script``,
-``restream_s``, ``rpm``, ``exact`` and ``faults``, as the arguments of `Provider` of these names.
+in tests `agentrun.testing.Provider` starts it. A rules file is a list of replies, or an object that
+may hold ``rules``, ``script``, ``restream_s``, ``rpm``, ``exact`` and ``faults``, as the arguments
+of `Provider` of these names.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrun.testing.faults import When, check_when, matches
 
-__all__ = ["AUTO", "Call", "Reply", "Rule", "choose", "rules_from"]
+__all__ = ["AUTO", "Call", "Reply", "Rule", "choose", "rules_from", "settings_from"]
 
 AUTO = "auto"
 
@@ -88,6 +88,18 @@ def choose(rules: Sequence[Rule], facts: Mapping[str, Any]) -> Reply:
         if (reply := rule.find(facts)) is not None:
             return reply
     return Reply(text=f"echo: {facts['content']}")
+
+
+def settings_from(data: Any) -> dict[str, Any]:
+    """Read the settings of a file: an object, or a list of replies, which is the script.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(data, list):
+        return {"script": data}
+    if not isinstance(data, dict):
+        raise ValueError(f"the file holds {data!r:.40}, and no list of replies and no object")
+    return data
 
 
 def rules_from(settings: Mapping[str, Any]) -> list[Rule]:

@@ -36,6 +36,7 @@ from agentrun.testing.double_base import (
 )
 from agentrun.testing.faults import Fault
 from agentrun.testing.ledger import Ledger, digest
+from agentrun.testing.replies import settings_from
 from agentrun.testing.wire import HttpAnswer, HttpRequest, Link, json_answer, read_request
 
 __all__ = ["DoubleService", "Listener", "listen", "run"]
@@ -249,9 +250,13 @@ def run(
     options = parser.parse_args()
     faults: list[Fault] = []
     if config and options.config:
-        settings = json.loads(options.config.read_text("utf-8"))
-        faults = [Fault(**data) for data in settings.pop("faults", [])]
-        service.configure(settings)
+        try:
+            settings = settings_from(json.loads(options.config.read_text("utf-8")))
+            faults = [Fault(**data) for data in settings.pop("faults", [])]
+            service.configure(settings)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            parser.error(f"--{config} {options.config} cannot be read: {problem}")
     with contextlib.ExitStack() as stack:
         path = options.ledger or stack.enter_context(_temporary_ledger())
         ledger = stack.enter_context(contextlib.closing(Ledger(path)))

@@ -150,16 +150,22 @@ def test_a_killed_double_leaves_its_bills_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_double_started_by_hand_takes_a_rules_file_and_ends_when_idle(tmp_path: Path) -> None:
-    rules = tmp_path / "rules.json"
-    rules.write_text(
-        json.dumps(
-            {
-                "rules": [{"when": {"contains": "hell"}, "reply": {"text": "by rule"}}],
-                "script": ["by script"],
-                "faults": [{"action": "error", "code": 500}],
-            }
-        )
-    )
+    rules = {
+        "rules": [{"when": {"contains": "hell"}, "reply": {"text": "by rule"}}],
+        "script": ["by script"],
+        "faults": [{"action": "error", "code": 500}],
+    }
+    assert ask_by_hand(tmp_path, rules) == ("by rule", ["refused", "effect"])
+
+
+def test_a_rules_file_may_be_a_list_of_replies(tmp_path: Path) -> None:
+    assert ask_by_hand(tmp_path, ["by script"]) == ("by script", ["effect"])
+
+
+def ask_by_hand(folder: Path, settings: object) -> tuple[str | None, list[str]]:
+    """What a double that is started by hand with these settings says, and how each call ended."""
+    rules = folder / "rules.json"
+    rules.write_text(json.dumps(settings))
     command = [sys.executable, "-m", "agentrun.testing.provider", "--rules", str(rules)]
     with subprocess.Popen(
         [*command, "--idle", "2"],
@@ -174,9 +180,31 @@ def test_a_double_started_by_hand_takes_a_rules_file_and_ends_when_idle(tmp_path
             reply = client.chat.completions.create(
                 model="gpt-5-mini", messages=[{"role": "user", "content": "hello"}]
             )
-        assert reply.choices[0].message.content == "by rule"
-        assert [e.outcome for e in Control(url).ledger()] == ["refused", "effect"]
+        outcomes = [entry.outcome for entry in Control(url).ledger()]
         assert process.wait() == 0
+        return reply.choices[0].message.content, outcomes
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('"once"', "the file holds 'once', and no list of replies and no object"),
+        ('{"faults": [{"act": "drop"}]}', "unexpected keyword argument 'act'"),
+        ('{"rule": []}', "settings have `rules` and `script`, not rule"),
+        ("[", "JSONDecodeError"),
+    ],
+)
+def test_a_rules_file_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text(text)
+    command = [sys.executable, "-m", "agentrun.testing.provider", "--rules", str(rules)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"--rules {rules} cannot be read: " in done.stderr
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_double_that_cannot_start_says_so(tmp_path: Path) -> None:

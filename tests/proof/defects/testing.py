@@ -69,4 +69,10 @@ DEFECTS: dict[str, Mutation] = {
         "[*new]",
         "integrations/test_anthropic.py::test_a_tool_runner_that_was_killed_goes_on_with_its_thread",
     ),
+    "a list of replies is no rules file": Mutation(
+        "settings_from",
+        "isinstance(data, list)",
+        "False",
+        "testing/test_double_process.py::test_a_rules_file_may_be_a_list_of_replies",
+    ),
 }
