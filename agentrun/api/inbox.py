@@ -207,7 +207,7 @@ def decide(
         signed_by=signed_by,
         mail_id=mail_id,
     )
-    warn_missing_worker(database, key, stacklevel=4)
+    warn_missing_worker(database, key, decided=True, stacklevel=4)
     return letter
 
 

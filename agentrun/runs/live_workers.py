@@ -12,6 +12,9 @@ from agentrun.store.serving import find_servers
 __all__ = ["missing_worker", "warn_missing_worker", "who_continues"]
 
 
+_AGAIN = "run your program again"  # what calls `.run()` with the key goes on with the run
+
+
 def missing_worker(database: OpenDatabase, key: str) -> str | None:
     """A text that says that no live worker takes the run up, and how to start one.
 
@@ -32,16 +35,21 @@ def missing_worker(database: OpenDatabase, key: str) -> str | None:
 def who_continues(database: OpenDatabase, key: str) -> str:
     """A text that says who continues a run that can go on now."""
     if why := missing_worker(database, key):
-        return f"{why}, or go on here: `agentrun resume {quote(key)} FILE`"
+        return f"{why}, or go on here: `agentrun resume {quote(key)} FILE`, or {_AGAIN}"
     servers = find_servers(database, key)
     owned = servers is not None and servers.owned
     return "its process goes on with the run" if owned else "a worker goes on with the run"
 
 
-def warn_missing_worker(database: OpenDatabase, key: str, *, stacklevel: int = 3) -> bool:
-    """Give a NoWorkerWarning if no worker continues the run; return whether it was given."""
+def warn_missing_worker(
+    database: OpenDatabase, key: str, *, decided: bool = False, stacklevel: int = 3
+) -> bool:
+    """Give a NoWorkerWarning if no worker continues the run; return whether it was given.
+
+    With ``decided``, a person has decided about the run, and any process may go on with it.
+    """
     why = missing_worker(database, key)
     if why is not None:
-        text = f"run {key!r} waits: {why}"
+        text = f"run {key!r} waits: {why}" + (f", or {_AGAIN}" if decided else "")
         warnings.warn(text, NoWorkerWarning, stacklevel=stacklevel)
     return why is not None

@@ -66,7 +66,7 @@ def runs_table(rows: Iterable[Mapping[str, Any]]) -> Table:
                 _status(row),
                 row.get("owner"),
                 row.get("created_at"),
-                row.get("reason"),
+                _first_line(row.get("reason")),
             )
             for row in rows
         ),
@@ -82,7 +82,8 @@ def inbox_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     columns = ["key", "step", "waits_for", "name", "args", "attempt", "since", "reason"]
     if any(row.get("masked") for row in waiting):
         columns.insert(5, "masked")
-    return table(columns, ([row.get(column) for column in columns] for row in waiting))
+    shown = ({**row, "reason": _first_line(row.get("reason"))} for row in waiting)
+    return table(columns, ([row.get(column) for column in columns] for row in shown))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -93,6 +94,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     for row in rows:
         shown.add_row(*(_cell(value) for value in row))
     return shown
+
+
+def _first_line(reason: object) -> str | None:
+    """The first line of a reason; that of a divergence goes on with a diff, which `show` prints."""
+    lines = str(reason or "").strip().splitlines()
+    return None if not lines else lines[0] if len(lines) == 1 else f"{lines[0]} …"
 
 
 def _status(row: Mapping[str, Any]) -> str:

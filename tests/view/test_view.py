@@ -127,6 +127,14 @@ def test_tables_are_inert(colour: bool) -> None:
         assert "[/oops]" in text
 
 
+def test_tables_show_the_first_line_of_a_reason() -> None:
+    row = {"key": "k", "reason": "diverged at step 2: tool 'refund'\n- 7\n+ 8"}
+    for shown in (runs_table([row]), inbox_table([row])):
+        text = printed(shown, width=300)
+        assert "diverged at step 2: tool 'refund' …" in text
+        assert "+ 8" not in text
+
+
 def test_a_hostile_run_is_inert_in_a_browser() -> None:
     source = as_html(hostile_run())
     assert not ACTIVE.search(source)

@@ -23,4 +23,10 @@ DEFECTS: dict[str, Mutation] = {
         "text",
         "view/test_view.py::test_a_hostile_run_is_inert_in_a_terminal",
     ),
+    "a table shows the diff of a divergence": Mutation(
+        "_first_line",
+        ".splitlines()",
+        ".split('\\0')",
+        "view/test_view.py::test_tables_show_the_first_line_of_a_reason",
+    ),
 }
