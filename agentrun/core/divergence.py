@@ -57,6 +57,11 @@ __all__ = [
 ]
 
 _EFFECTS = 6  # effects that a message lists
+_NO_MODEL = (
+    "This run has recorded no model call. If a model asked for this tool call, its answers are not "
+    "recorded either: it was asked again, and answered something else. Call agentrun.install() "
+    "before its client is made, or wrap the client, and begin a new run.\n"
+)
 # The first words of the APIs whose replies can be kept.
 _CONVERSATIONS = frozenset(api.partition(".")[0] for api in (CHAT, RESPONSES, MESSAGES))
 
@@ -286,13 +291,14 @@ class Divergence:
     diff: str
     not_kept: str | None  # why the recorded reply cannot be kept; None: it can
     price: Price  # of the recorded steps from here on
+    no_model: bool = False  # a tool call differs, and the run has recorded no model call
 
     def text(self, key: str) -> str:
         """The message for people: what differs, and each way on with its price."""
         ways = "\n".join(f"  {name:<8} {text}" for name, text in self.ways(key).items())
         return (
             f"diverged at step {self.step}: {self.headline}\n{self.diff}\n"
-            f"Nothing was sent. Ways on:\n{ways}"
+            f"{_NO_MODEL if self.no_model else ''}Nothing was sent. Ways on:\n{ways}"
         )
 
     def ways(self, key: str) -> dict[str, str]:
@@ -322,7 +328,9 @@ def explain(
     aside = find_set_aside(history, known)
     headline, diff = _compare(history, known, request)
     not_kept = _why_not_keep(known, request)
-    return Divergence(known.step, known.ident, headline, diff, not_kept, price_of(aside)), aside
+    no_model = request.kind == known.kind == "tool" and not history.has_model_call()
+    price = price_of(aside)
+    return Divergence(known.step, known.ident, headline, diff, not_kept, price, no_model), aside
 
 
 def price_of(steps: Iterable[RecordedStep]) -> Price:

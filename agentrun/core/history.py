@@ -114,6 +114,10 @@ class History:
             and other.ident.startswith((f"{known.ident}>", f"{known.ident}#"))
         ]
 
+    def has_model_call(self) -> bool:
+        """Whether any model call was recorded, also one that is set aside."""
+        return any(known.kind == "model" for known in self.by_number.values())
+
     def last_step_inside(self, ident: str) -> RecordedStep | None:
         """The latest step in the body of the tool call ``ident``."""
         inside = [known for known in self.steps.values() if scope_of(known.ident) == f"{ident}>"]

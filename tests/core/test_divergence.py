@@ -311,6 +311,23 @@ def test_the_message_names_what_differs_of_a_tool_call() -> None:
         assert divergence.not_kept == "more than the request of a model call differs"
 
 
+def test_the_message_says_that_no_model_call_is_recorded() -> None:
+    j = Journal().claimed("w-1")
+    finishes(j, 1, "1", call("refund", order="7"))
+    finishes(j, 2, "2", call("tell")).claimed("w-2")
+
+    def says(request: RequestedStep) -> bool:
+        history = History(j.events)
+        divergence, _ = explain(history, history.steps["1"], request)
+        return "\nThis run has recorded no model call. " in divergence.text("k")
+
+    assert says(call("refund", order="8"))
+    assert says(call("refund2", order="7"))
+    assert not says(chat())
+    finishes(j, 3, "3", chat())
+    assert not says(call("refund", order="8"))
+
+
 def test_prices_come_from_what_was_recorded() -> None:
     j = Journal().claimed("w-1")
     finishes(j, 1, "1", chat(), usage=Usage(1, 1, cost=Decimal("0.0031")))

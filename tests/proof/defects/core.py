@@ -267,4 +267,10 @@ DEFECTS: dict[str, Mutation] = {
         "bool(messages)",
         "core/test_conversations.py::test_instructions_in_common_make_no_conversation",
     ),
+    "a divergence says nothing of a model that is not recorded": Mutation(
+        "explain",
+        "not history.has_model_call()",
+        "False",
+        "core/test_divergence.py::test_the_message_says_that_no_model_call_is_recorded",
+    ),
 }
