@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from agentrun.api.tool import Tool
-from agentrun.core.errors import ConfigError
+from agentrun.core.errors import ConfigError, NoModelWarning
 from agentrun.core.events import Effect
 from agentrun.core.flow import run_async, run_sync
 from agentrun.steps.approvals import Approve
 from agentrun.steps.doubt import OnDoubt
-from agentrun.steps.execution_point import current_point
+from agentrun.steps.execution_point import ExecutionPoint, current_point
+from agentrun.steps.run_context import RunContext
 from agentrun.values.callables import is_async
 
 __all__ = ["acall", "call"]
@@ -37,6 +39,7 @@ def call(
     approve: Approve = False,
     approval_timeout: float | None = None,
     passes: Sequence[type[Exception]] = (),
+    by_model: bool = True,
 ) -> Any:
     """Call ``fn(**args)`` as a recorded tool step, for adapters of frameworks.
 
@@ -60,6 +63,7 @@ def call(
         passes: exceptions that are the framework's control flow and no failure, such as
             LangGraph's GraphInterrupt. They are recorded, are not retried, and are raised again
             whole by a resume.
+        by_model: a model asks for the call, so a NoModelWarning is given if the run recorded none.
 
     Returns:
         What ``fn`` returned, now or when it was recorded.
@@ -74,7 +78,7 @@ def call(
     """
     if is_async(fn):
         raise ConfigError(f"call({name!r}, …): the function is async; use `await agentrun.acall()`")
-    line = current_point()
+    line = _point_of_call(name, by_model)
     if line is None:
         return fn(**args)
     tool = _tool(
@@ -107,6 +111,7 @@ async def acall(
     approve: Approve = False,
     approval_timeout: float | None = None,
     passes: Sequence[type[Exception]] = (),
+    by_model: bool = True,
 ) -> Any:
     """Like `call`, for code in an event loop. ``fn`` may be async, or return an awaitable.
 
@@ -122,7 +127,7 @@ async def acall(
         made = fn(**given)
         return await made if inspect.isawaitable(made) else made
 
-    line = current_point()
+    line = _point_of_call(name, by_model)
     if line is None:
         return await act(**args)
     tool = _tool(
@@ -144,6 +149,29 @@ async def acall(
 def _tool(name: str, args: Mapping[str, Any], fn: Callable[..., Any], **options: Any) -> Tool:
     _check_names(name, args)
     return Tool(fn, name=name, kind="tool", untyped=args.keys(), **options)
+
+
+def _point_of_call(tool: str, by_model: bool) -> ExecutionPoint | None:
+    """The execution point of the call; None outside a run. Warns if its model is not recorded."""
+    line = current_point()
+    if line is not None and by_model:
+        _warn_without_model(line.run, tool)
+    return line
+
+
+def _warn_without_model(run: RunContext, tool: str) -> None:
+    """Give a NoModelWarning, once for the run, if no model call of the run is recorded."""
+    with run.lock:
+        if run.model_warning_given or run.history.has_model_call():
+            return
+        run.model_warning_given = True
+    warnings.warn(
+        f"run {run.key!r}, tool {tool!r}: no model call of this run is recorded, so a resumed run "
+        "pays for its model calls again, and they may ask for something else. Call "
+        "agentrun.install() before the client is made, or wrap it: agentrun.wrap(client)",
+        NoModelWarning,
+        stacklevel=4,
+    )
 
 
 def _check_names(tool: str, names: Collection[object]) -> None:

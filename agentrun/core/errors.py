@@ -25,6 +25,7 @@
     └─ RunCancelled · RunExpired · Diverging · Refusing · StoreLost · Parking
 
     UserWarning
+    ├─ NoModelWarning               a model asks for a tool, and its calls are not recorded
     └─ NoWorkerWarning              a run waits for a worker, and no live one knows its agent
 """
 
@@ -46,6 +47,7 @@ __all__ = [
     "JournalLost",
     "LeaseLost",
     "LimitExceeded",
+    "NoModelWarning",
     "NoRun",
     "NoWorkerWarning",
     "OutcomeUnknown",
@@ -309,6 +311,10 @@ class Parking(Interrupt):
         self.parked_for: ParkedFor | None = parked_for
         self.step = step
         self.wake_at = wake_at
+
+
+class NoModelWarning(UserWarning):
+    """A model asked for a tool call, but the run has recorded no model call."""
 
 
 class NoWorkerWarning(UserWarning):

@@ -135,6 +135,7 @@ def durable(
             effect=effect,
             retries=0 if effect == "once" else RETRIES,
             passes=(MCPError, RuntimeError, ValueError),  # the server has answered
+            by_model=False,  # code without a model uses clients, too
         )
         if recorded.get("resultType") == "task":
             return await _follow(client, CreatedTask.model_validate(recorded))

@@ -133,6 +133,7 @@ class Durability(AbstractCapability[Any]):
                 call_id=call.tool_call_id,
                 effect=choose_effect(tool_def.name, self.effects, declared, self.default),
                 passes=_CONTROL_FLOW,
+                by_model=not self.model_steps,
             )
         except agentrun.ToolFailed as failed:
             return str(failed)  # the model reads it, such as: nobody knows what became of the call
@@ -149,7 +150,9 @@ async def _await_approval(call: Any) -> ToolApproved | ToolDenied:
     asked = call.args_as_dict()
     name = f"approve {call.tool_name}"
     try:
-        given = await agentrun.acall(name, asked, _same, effect="read", approve=True)
+        given = await agentrun.acall(
+            name, asked, _same, effect="read", approve=True, by_model=False
+        )
     except agentrun.ToolFailed as refusal:
         return ToolDenied(str(refusal))
     return ToolApproved(override_args=None if given == asked else given)

@@ -115,6 +115,7 @@ class RunContext:
         # The step whose error was handed out last, if no outcome was handed out since.
         self.failing_step: int | None = None
         self.last_reply: int | None = None  # the model step whose reply was handed out last
+        self.model_warning_given = False  # a NoModelWarning
         self.under_way: dict[str, ActiveStep] = {}  # steps that are being performed, by ident
         # Replies whose streams the code is reading, by ident of the model step.
         self.open_replies: dict[str, tuple[Scope, OpenReply]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from openai import OpenAI
 
 import agentrun
 from agentrun.testing import Call, Provider, Reply
+
+# Most of these runs have no model: the calls of a framework are what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore::agentrun.NoModelWarning")
 
 ODD = {"from": "ana", "x-y": [1, {"z": None}], "self": 2, "key": 3}
 
@@ -216,3 +220,25 @@ def test_what_cannot_be_called_is_refused_before_anything_happens(db: Any) -> No
 
     with pytest.raises(agentrun.RunFailed, match="the argument name 1 is no string"):
         agent.run()
+
+
+def test_a_run_that_records_no_model_call_is_warned_of_once(db: Any, provider: Provider) -> None:
+    @agentrun.agent
+    async def asks(client: str) -> None:
+        made = OpenAI(base_url=provider.base_url, api_key="k")
+        with made if client == "plain" else agentrun.wrap(made):
+            made.chat.completions.create(
+                model="gpt-5-mini", messages=[{"role": "user", "content": "hi"}]
+            )
+        agentrun.call("look", {}, lambda: 1, effect="read")
+        await agentrun.acall("look", {}, lambda: 2, effect="read")
+
+    with pytest.warns(
+        agentrun.NoModelWarning, match=r"run 'k', tool 'look': no model call"
+    ) as given:
+        asks.with_options(key="k").run("plain")
+    assert [one.category for one in given] == [agentrun.NoModelWarning]
+    assert "agentrun.install()" in str(given[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asks.run("wrapped")

@@ -97,6 +97,7 @@ def test_a_resumed_session_reads_what_it_read_and_adds_nothing_twice(
     assert len(stored) == 6  # two questions, two answers, a tool call and its output
 
 
+@pytest.mark.filterwarnings("ignore::agentrun.NoModelWarning")
 def test_an_interrupt_of_langgraph_takes_the_same_way_again(
     db: Any, dsn: str, outside: Path
 ) -> None:

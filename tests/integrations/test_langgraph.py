@@ -462,6 +462,7 @@ def test_a_command_and_an_interrupt_of_a_tool_pass_the_middleware(
     assert leaving.run() == ["leave?", "left: yes", "Bye."]
 
 
+@pytest.mark.filterwarnings("ignore::agentrun.NoModelWarning")
 def test_commands_to_the_parent_graph_are_joined_as_without_a_run(db: Any) -> None:
     @langchain_tool
     def hand_over(to: str) -> Any:

@@ -406,7 +406,7 @@ late_errors: list[type[agentrun.AgentrunError]] = [
     agentrun.AlreadyDecided,
     agentrun.ApprovalExpired,
 ]
-warning: type[UserWarning] = agentrun.NoWorkerWarning
+warnings: list[type[UserWarning]] = [agentrun.NoModelWarning, agentrun.NoWorkerWarning]
 adapted: agentrun.Tool | None = None  # what adapters of frameworks hold
 
 # `except Exception` of the agent's own code must not stop an interrupt.

@@ -201,4 +201,22 @@ DEFECTS: dict[str, Mutation] = {
         "self",
         "runs/test_generator_agents.py::test_the_run_exists_before_its_first_item_is_asked_for",
     ),
+    "nothing warns of a model that is not recorded": Mutation(
+        "_point_of_call",
+        "line is not None and by_model",
+        "False",
+        "api/test_framework_calls.py::test_a_run_that_records_no_model_call_is_warned_of_once",
+    ),
+    "a run is warned of its model at every call": Mutation(
+        "_warn_without_model",
+        "run.model_warning_given = True",
+        "pass",
+        "api/test_framework_calls.py::test_a_run_that_records_no_model_call_is_warned_of_once",
+    ),
+    "a run whose model is recorded is warned": Mutation(
+        "_warn_without_model",
+        "run.model_warning_given or run.history.has_model_call()",
+        "run.model_warning_given",
+        "api/test_framework_calls.py::test_a_run_that_records_no_model_call_is_warned_of_once",
+    ),
 }

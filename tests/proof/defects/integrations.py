@@ -375,4 +375,10 @@ DEFECTS: dict[str, Mutation] = {
         "if False:",
         "integrations/test_ag_ui.py::test_a_text_comes_while_the_model_writes_it",
     ),
+    "a client of an MCP server without a model is warned": Mutation(
+        "mcp.durable.call_tool",
+        "by_model=False",
+        "by_model=True",
+        "integrations/test_mcp_tasks.py::test_an_error_of_a_server_keeps_its_code",
+    ),
 }
