@@ -168,7 +168,7 @@ def _warn_without_model(run: RunContext, tool: str) -> None:
     warnings.warn(
         f"run {run.key!r}, tool {tool!r}: no model call of this run is recorded, so a resumed run "
         "pays for its model calls again, and they may ask for something else. Call "
-        "agentrun.install() before the client is made, or wrap it: agentrun.wrap(client)",
+        "agentrun.install() when the program starts, or wrap the client: agentrun.wrap(client)",
         NoModelWarning,
         stacklevel=4,
     )

@@ -60,7 +60,7 @@ _EFFECTS = 6  # effects that a message lists
 _NO_MODEL = (
     "This run has recorded no model call. If a model asked for this tool call, its answers are not "
     "recorded either: it was asked again, and answered something else. Call agentrun.install() "
-    "before its client is made, or wrap the client, and begin a new run.\n"
+    "when the program starts, or wrap the model's client, and begin a new run.\n"
 )
 # The first words of the APIs whose replies can be kept.
 _CONVERSATIONS = frozenset(api.partition(".")[0] for api in (CHAT, RESPONSES, MESSAGES))

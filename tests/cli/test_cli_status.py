@@ -120,7 +120,7 @@ def held(cli: Cli, write: Write) -> str:
 def test_what_is_decided_and_not_taken_up_is_told_as_that(cli: Cli, held: str, how: str) -> None:
     told = cli(how, "k", 1, "--by", "ana", "--reason", "so").stderr
     assert NOBODY in told
-    assert "`agentrun resume k FILE`" in told
+    assert "`agentrun resume k FILE`, or run your program again" in told
     assert "a worker goes on" not in told
     (row,) = json.loads(shown(cli, "ls", "--json"))
     assert (row["status"], row["decided_at"] is None) == ("held", False)

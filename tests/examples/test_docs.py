@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import dis
 import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import page
@@ -46,6 +49,35 @@ def test_what_a_page_shows_is_done(name: str, dsn: str, tmp_path: Path) -> None:
         timeout=180,
     )
     assert done.returncode == 0, done.stdout
+    assert "NoModelWarning" not in done.stdout, "a program of the page does not record its model"
+
+
+@pytest.mark.parametrize("name", ["frameworks.md", "langgraph.md", "more-frameworks.md"])
+def test_each_section_is_a_whole_program(name: str) -> None:
+    """A section may be copied alone: it imports or defines every name that it uses."""
+    shown = re.sub(r"^<!-- run\n.*?^-->", "", PAGES[name], flags=re.MULTILINE | re.DOTALL)
+    for section in re.split(r"^## ", shown, flags=re.MULTILINE)[1:]:
+        title = section.partition("\n")[0]
+        code = [block.text for block in page.blocks(section) if block.language == "python"]
+        assert undefined_names("".join(code)) == set(), title
+
+
+def test_a_section_that_uses_the_names_of_another_is_found() -> None:
+    assert undefined_names("import a\ndef b(c):\n    return a, c, d, len(c)\nb(e)") == {"d", "e"}
+
+
+def undefined_names(program: str) -> set[str]:
+    """The names that a program uses, and neither imports nor defines."""
+    defined, used = set(dir(builtins)), set[str]()
+    todo = [compile(program, "program", "exec")]
+    for code in todo:
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in ("STORE_NAME", "STORE_GLOBAL"):
+                defined.add(instruction.argval)
+            elif instruction.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
+                used.add(instruction.argval)
+        todo += [one for one in code.co_consts if isinstance(one, CodeType)]
+    return used - defined
 
 
 def test_a_page_that_shows_something_else_is_found(tmp_path: Path) -> None:

@@ -332,6 +332,23 @@ def test_a_result_warns_once_that_nobody_knows_the_agent(db: Any) -> None:
         assert handle.result(timeout=30) == 2
 
 
+def test_a_decision_warns_that_nobody_goes_on_and_how_the_run_does(db: Any) -> None:
+    @agentrun.tool(approve=True)
+    def pay() -> int:
+        return 5
+
+    @agentrun.agent
+    def payer() -> int:
+        return pay()
+
+    keyed = payer.with_options(key="k")
+    with pytest.raises(agentrun.RunHeld):
+        keyed.run()
+    with pytest.warns(agentrun.NoWorkerWarning, match="FILE`, or run your program again"):
+        agentrun.approve("k", 1)
+    assert keyed.run() == 5
+
+
 def test_the_card_says_what_a_process_executes_by_now(db: Any) -> None:
     double.with_options(key="k", queue="other").submit(1)  # nobody takes it
 

@@ -152,4 +152,10 @@ DEFECTS: dict[str, Mutation] = {
         "pass",
         "runs/test_deadline.py::test_a_child_ends_whose_creator_was_killed_while_its_parent_ended",
     ),
+    "a decision does not say that the program goes on": Mutation(
+        "warn_missing_worker",
+        "if decided else",
+        "if False else",
+        "runs/test_worker.py::test_a_decision_warns_that_nobody_goes_on_and_how_the_run_does",
+    ),
 }
