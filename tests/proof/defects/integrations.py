@@ -263,7 +263,7 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a refusal ends the tool call of openai-agents in an error": Mutation(
         "_Copies._record_tool",
-        "return str(refusal)",
+        "return str(failed)",
         "raise",
         "integrations/test_openai_agents.py::test_the_model_reads_that_a_person_refused",
     ),
