@@ -48,7 +48,10 @@ def durable(
     for name, tool in changed.tools.items():
         own = "read" if name == "final_answer" else None
         effect = choose_effect(name, effects, own, default)
-        tool.forward = record_calls(tool.forward, name, effect=effect, positional=tool.inputs)
+        # A raised error makes smolagents tell the model to try again; a text is just read.
+        tool.forward = record_calls(
+            tool.forward, name, effect=effect, positional=tool.inputs, make_failure=str
+        )
     for managed in (changed.managed_agents or {}).values():
         durable(managed, effects=effects, default=default)
     return agent

@@ -210,6 +210,22 @@ def test_a_function_that_is_recorded_twice_is_one_step(db: Any, sql: Any) -> Non
     assert sql("SELECT name, effect FROM agentrun.tool_calls") == [("look", "read")]
 
 
+def test_a_failed_call_gives_the_framework_what_it_expects(db: Any) -> None:
+    def look(order: str) -> str:
+        raise agentrun.ToolFailed(f"nobody knows order {order}")
+
+    told = record_calls(look, "look", effect="read", positional=("order",), make_failure=str)
+    raised = record_calls(look, "look", effect="read", positional=("order",))
+
+    @agentrun.agent
+    def failing_looker() -> str:
+        with pytest.raises(agentrun.ToolFailed, match="order 8"):
+            raised("8")
+        return str(told("7"))
+
+    assert failing_looker.run() == "nobody knows order 7"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"cache": False}, {"engine": "litellm"}])
 def test_a_model_of_dspy_that_is_not_recorded_is_refused(db: Any, options: Any) -> None:

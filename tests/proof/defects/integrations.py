@@ -5,6 +5,13 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a failed call is raised where the framework expects a result": Mutation(
+        "change_result",
+        "if make_failure is None:",
+        "if True:",
+        "integrations/test_small_adapters.py::"
+        "test_a_failed_call_gives_the_framework_what_it_expects",
+    ),
     "a person's plain word is no result in a graph": Mutation(
         "integrations.langgraph.tools._unpack",
         "return _make_answer(request, text)",
