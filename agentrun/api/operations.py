@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from agentrun.core.transcript import Transcript
 from agentrun.runs import execute, registry, related_runs
 from agentrun.runs.event_loop import run_in_loop
 from agentrun.runs.execute import ResumeRequest
+from agentrun.steps.blocking import blocking
 from agentrun.steps.divergence_policy import OnDivergence, check_on_divergence
 from agentrun.steps.execution_point import ExecutionPoint, current_point
 from agentrun.steps.waits import signal_payload
@@ -284,23 +286,7 @@ def send(key: str, name: str, payload: Any = None) -> UUID:
     Example:
         >>> agentrun.send("ticket-42", "customer replied", {"text": "yes, please"})
     """
-    letter = signal_payload(name, payload)
-    check(letter, "payload")
-    database = default()
-    line = current_point()
-    # Inside a run the letter's id derives from the run, so that a resume sends the same one.
-    mail_id = None if line is None else derived(line, "send")
-    by = acting_user() if line is None else line.run.key
-    if line is not None:
-        run_sync(_make_durable(line))
-    try:
-        return send_letter(database, key, "signal", by=by, payload=letter, mail_id=mail_id)
-    except RunPruned:
-        if mail_id is None:
-            raise
-        # This run has perhaps sent the letter before, and the receiver was pruned since. A resume
-        # must take the same path as the first execution, so it gets the same id.
-        return mail_id
+    return run_sync(_send(key, name, payload))
 
 
 async def asend(key: str, name: str, payload: Any = None) -> UUID:
@@ -309,7 +295,29 @@ async def asend(key: str, name: str, payload: Any = None) -> UUID:
     Example:
         >>> await agentrun.asend("ticket-42", "customer replied", {"text": "yes, please"})
     """
-    return await asyncio.to_thread(send, key, name, payload)
+    return await run_async(_send(key, name, payload))
+
+
+def _send(key: str, name: str, payload: Any) -> Flow[UUID]:
+    letter = signal_payload(name, payload)
+    check(letter, "payload")
+    database, line = default(), current_point()
+    by = acting_user() if line is None else line.run.key
+    # Inside a run the letter's id derives from the place in the run, so that a resume sends the
+    # same one. It is derived here: a thread that only sends would be a place of its own.
+    mail_id = None if line is None else derived(line, "send")
+    if line is not None:
+        yield from _make_durable(line)
+    sending = partial(send_letter, database, key, "signal", by=by, payload=letter, mail_id=mail_id)
+    try:
+        sent: UUID = yield blocking(sending)
+    except RunPruned:
+        if mail_id is None:
+            raise
+        # This run has perhaps sent the letter before, and the receiver was pruned since. A resume
+        # must take the same path as the first execution, so it gets the same id.
+        return mail_id
+    return sent
 
 
 def _make_durable(line: ExecutionPoint) -> Flow[None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from crashing import die, killed
 
 import agentrun
 from agentrun.store.mail import send_letter
@@ -112,3 +113,27 @@ def test_a_name_that_holds_a_credential_is_refused_without_showing_it(db: Any) -
         assert NAMED not in told
     with pytest.raises(agentrun.ConfigError, match="non-empty string without NUL"):
         agentrun.send("k", "a\0", {})
+
+
+def test_what_threads_a_library_starts_does_not_change_which_letter_is_sent(
+    db: Any, dsn: str, sql: Any
+) -> None:
+    """A letter's id is of the task that sends it, also where a thread does the sending."""
+    crash = [True]
+
+    @agentrun.agent
+    async def sends_letters() -> str:
+        if crash[0]:
+            await asyncio.to_thread(str)  # this time, as a client that opens a connection
+        await agentrun.asend("k", "first")
+        if crash[0]:
+            die()
+        await agentrun.asend("k", "second")
+        return "sent"
+
+    keyed = sends_letters.with_options(key="k")
+    killed(lambda: (agentrun.connect(dsn), keyed.run()))
+    crash[0] = False
+    assert keyed.run() == "sent"
+    names = sql("SELECT payload ->> 'name' FROM agentrun.mail ORDER BY sent_at")
+    assert names == [("first",), ("second",)]

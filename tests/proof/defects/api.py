@@ -5,6 +5,13 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "the thread that sends a letter gives it its id": Mutation(
+        "asend",
+        "return await run_async(_send(key, name, payload))",
+        "return await asyncio.to_thread(send, key, name, payload)",
+        "steps/test_mail.py::"
+        "test_what_threads_a_library_starts_does_not_change_which_letter_is_sent",
+    ),
     "a tool acts on a reply that is not recorded": Mutation(
         "Tool.perform",
         "if line.run.open_replies:",
