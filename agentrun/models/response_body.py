@@ -256,6 +256,8 @@ class LiveBody:
     def _keep_rest(self) -> Flow[None]:
         yield self._reading.acquire()
         try:
+            if self._builder.ended:
+                self._finish_step("complete")
             while not self._finished:
                 wire = yield from self._read_next()
                 if wire is not None:

@@ -48,6 +48,8 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
 
 def open_model_step(point: ExecutionPoint, request: ModelRequest) -> Flow[RecordedCall]:
     """Open the step of a model call, which is replayed if it is recorded."""
+    if point.run.open_replies:
+        point.run.leave_replies(point.scope)
     step_request = StepRequest(
         kind="model",
         name=_name(request),

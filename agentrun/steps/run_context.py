@@ -117,8 +117,9 @@ class RunContext:
         self.last_reply: int | None = None  # the model step whose reply was handed out last
         self.model_warning_given = False  # a NoModelWarning
         self.under_way: dict[str, ActiveStep] = {}  # steps that are being performed, by ident
-        # Replies whose streams the code is reading, by ident of the model step.
-        self.open_replies: dict[str, tuple[Scope, OpenReply]] = {}
+        # Replies whose streams the code has not read to the end, by ident of the model step, and
+        # the scope that reads each; None once that scope has begun a later model call.
+        self.open_replies: dict[str, tuple[Scope | None, OpenReply]] = {}
         # Letters that a waiting step has seen, by ident of the step.
         self.seen_letters: dict[str, set[str]] = {}
         self.consumed = {e.key for e in events if e.event in ("resolved", "received")}
@@ -324,7 +325,8 @@ class RunContext:
 
         Nothing acts on a reply that is not recorded: after a crash the model would be asked again,
         and could ask for something else. And until a reply is whole, nobody knows the place of its
-        calls. A call without id can only answer a reply that ``scope`` can see.
+        calls. A call without id can only answer a reply that ``scope`` can see, and not one that
+        ``scope`` has left for a later reply.
 
         Raises Refusing where the rest cannot be read.
         """
@@ -338,6 +340,17 @@ class RunContext:
                         yield reply.read_rest(name)
                     except ConfigError as error:
                         raise refusal(str(error)) from None
+
+    def leave_replies(self, scope: Scope) -> None:
+        """Note that ``scope`` begins a model call: only a call id leads to its open replies now.
+
+        Code may stop reading a stream without closing it. A call of a later reply must not read
+        that stream, which may never end.
+        """
+        with self.lock:
+            for ident, (of_scope, reply) in self.open_replies.items():
+                if of_scope is scope:
+                    self.open_replies[ident] = (None, reply)
 
     def learn_reply(self, scope: Scope, ident: str, turn: int | None, body: Any) -> None:
         """Remember the tool calls of a model's reply: the code's calls are matched with them."""

@@ -197,22 +197,26 @@ def keep_at_server(order: str, ctx: mcp.server.mcpserver.Context) -> str:
     return keep_file(order, meta[mcp_adapter.KEY])
 
 
+async def talk(client: mcp.Client, question: str) -> str:
+    """The loop of an agent whose tools are those of an MCP server."""
+    messages: list[Any] = [{"role": "user", "content": question}]
+    while True:
+        reply = await aclient.chat.completions.create(model=MODEL, messages=messages)
+        message = reply.choices[0].message
+        messages.append(message.model_dump(exclude_none=True))
+        if not message.tool_calls:
+            return str(message.content)
+        for call in message.tool_calls:
+            assert call.type == "function"
+            result = await client.call_tool(call.function.name, json.loads(call.function.arguments))
+            (part,) = result.content
+            assert part.type == "text"
+            text = f"{part.text} (an error)" if result.is_error else part.text
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": text})
+
+
 @agentrun.agent
 async def with_mcp(question: str) -> str:
     async with mcp.Client(server) as shop:
         mcp_adapter.durable(shop)
-        messages: list[Any] = [{"role": "user", "content": question}]
-        while True:
-            reply = await aclient.chat.completions.create(model=MODEL, messages=messages)
-            message = reply.choices[0].message
-            messages.append(message.model_dump(exclude_none=True))
-            if not message.tool_calls:
-                return str(message.content)
-            for call in message.tool_calls:
-                assert call.type == "function"
-                given = json.loads(call.function.arguments)
-                result = await shop.call_tool(call.function.name, given)
-                (said,) = result.content
-                assert said.type == "text"
-                answer = {"tool_call_id": call.id, "content": said.text}
-                messages.append({"role": "tool", **answer})
+        return await talk(shop, question)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import agents
 import mcp
 import pydantic_ai
-from framework_agents import MODEL, State, aclient, ask, asks_for_tools, quiet
+from framework_agents import MODEL, State, aclient, ask, asks_for_tools, quiet, talk
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool as langchain_tool
 from langgraph.graph import END, START, StateGraph
@@ -92,19 +91,4 @@ def pay_at_server(order: str, ctx: mcp.server.mcpserver.Context) -> str:
 async def pays_with_mcp(question: str) -> str:
     async with mcp.Client(server) as bank:
         mcp_adapter.durable(bank)
-        messages: list[Any] = [{"role": "user", "content": question}]
-        while True:
-            reply = await aclient.chat.completions.create(model=MODEL, messages=messages)
-            message = reply.choices[0].message
-            messages.append(message.model_dump(exclude_none=True))
-            if not message.tool_calls:
-                return str(message.content)
-            for call in message.tool_calls:
-                assert call.type == "function"
-                result = await bank.call_tool(
-                    call.function.name, json.loads(call.function.arguments)
-                )
-                (part,) = result.content
-                assert part.type == "text"
-                text = f"{part.text} (an error)" if result.is_error else part.text
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": text})
+        return await talk(bank, question)

@@ -214,6 +214,31 @@ def test_sync_code_in_the_loop_of_the_stream_is_refused(
     assert world.effects == []
 
 
+def test_a_stream_that_was_left_is_not_read_by_a_call_of_a_later_reply(
+    db: Any, provider: Provider, world: World, sql: Any
+) -> None:
+    provider.say([ASKS, ASKS])
+    provider.arm(Fault.hold(4))  # behind the call, so that the first stream never ends
+    keep = make_tool(world)
+
+    @agentrun.agent
+    def leaves_a_stream() -> None:
+        with agentrun.http_client(timeout=1) as client:
+            left = client.send(client.build_request(**request(provider, [])), stream=True)
+            lines = left.iter_lines()
+            next(text for text in lines if read_line(text)[1])
+            client.request(**request(provider, ["end"]))
+            keep("7")
+            left.close()
+
+    leaves_a_stream.run()
+    assert world.effects == ["7"]
+    ends = sql(
+        "SELECT step, status FROM agentrun.journal WHERE event = 'step_finished' ORDER BY seq"
+    )
+    assert ends == [(2, "ok"), (3, "ok"), (1, "abandoned")]
+
+
 def test_a_call_that_the_reply_does_not_ask_for_waits_for_nothing(
     db: Any, model: Provider, world: World, sql: Any
 ) -> None:

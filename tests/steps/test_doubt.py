@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World, die, in_child, killed
+from crashing import World, die, die_recorded, in_child, killed
 
 import agentrun
 from agentrun import Happened, NotHappened, Unknown
@@ -35,6 +35,8 @@ class Shop:
 
         @agentrun.agent
         def run() -> str:
+            if self.crash == "begin":
+                die_recorded()
             if self.use is not None:
                 return self.use(act("hat"))
             try:
@@ -372,6 +374,19 @@ def test_resume_asks_a_person_and_repeats_nothing_where_nobody_knew(
     assert agent.run() == "in the books"
     assert shop.world.effects == ["hat"]
     assert decisions(events)[-1] == ("happened", "bo")
+
+
+def test_a_resume_that_is_killed_before_it_asks_repeats_nothing_either(shop: Shop) -> None:
+    shop.use = str
+    agent = shop.crashed(on_doubt="fail")
+    with pytest.raises(agentrun.RunFailed, match="outcome"):
+        agent.run()
+    shop.crash = "begin"
+    killed(lambda: (agentrun.connect(shop.dsn), agentrun.resume("k")))
+    shop.crash = None
+    with pytest.raises(agentrun.RunHeld, match="agentrun resolve k 1"):
+        agent.run()
+    assert shop.world.effects == ["hat"]
 
 
 def test_a_result_that_the_code_cannot_use_is_asked_for_again(shop: Shop) -> None:

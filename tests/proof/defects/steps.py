@@ -332,4 +332,10 @@ DEFECTS: dict[str, Mutation] = {
         "True",
         "steps/test_execution_points.py::test_a_tool_that_returns_before_its_work_fails_the_run_and_tells_no_model",
     ),
+    "a call reads a stream that the code has left": Mutation(
+        "open_model_step",
+        "if point.run.open_replies:",
+        "if False:",
+        "steps/test_calls_in_streams.py::test_a_stream_that_was_left_is_not_read_by_a_call_of_a_later_reply",
+    ),
 }
