@@ -333,7 +333,7 @@ class RunContext:
         with self.lock:
             replies = list(self.open_replies.values())
         for of_scope, reply in replies:
-            if call_id or of_scope in scope.line():
+            if call_id or any(of_scope is one for one in scope.line()):
                 calls = [c for one in reply_messages(reply.partial_body()) for c in one.calls]
                 if any(c.name == name and (not call_id or c.id == call_id) for c in calls):
                     try:
