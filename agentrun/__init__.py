@@ -43,6 +43,7 @@ from agentrun.api.operations import (
 )
 from agentrun.api.ready_made_agent import Agent
 from agentrun.api.redo import aredo, redo
+from agentrun.api.run_list import runs
 from agentrun.api.tool import Tool, ToolFunction
 from agentrun.api.tool_calls import acall_tools, call_tools
 from agentrun.api.tool_decorators import step, tool
@@ -81,6 +82,7 @@ from agentrun.core.errors import (
 )
 from agentrun.core.events import Usage
 from agentrun.core.redo import Redo
+from agentrun.core.summary import RunList, RunSummary
 from agentrun.core.transcript import (
     Attempt,
     Decision,
@@ -150,8 +152,10 @@ __all__ = [
     "RunFailed",
     "RunHeld",
     "RunInfo",
+    "RunList",
     "RunNotFound",
     "RunPruned",
+    "RunSummary",
     "SchemaMismatch",
     "Step",
     "StepInfo",
@@ -210,6 +214,7 @@ __all__ = [
     "resume",
     "resume_diverged",
     "rng",
+    "runs",
     "schemas",
     "send",
     "sleep",

@@ -7,6 +7,7 @@
 -- Tables
 --   runs                      one row per run: what has to be done with it next
 --   journal                   append-only events of all runs: the only source of truth
+--   summaries                 one row per run: what lists of runs show, summed from the journal
 --   payloads                  values that are too large for a row, by run and digest
 --   exact_values              what the agent's code saw where another column shows a masked value
 --   mail                      letters to runs: signals, approvals, resolutions, cancellations
@@ -40,6 +41,8 @@
 --   goes_on                   whether the provider still works on a call that it answered
 --   look                      usage that the run saw when it asked for a background response
 --   size_of                   events and bytes of one run
+--   error_type                the kind of error in the output of a failed step or run
+--   error_text                its message
 --   is_readable               whether the payload of a letter has the shape of a decision
 -- Functions: writing
 --   send                      send a letter to a run
@@ -279,6 +282,52 @@ COMMENT ON COLUMN agentrun.journal.parked_for IS
     'Of `parked`: what the run waits for, as in runs.';
 COMMENT ON COLUMN agentrun.journal.wake_at IS
     'Of `parked` and `handed_back`: when a worker takes the run again, at the latest.';
+
+-- The statement `append` keeps the row together with the journal, so that a list of runs reads no
+-- journal. Rows of model calls, errors and changes of the run's status change it, and other rows do
+-- not: the steps of a fast loop cost nothing here. A test sums the journal and compares.
+CREATE TABLE agentrun.summaries (
+    run_id           uuid             NOT NULL PRIMARY KEY,
+    turns            integer          NOT NULL DEFAULT 0,
+    model_calls      integer          NOT NULL DEFAULT 0,
+    input_tokens     bigint           NOT NULL DEFAULT 0,
+    output_tokens    bigint           NOT NULL DEFAULT 0,
+    cached_tokens    bigint           NOT NULL DEFAULT 0,
+    reasoning_tokens bigint           NOT NULL DEFAULT 0,
+    cost             numeric          NOT NULL DEFAULT 0,
+    unpriced         integer          NOT NULL DEFAULT 0,
+    started_at       timestamptz,
+    working_seconds  double precision NOT NULL DEFAULT 0,
+    waiting_seconds  double precision NOT NULL DEFAULT 0,
+    is_working       boolean          NOT NULL DEFAULT false,
+    since            timestamptz,
+    failed_step      integer,
+    error_type       text,
+    error            text,
+    last_message     text
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+COMMENT ON TABLE agentrun.summaries IS
+    'What lists of runs show, one row per run that has begun. Kept together with the journal.';
+COMMENT ON COLUMN agentrun.summaries.turns IS 'The number of its last turn.';
+COMMENT ON COLUMN agentrun.summaries.model_calls IS 'Model calls that have an outcome.';
+COMMENT ON COLUMN agentrun.summaries.input_tokens IS 'Of all its model calls, as the next three.';
+COMMENT ON COLUMN agentrun.summaries.cost IS 'US dollars of its calls with a known price.';
+COMMENT ON COLUMN agentrun.summaries.unpriced IS 'Answered calls whose price is not known.';
+COMMENT ON COLUMN agentrun.summaries.started_at IS 'When a process took the run first.';
+COMMENT ON COLUMN agentrun.summaries.working_seconds IS
+    'Seconds in which a process had the run, without those since `since`.';
+COMMENT ON COLUMN agentrun.summaries.waiting_seconds IS
+    'Seconds in which no process had it, from started_at on, without those since `since`.';
+COMMENT ON COLUMN agentrun.summaries.is_working IS 'Whether a process has the run now.';
+COMMENT ON COLUMN agentrun.summaries.since IS
+    'When it began to work or to wait; null once the run has ended.';
+COMMENT ON COLUMN agentrun.summaries.failed_step IS
+    'The step whose error ended the run, or else the first step that ended in an error.';
+COMMENT ON COLUMN agentrun.summaries.error_type IS 'The type of that error.';
+COMMENT ON COLUMN agentrun.summaries.error IS 'Its message, 200 characters at most.';
+COMMENT ON COLUMN agentrun.summaries.last_message IS
+    'What the model said last, or the text that the run returned; 200 characters at most.';
 
 -- The value is compressed already, so Postgres does not compress it again.
 CREATE TABLE agentrun.payloads (
@@ -761,6 +810,10 @@ CREATE INDEX runs_diverged ON agentrun.runs (agent)
 
 CREATE INDEX runs_parent ON agentrun.runs (parent) WHERE parent IS NOT NULL;
 
+-- Lists of runs, the newest first: of all agents, or of one.
+CREATE INDEX runs_by_age ON agentrun.runs (created_at, run_id);
+CREATE INDEX runs_by_agent ON agentrun.runs (agent, created_at, run_id);
+
 -- Where a batch of `prune` begins: at the run that ended first.
 CREATE INDEX runs_ended ON agentrun.runs (changed_at, run_id)
     WHERE status IN ('done', 'failed', 'cancelled') AND parent IS NULL;
@@ -975,6 +1028,27 @@ COMMENT ON FUNCTION agentrun.size_of IS
     'Events of a run, and the bytes that its recorded values take, compressed as they are '
     'stored.';
 
+-- An error has one of these forms: the flaw of a reply, an error of agentrun or of the code, the pair
+-- (type, message) of a transport error, or the error body of a provider.
+CREATE FUNCTION agentrun.error_type(output json) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(
+        CASE WHEN output -> 'flaw' ->> 'text' IS NOT NULL THEN 'NoAnswer' END,
+        output -> 'error' ->> 'type', output -> 'error' ->> 0, output ->> 'type',
+        'HTTP ' || (output ->> 'status'), 'Error')
+$$;
+COMMENT ON FUNCTION agentrun.error_type IS
+    'The kind of error in the output of a failed step or run.';
+
+CREATE FUNCTION agentrun.error_text(output json) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT left(coalesce(
+        output -> 'flaw' ->> 'text', output -> 'error' ->> 'message', output -> 'error' ->> 1,
+        output ->> 'message', output -> 'body' -> 'error' ->> 'message', output ->> 'error'), 200)
+$$;
+COMMENT ON FUNCTION agentrun.error_text IS
+    'The message of the error in the output of a failed step or run, 200 characters at most.';
+
 -- A letter that cannot be read does not take the place of one that can.
 CREATE FUNCTION agentrun.is_readable(kind text, payload json) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -1137,6 +1211,7 @@ BEGIN
     END LOOP;
     DELETE FROM agentrun.runs r WHERE r.run_id = ANY (gone);
     DELETE FROM agentrun.journal j WHERE j.run_id = ANY (gone);
+    DELETE FROM agentrun.summaries s WHERE s.run_id = ANY (gone);
     DELETE FROM agentrun.payloads p WHERE p.run_id = ANY (gone);
     DELETE FROM agentrun.mail m WHERE m.run_id = ANY (gone);
     DELETE FROM agentrun.late_results l WHERE l.run_id = ANY (gone);

@@ -22,6 +22,9 @@ projected AS (
            parked_for, CASE WHEN event = 'parked' THEN step END AS parked_step,
            CASE WHEN event IN ('parked', 'run_failed', 'run_cancelled') THEN reason END AS reason
     FROM moves
+),
+summed AS (
+    /* summaries.sql */
 )
 SELECT 'hole' AS rule, run_id, 'seq ' || seq || ' is row ' || place AS detail
 FROM journal WHERE seq <> place
@@ -82,6 +85,7 @@ SELECT 'left of a pruned run', t.run_id, left_.part
 FROM agentrun.tombstones t JOIN (
     SELECT run_id, 'runs' AS part FROM agentrun.runs UNION ALL
     SELECT run_id, 'journal' FROM journal UNION ALL
+    SELECT run_id, 'summaries' FROM agentrun.summaries UNION ALL
     SELECT run_id, 'payloads' FROM agentrun.payloads UNION ALL
     SELECT run_id, 'mail' FROM agentrun.mail UNION ALL
     SELECT run_id, 'late_results' FROM agentrun.late_results UNION ALL
@@ -97,4 +101,11 @@ SELECT 'projection', p.run_id,
 FROM projected p LEFT JOIN agentrun.runs r USING (run_id)
 WHERE (r.status, r.epoch, r.owner, r.parked_for, r.parked_step, r.reason)
       IS DISTINCT FROM (p.status, p.epoch, p.owner, p.parked_for, p.parked_step, p.reason)
+UNION ALL
+SELECT 'summary', n.run_id, format('summaries %%s, journal %%s', s, n)
+FROM summed n LEFT JOIN agentrun.summaries s USING (run_id)
+WHERE (s.turns, s.model_calls, s.input_tokens, s.output_tokens, s.cached_tokens, s.reasoning_tokens,
+       s.cost, s.error_type, s.error) IS DISTINCT FROM
+      (n.turns, n.model_calls, n.input_tokens, n.output_tokens, n.cached_tokens, n.reasoning_tokens,
+       n.cost, n.error_type, n.error)
 ORDER BY 1, 2

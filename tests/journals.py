@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+from invariants import summarize
 
 from agentrun.core.events import Event, Usage
 from agentrun.core.state import park_event
@@ -169,6 +170,7 @@ def insert(
     )
     for event in events:
         insert_event(connection, event)
+    summarize(connection)
     assert first.run_id is not None
     return first.run_id
 

@@ -47,7 +47,7 @@ from agentrun.cli.options import AsJson, By, Key, Larger, Reason, Status, Writte
 from agentrun.cli.show_commands import full_key as _full_key
 from agentrun.core.errors import ConfigError, NoWorkerWarning
 from agentrun.runs.live_workers import who_continues
-from agentrun.store.runs import list_runs
+from agentrun.store.run_list import RunFilter, list_runs
 
 __all__ = ["app"]
 
@@ -158,7 +158,7 @@ def ls(
 ) -> None:
     """List runs, newest first."""
     with ctx.obj.connect() as database:
-        found = list_runs(database, status=status.value if status else None, limit=limit)
+        found = list_runs(database, RunFilter((status.value,) if status else None), limit=limit)
     rows = [asdict(run) for run in found]
     if as_json:
         output.emit_rows(rows)

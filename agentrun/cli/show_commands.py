@@ -24,7 +24,8 @@ from agentrun.runs.live_workers import who_continues
 from agentrun.runs.reply_stream import stream_text
 from agentrun.store.database import OpenDatabase
 from agentrun.store.inbox import UnreadDecision, list_unread_decisions, list_waiting
-from agentrun.store.runs import find_run, find_stuck, list_keys, list_runs
+from agentrun.store.run_list import list_runs
+from agentrun.store.runs import find_run, find_stuck, list_keys
 from agentrun.store.watching import watch as pieces
 from agentrun.view.safe import visible
 

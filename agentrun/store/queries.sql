@@ -18,6 +18,9 @@
 -- Heads are sorted, so that all writers lock rows in one order. Otherwise the batches of two
 -- processes deadlock.
 --
+-- The summary of a run is computed from its row before and from the batch. The row before is
+-- complete, because the statement that inserted row n has changed it in the same commit.
+--
 -- The row of `runs` is locked against deletion (FOR KEY SHARE). Otherwise a run could be pruned at
 -- the same time: the insert of a former owner would wait for the deletion of row n + 1, and then
 -- find its place free.
@@ -36,12 +39,12 @@ WITH b AS MATERIALIZED (
         %(cache_lost)b::text[], %(priced_by)b::text[],
         %(by)b::text[], %(reason)b::text[], %(wake_at)b::timestamptz[], %(codec)b::smallint[],
         %(masked)b::text[], %(parked_for)b::text[], %(input)b::text[], %(output)b::text[],
-        %(run_status)b::text[]
+        %(run_status)b::text[], %(message)b::text[]
     ) AS b(run_id, seq, head, epoch, worker, event, step, turn, kind, name, ident, attempt,
            effect, key, status, started_at, fingerprint, overlapping, model, input_tokens,
            output_tokens, cached_tokens, cache_write_tokens, cache_lost_tokens, reasoning_tokens,
            audio_tokens, cost, cache_lost, priced_by, by,
-           reason, wake_at, codec, masked, parked_for, input, output, run_status)
+           reason, wake_at, codec, masked, parked_for, input, output, run_status, message)
 ),
 heads AS (
     INSERT INTO agentrun.journal (
@@ -114,11 +117,87 @@ moved AS (
         changed_at = clock_timestamp()
     FROM b JOIN heads USING (run_id)
     WHERE r.run_id = b.run_id AND b.run_status IS NOT NULL
+),
+outcomes AS (
+    SELECT *, event IN ('step_finished', 'attempt_failed') AND kind = 'model' AS is_call,
+           event = 'run_failed' OR event = 'step_finished' AND status = 'error' AS is_error
+    FROM b JOIN heads USING (run_id)
+    WHERE run_status IS NOT NULL OR message IS NOT NULL
+       OR event IN ('step_finished', 'attempt_failed') AND (kind = 'model' OR status = 'error')
+),
+failures AS (
+    SELECT DISTINCT ON (run_id) run_id, step, event,
+           CASE WHEN codec & 8 = 0 THEN agentrun.error_type(output::json) ELSE 'Error' END AS type,
+           CASE WHEN codec & 8 = 0 THEN agentrun.error_text(output::json) END AS text
+    FROM outcomes WHERE is_error
+    ORDER BY run_id, event <> 'run_failed', CASE event WHEN 'run_failed' THEN -seq ELSE seq END
+),
+sums AS (
+    SELECT run_id,
+           max(turn) FILTER (WHERE event = 'step_finished' AND is_call) AS turns,
+           count(*) FILTER (WHERE event = 'step_finished' AND is_call) AS model_calls,
+           sum(input_tokens) FILTER (WHERE is_call) AS input_tokens,
+           sum(output_tokens) FILTER (WHERE is_call) AS output_tokens,
+           sum(cached_tokens) FILTER (WHERE is_call) AS cached_tokens,
+           sum(reasoning_tokens) FILTER (WHERE is_call) AS reasoning_tokens,
+           sum(cost::numeric) FILTER (WHERE is_call) AS cost,
+           count(*) FILTER (
+               WHERE is_call AND cost IS NULL AND effect IS DISTINCT FROM 'read'
+               AND CASE WHEN codec & 8 = 0
+                        THEN NOT agentrun.goes_on(event, codec, output::json) ELSE true END
+               AND agentrun.billing(event, status, codec, output::json, NULL, input_tokens)
+                   = 'unpriced') AS unpriced,
+           max(run_status) AS run_status,
+           (array_agg(message ORDER BY seq DESC) FILTER (WHERE message IS NOT NULL))[1] AS message
+    FROM outcomes GROUP BY run_id
+),
+summed AS (
+    INSERT INTO agentrun.summaries (
+        run_id, turns, model_calls, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
+        cost, unpriced, started_at, working_seconds, waiting_seconds, is_working, since,
+        failed_step, error_type, error, last_message)
+    SELECT
+        n.run_id, greatest(o.turns, n.turns, 0), coalesce(o.model_calls, 0) + n.model_calls,
+        coalesce(o.input_tokens, 0) + coalesce(n.input_tokens, 0),
+        coalesce(o.output_tokens, 0) + coalesce(n.output_tokens, 0),
+        coalesce(o.cached_tokens, 0) + coalesce(n.cached_tokens, 0),
+        coalesce(o.reasoning_tokens, 0) + coalesce(n.reasoning_tokens, 0),
+        coalesce(o.cost, 0) + coalesce(n.cost, 0), coalesce(o.unpriced, 0) + n.unpriced,
+        coalesce(o.started_at, t.now),
+        coalesce(o.working_seconds, 0) + CASE WHEN o.is_working THEN t.passed ELSE 0 END,
+        coalesce(o.waiting_seconds, 0) + CASE WHEN o.is_working THEN 0 ELSE t.passed END,
+        CASE WHEN n.run_status IS NULL THEN coalesce(o.is_working, false)
+             ELSE n.run_status = 'running' END,
+        CASE WHEN n.run_status IS NULL THEN o.since
+             WHEN n.run_status IN ('done', 'failed', 'cancelled') THEN NULL ELSE t.now END,
+        CASE WHEN f.event = 'run_failed' THEN coalesce(f.step, o.failed_step)
+             WHEN o.error_type IS NULL THEN f.step ELSE o.failed_step END,
+        CASE WHEN f.event = 'run_failed' OR o.error_type IS NULL THEN f.type ELSE o.error_type END,
+        CASE WHEN f.event = 'run_failed' OR o.error_type IS NULL THEN f.text ELSE o.error END,
+        coalesce(n.message, o.last_message)
+    FROM sums n
+    LEFT JOIN agentrun.summaries o USING (run_id)
+    LEFT JOIN failures f USING (run_id)
+    CROSS JOIN LATERAL (SELECT clock_timestamp() AS now) c
+    CROSS JOIN LATERAL (
+        SELECT c.now, CASE WHEN n.run_status IS NULL OR o.since IS NULL THEN 0
+                           ELSE extract(epoch FROM c.now - o.since) END AS passed
+    ) t
+    ORDER BY n.run_id
+    ON CONFLICT (run_id) DO UPDATE SET (
+        turns, model_calls, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost,
+        unpriced, working_seconds, waiting_seconds, is_working, since, failed_step, error_type,
+        error, last_message) = (
+        excluded.turns, excluded.model_calls, excluded.input_tokens, excluded.output_tokens,
+        excluded.cached_tokens, excluded.reasoning_tokens, excluded.cost, excluded.unpriced,
+        excluded.working_seconds, excluded.waiting_seconds, excluded.is_working, excluded.since,
+        excluded.failed_step, excluded.error_type, excluded.error, excluded.last_message)
 )
 SELECT run_id FROM heads
 
 -- name: append_plain
--- `append` for one or two rows of one run that change nothing in `runs` and have no payloads. The
+-- `append` for one or two rows of one run that change neither `runs` nor `summaries` and have no
+-- payloads. The
 -- steps of a run that executes alone are such rows; this statement costs a quarter of `append`.
 -- It checks the row before once for both. If a seq is taken, unique_violation rejects both rows.
 -- Every parameter is sent as text, so that one prepared statement serves whatever is NULL.
@@ -251,20 +330,64 @@ ORDER BY created_at DESC LIMIT %(limit)s
 SELECT clock_timestamp() AS now
 
 -- name: runs
--- Newest runs first, for `agentrun ls`.
+-- Runs with their summaries, the newest first. The rows after a cursor are found in the index.
 -- `decided_at`: every question of the run to a person is decided, and no worker has read that yet.
-SELECT r.key, r.agent, r.status, r.owner, r.reason, r.created_at, r.changed_at,
+SELECT r.*, p.key AS parent_key, coalesce(top.key, r.key) AS root_key, tree.children,
+       tree.cost AS tree_cost,
        w.dead_at IS NOT NULL OR w.beat_at + w.lease < clock_timestamp() AS owner_dead,
        CASE WHEN r.status IN ('queued', 'waiting', 'held')
             AND NOT EXISTS (SELECT FROM agentrun.inbox i WHERE i.run_id = r.run_id)
             THEN (SELECT max(d.decided_at) FROM agentrun.decided d WHERE d.run_id = r.run_id)
        END AS decided_at
 FROM (
-    SELECT * FROM agentrun.runs
-    WHERE %(status)s::text IS NULL OR status = %(status)s
-    ORDER BY created_at DESC LIMIT %(limit)s
-) r LEFT JOIN agentrun.workers w ON w.worker = r.owner
-ORDER BY r.created_at DESC
+    SELECT r.run_id, r.key, r.agent, r.status, r.reason, r.owner, r.parent, r.created_at,
+           r.changed_at, s.started_at,
+           CASE WHEN r.status IN ('done', 'failed', 'cancelled') THEN r.changed_at END
+               AS finished_at,
+           coalesce(s.turns, 0) AS turns, coalesce(s.model_calls, 0) AS model_calls,
+           coalesce(s.input_tokens, 0) AS input_tokens,
+           coalesce(s.output_tokens, 0) AS output_tokens,
+           coalesce(s.cached_tokens, 0) AS cached_tokens,
+           coalesce(s.reasoning_tokens, 0) AS reasoning_tokens,
+           coalesce(s.cost, 0) AS cost, coalesce(s.unpriced, 0) AS unpriced,
+           coalesce(s.working_seconds, 0)
+               + CASE WHEN s.is_working THEN coalesce(time.since, 0) ELSE 0 END AS working_seconds,
+           coalesce(s.waiting_seconds, 0)
+               + CASE WHEN s.is_working THEN 0 ELSE coalesce(time.since, 0) END + time.queued
+               AS waiting_seconds,
+           s.failed_step, s.error_type, s.error, s.last_message
+    FROM agentrun.runs r
+    LEFT JOIN agentrun.summaries s USING (run_id)
+    CROSS JOIN LATERAL (
+        SELECT extract(epoch FROM clock_timestamp() - s.since)::float8 AS since,
+               extract(epoch FROM coalesce(s.started_at, clock_timestamp()) - r.created_at)::float8
+                   AS queued
+    ) time
+    WHERE (%(status)s::text[] IS NULL OR r.status = ANY (%(status)s))
+      AND (%(agent)s::text IS NULL OR r.agent = %(agent)s)
+      AND (%(since)s::timestamptz IS NULL OR r.created_at >= %(since)s)
+      AND (%(until)s::timestamptz IS NULL OR r.created_at < %(until)s)
+      AND (%(after_at)s::timestamptz IS NULL
+           OR (r.created_at, r.run_id) < (%(after_at)s, %(after_id)s::uuid))
+      AND (%(min_cost)s::numeric IS NULL OR s.cost >= %(min_cost)s)
+      AND (%(error)s::text IS NULL OR s.error_type = %(error)s
+           OR split_part(s.error_type, '.', -1) = %(error)s)
+      AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(concat_ws(
+          chr(10), r.key, r.agent, r.reason, s.error_type, s.error, s.last_message))) > 0)
+      AND (NOT %(roots)s OR r.parent IS NULL)
+      AND (%(root)s::text IS NULL OR r.run_id IN (
+          SELECT t.run_id FROM agentrun.runs top CROSS JOIN agentrun.tree(top.run_id) t
+          WHERE top.key = %(root)s))
+    ORDER BY r.created_at DESC, r.run_id DESC LIMIT %(limit)s
+) r
+LEFT JOIN agentrun.workers w ON w.worker = r.owner
+LEFT JOIN agentrun.runs p ON p.run_id = r.parent
+LEFT JOIN agentrun.runs top ON r.parent IS NOT NULL AND top.run_id = agentrun.top(r.run_id)
+CROSS JOIN LATERAL (
+    SELECT count(*) - 1 AS children, coalesce(sum(s.cost), 0) AS cost
+    FROM agentrun.tree(r.run_id) t LEFT JOIN agentrun.summaries s USING (run_id)
+) tree
+ORDER BY r.created_at DESC, r.run_id DESC
 
 -- name: is_decided
 -- Whether every question of a run to a person is decided, and no worker has read the decision yet.
@@ -625,7 +748,14 @@ WITH queued AS (
         ORDER BY j.seq DESC LIMIT 1) t
     ORDER BY p.run_id
     ON CONFLICT (run_id, seq) DO NOTHING
-    RETURNING run_id, seq, epoch
+    RETURNING run_id, seq, epoch, at
+), begun AS (
+    INSERT INTO agentrun.summaries AS s (run_id, started_at, is_working, since)
+    SELECT run_id, at, true, at FROM claimed
+    ON CONFLICT (run_id) DO UPDATE SET
+        waiting_seconds = s.waiting_seconds
+            + coalesce(extract(epoch FROM excluded.since - s.since), 0),
+        is_working = true, since = excluded.since
 )
 UPDATE agentrun.runs r
 SET status = 'running', owner = %(worker)s, epoch = c.epoch, wake_at = NULL, parked_for = NULL,

@@ -57,6 +57,7 @@ _Privileges = dict[str, tuple[str, ...]]
 _WORKER: _Privileges = {
     "journal": ("INSERT",),
     "runs": ("INSERT", _PROJECTED),
+    "summaries": ("INSERT", "UPDATE"),
     "payloads": ("INSERT",),
     "exact_values": ("SELECT", "INSERT"),
     "mask_key": ("SELECT",),
@@ -83,6 +84,7 @@ _OPERATOR: _Privileges = {"limits": _KEPT, "tombstones": ("DELETE",), "workers":
 _TOOLS: _Privileges = {
     "journal": ("SELECT (run_id, seq, epoch, worker, batch)", "INSERT"),
     "runs": ("SELECT (run_id)", _PROJECTED),
+    "summaries": ("SELECT", "INSERT", "UPDATE"),
     "payloads": ("SELECT (run_id, digest)", "INSERT"),
     "exact_values": ("SELECT (run_id, part, name)", "INSERT"),
 }
@@ -172,6 +174,8 @@ _CONFINED = {
         "journal": "INSERT TO {} WITH CHECK (event = 'step_finished' AND effect = 'transaction')",
         # The append locks the run's row, which needs the privilege to update and see it.
         "runs": "UPDATE TO {} USING (true) WITH CHECK (false)",
+        # The append names the table. A checkpoint does not change it, so no row of it is seen.
+        "summaries": "ALL TO {} USING (false) WITH CHECK (false)",
         "exact_values": "INSERT TO {} WITH CHECK (part IN ('output', 'raw'))",
     },
     "approver": {"exact_values": "INSERT TO {} WITH CHECK (part = 'mail')"},

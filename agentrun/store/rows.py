@@ -32,6 +32,7 @@ from agentrun.core.events import Event, Json, Usage
 from agentrun.core.secrets import Masker, mask
 from agentrun.core.sharing import Shared
 from agentrun.core.state import status_after
+from agentrun.core.summary import last_message
 from agentrun.store.arrays import (
     BOOLS,
     BYTEAS,
@@ -93,7 +94,7 @@ JOURNAL_COLUMNS: dict[str, type[Array]] = {
     "output": TEXTS,
 }
 _FIRST_OF_EVENT = list(JOURNAL_COLUMNS).index("event")
-_COLUMNS: dict[str, type[Array]] = {**JOURNAL_COLUMNS, "run_status": TEXTS}
+_COLUMNS: dict[str, type[Array]] = {**JOURNAL_COLUMNS, "run_status": TEXTS, "message": TEXTS}
 
 
 # These read the columns' values of an event and of its usage, in the order of the columns.
@@ -129,6 +130,7 @@ class Row:
     payloads: tuple[Payload, ...]
     masked: str | None = None
     exact: tuple[ExactValue, ...] = ()
+    message: str | None = None  # for the summary of the run
 
     @property
     def size(self) -> int:
@@ -139,7 +141,7 @@ class Row:
         return 200 + values + sum(payloads) + sum(exact)
 
     def values(self) -> tuple[Any, ...]:
-        """The row as the append statement takes it, without `head` and `run_status`."""
+        """The columns of the row."""
         usage = self.event.usage
         return (
             self.run_id,
@@ -202,7 +204,14 @@ def to_row(
         tuple(payloads),
         _masked_counts(input_, output),
         tuple(exact),
+        _message(event, output),
     )
+
+
+def _message(event: Event, output: Encoded | None) -> str | None:
+    """The message that the summary of the run shows from now on; None if it stays."""
+    message = last_message(event, output.shown) if output is not None else None
+    return None if message is None else plain(message)
 
 
 def _exact_values(seq: int, input_: Encoded | None, output: Encoded | None) -> list[ExactValue]:
@@ -370,6 +379,7 @@ def columns(rows: Sequence[Row]) -> dict[str, Array]:
     }
     arrays["head"] = BOOLS(_heads(rows))
     arrays["run_status"] = _array("run_status", _statuses(rows))
+    arrays["message"] = _array("message", [row.message for row in rows])
     return arrays
 
 

@@ -18,7 +18,6 @@ from agentrun.store.session import Session
 
 __all__ = [
     "FoundRun",
-    "ListedRun",
     "RunAtEpoch",
     "RunRow",
     "StuckRun",
@@ -29,7 +28,6 @@ __all__ = [
     "list_diverged",
     "list_keys",
     "list_open_children",
-    "list_runs",
     "look_up_run",
     "run_not_found",
     "wake_for_response",
@@ -68,21 +66,6 @@ class FoundRun(RunRow):
 
 
 @dataclass(frozen=True, slots=True)
-class ListedRun:
-    """A run as `agentrun ls` lists it."""
-
-    key: str
-    agent: str
-    status: RunStatus
-    owner: str | None
-    reason: str | None
-    created_at: datetime
-    changed_at: datetime
-    owner_dead: bool | None  # None: no process owns the run
-    decided_at: datetime | None  # when its last question was decided, if no worker has read that
-
-
-@dataclass(frozen=True, slots=True)
 class StuckRun:
     """A run that will not go on by itself."""
 
@@ -114,11 +97,6 @@ def run_not_found(session: Session, key: str) -> RunNotFound:
     near = list_keys(session, key[:3], 3)
     hint = f" Did you mean {', '.join(near)}?" if near else " `agentrun ls` lists the runs."
     return RunNotFound(f"no run has the key {key!r}.{hint}", key=key)
-
-
-def list_runs(session: Session, *, status: str | None = None, limit: int) -> list[ListedRun]:
-    """The newest runs first; with ``status``, only those that have it."""
-    return session.rows(ListedRun, "runs", status=status, limit=limit)
 
 
 def list_keys(session: Session, prefix: str, limit: int) -> list[str]:

@@ -16,6 +16,7 @@ from psycopg.rows import scalar_row
 from agentrun.core import points
 from agentrun.core.errors import LeaseLost
 from agentrun.core.state import status_after
+from agentrun.core.summary import is_summed
 from agentrun.store.arrays import UUIDS
 from agentrun.store.batch_outcomes import explain_refusals, stored_runs
 from agentrun.store.connection import RETRY_AT_ONCE, DeadlineConnection, connect, is_transient
@@ -62,8 +63,8 @@ class Batch:
         first = self.rows[0]
         for seq, row in enumerate(self.rows, first.seq):
             follows = row.run_id is first.run_id and row.epoch == first.epoch and row.seq == seq
-            extra = row.payloads or row.exact or row.masked or status_after(row.event) is not None
-            if not follows or extra:
+            extra = row.payloads or row.exact or row.masked
+            if not follows or extra or is_summed(row.event) or status_after(row.event) is not None:
                 return False
         return True
 

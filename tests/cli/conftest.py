@@ -13,13 +13,14 @@ from command_line import APP, Cli, Write
 from typer.testing import CliRunner
 
 from agentrun.cli import app
+from agentrun.runs import registry
 
 
 @pytest.fixture
 def cli(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """`cli("ls", "--json")`: the result has exit_code, stdout and stderr."""
     monkeypatch.setenv("AGENTRUN_DATABASE_URL", dsn)
-    monkeypatch.setattr("agentrun.runs.registry._agents", {})
+    monkeypatch.setattr(registry, "_agents", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def invoke(*args: object, **kwargs: Any) -> Any:

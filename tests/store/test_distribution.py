@@ -25,6 +25,7 @@ from agentrun.store.sql import QUERIES
 PAGE = Path(__file__).parents[2] / "ARCHITECTURE.md"
 OF_RUNS = {
     "journal",
+    "summaries",
     "payloads",
     "mail",
     "late_results",

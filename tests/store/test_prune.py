@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from crashing import die, ended, killed, spawn, until
-from invariants import assert_invariants
+from invariants import assert_invariants, summarize
 from psycopg.rows import dict_row
 
 import agentrun
@@ -40,7 +40,7 @@ MONTH = timedelta(days=30)
 NONE = timedelta()
 TABLES = [
     "runs", "journal", "payloads", "mail", "late_results", "budgets", "reservations", "workers",
-    "tombstones", "counted_calls", "permits",
+    "tombstones", "counted_calls", "permits", "summaries",
 ]  # fmt: skip
 TOMBSTONES = (
     "INSERT INTO agentrun.tombstones (run_id, key, agent, status, ended_at, events, bytes, batch)"
@@ -114,6 +114,7 @@ def many(conn: Connection, runs: int, name: str = "run") -> None:
         " AS e(seq, event) WHERE starts_with(key, %s || '-')",
         [name],
     )
+    summarize(conn)
 
 
 def come_late(db: OpenDatabase, run_id: UUID) -> None:
@@ -168,7 +169,15 @@ def test_only_what_ended_long_ago_goes_with_all_that_belongs_to_it(
     assert (removed.runs, removed.events) == (3, (counted or {})["count"])
     assert 0 < removed.bytes < 200_000, "compressed, as they were stored"
     after = dump(conn)
-    own = ("payloads", "mail", "late_results", "budgets", "reservations", "counted_calls")
+    own = (
+        "summaries",
+        "payloads",
+        "mail",
+        "late_results",
+        "budgets",
+        "reservations",
+        "counted_calls",
+    )
     for table in (*own, "permits"):
         kept = [row for row in before[table] if row in after[table]]
         assert 0 < len(kept) < len(before[table]), table

@@ -20,6 +20,7 @@ from agentrun.store import roles
 from agentrun.store.audit import read_only_query
 from agentrun.store.connection import connect
 from agentrun.store.database import OpenDatabase
+from agentrun.store.run_list import list_runs
 from agentrun.store.runs import find_run
 from agentrun.testing import Call, Provider, Reply
 
@@ -215,7 +216,7 @@ def test_a_missing_privilege_is_said_before_there_is_a_run(dsn: str, login: Logi
             never.run(1)
         with pytest.raises(ConfigError, match=told), agentrun.Worker([never]):
             pass
-        assert database.query("runs", status=None, agent=None, limit=9) == []
+        assert list_runs(database, limit=9) == []
     with connect(dsn) as conn:
         roles.grant_again(conn)  # as a migration does
         assert roles.missing_privileges(conn, "worker") == []

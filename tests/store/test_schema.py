@@ -74,6 +74,7 @@ OF_EVENTS: dict[str, Iterable[str]] = {
 FREE_TEXT = {
     "runs": "key agent owner reason queue",
     "journal": "worker name ident key fingerprint model priced_by by reason",
+    "summaries": "error_type error last_message",
     "payloads": "digest blob",
     "exact_values": "name",
     "mail": "fingerprint by claimed_by signed_by reason",

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from invariants import summarize
 from journals import START, Journal, assistant, crashed_and_resumed, insert, insert_event, user
 from paths import random_journal
 from psycopg.rows import dict_row
@@ -332,6 +333,7 @@ def test_every_view_answers_on_malformed_and_escaped_values(db: Connection) -> N
     insert(db, later.events[:2], status="running")
     insert_event(db, later.events[2], codec=1 | 4)
     insert_event(db, later.events[3], codec=2 | 8)
+    summarize(db)
     db.execute(
         "INSERT INTO agentrun.late_results (run_id, step, attempt, worker, status, codec, output)"
         " SELECT run_id, step, attempt, 'w-2', status, codec, output FROM agentrun.journal"

@@ -482,4 +482,34 @@ DEFECTS: dict[str, Mutation] = {
         "False",
         "store/test_opening.py::test_a_server_that_may_lose_commits_is_refused",
     ),
+    "a summary forgets what was before": Mutation(
+        "-- name: append",
+        "coalesce(o.cost, 0) + coalesce(n.cost, 0)",
+        "coalesce(n.cost, 0)",
+        "store/test_summaries.py::test_a_killed_and_resumed_run_is_summed_once",
+    ),
+    "a model call is written without its summary": Mutation(
+        "Batch.is_plain",
+        "is_summed(row.event) or ",
+        "",
+        "store/test_summaries.py::test_a_killed_and_resumed_run_is_summed_once",
+    ),
+    "a wait is not counted": Mutation(
+        "-- name: claim_ready",
+        "+ coalesce(extract(epoch FROM excluded.since - s.since), 0)",
+        "",
+        "store/test_summaries.py::test_waiting_is_not_working",
+    ),
+    "a list shows what is masked": Mutation(
+        "rows._message",
+        "last_message(event, output.shown)",
+        "last_message(event, output.value)",
+        "store/test_summaries.py::test_a_secret_that_the_model_repeats_is_masked_in_lists",
+    ),
+    "a page begins with the last run of the page before": Mutation(
+        "-- name: runs",
+        "(r.created_at, r.run_id) < (",
+        "(r.created_at, r.run_id) <= (",
+        "store/test_summaries.py::test_pages_meet_each_run_once_while_others_begin",
+    ),
 }

@@ -1,0 +1,75 @@
+"""Lists of runs, from the tables `runs` and `summaries`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from agentrun.core.errors import ConfigError
+from agentrun.core.events import RunStatus
+from agentrun.core.summary import RunList, RunSummary
+from agentrun.store.session import Session
+
+__all__ = ["RunFilter", "list_runs"]
+
+_FIELDS = frozenset(RunSummary.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs a list has: those for which each field that is set holds."""
+
+    status: tuple[RunStatus, ...] | None = None  # one of these
+    agent: str | None = None
+    since: datetime | None = None  # created then or later
+    until: datetime | None = None  # created before
+    min_cost: Decimal | None = None  # US dollars, without the runs below it
+    text: str | None = None  # in key, agent, reason, error or last message, in any case
+    error: str | None = None  # the type of its error
+    roots: bool = False  # without child runs
+    root: str | None = None  # the run with this key and the runs below it
+
+
+def list_runs(
+    session: Session, where: RunFilter | None = None, *, after: str | None = None, limit: int
+) -> RunList:
+    """The newest runs first; ``after`` is the cursor of the last run of the list before.
+
+    Raises ConfigError for a cursor that no run gave.
+    """
+    wanted = where or RunFilter()
+    at, run_id = (None, None) if after is None else _read_cursor(after)
+    rows = session.query(
+        "runs",
+        status=None if wanted.status is None else list(wanted.status),
+        agent=wanted.agent,
+        since=wanted.since,
+        until=wanted.until,
+        min_cost=wanted.min_cost,
+        text=wanted.text,
+        error=wanted.error,
+        roots=wanted.roots,
+        root=wanted.root,
+        after_at=at,
+        after_id=run_id,
+        limit=limit,
+    )
+    return RunList(RunSummary(**_fields(row)) for row in rows)
+
+
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name in _FIELDS}
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    at, _, run_id = cursor.rpartition("/")
+    try:
+        return datetime.fromisoformat(at), UUID(run_id)
+    except ValueError:
+        raise ConfigError(
+            f"after={cursor!r} is no place in a list of runs: use the cursor of a run, such as "
+            "runs[-1].cursor"
+        ) from None
