@@ -97,9 +97,9 @@ from agentrun.core.transcript import (
     Totals,
     Transcript,
 )
+from agentrun.lifecycle.reply_stream import Piece
+from agentrun.lifecycle.worker import Worker
 from agentrun.models import async_http_client, http_client, install, wrap
-from agentrun.runs.reply_stream import Piece
-from agentrun.runs.worker import Worker
 from agentrun.steps.current_step import StepInfo, current_step
 from agentrun.steps.doubt import Happened, NotHappened, Unknown
 from agentrun.steps.masking import mask

@@ -44,7 +44,7 @@ from psycopg.conninfo import make_conninfo
 from slow import name_of, slow_tests
 
 import agentrun
-from agentrun.runs import registry
+from agentrun.lifecycle import registry
 from agentrun.store import connection, embedded, roles
 from agentrun.store.database import OpenDatabase
 from agentrun.store.migrate import migrate

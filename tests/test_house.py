@@ -24,8 +24,8 @@ MAY_ENTER = {
     "gateway": {"core", "store", "models", "gateway"},
     "values": {"core", "values"},
     "steps": {"core", "store", "models", "values", "steps"},
-    "runs": {"core", "store", "models", "values", "steps", "runs"},
-    "api": {"core", "store", "models", "values", "steps", "runs", "api"},
+    "lifecycle": {"core", "store", "models", "values", "steps", "lifecycle"},
+    "api": {"core", "store", "models", "values", "steps", "lifecycle", "api"},
     "integrations": {"agentrun", "core", "integrations"},
     "testing": {"agentrun", "core", "store", "testing"},  # the doubles start without agentrun
     "bundled": {"bundled", "core"},
@@ -36,7 +36,7 @@ MAY_ENTER = {
 FACES = {"__init__.py", "__main__.py"}
 # The only rooms that know these packages.
 ONLY_IN = {
-    "psycopg": {"store", "steps", "runs", "demo", "tools", "cli"},
+    "psycopg": {"store", "steps", "lifecycle", "demo", "tools", "cli"},
     "obstore": {"store"},
     "openai": {"demo"},
     "httpx": {"tools", "demo", "gateway"},
@@ -190,7 +190,7 @@ def test_what_is_decided_is_decided_by_the_databases_clock() -> None:
         "store/audit.py",  # measures how far the two are apart
         "api/deterministic.py",  # `agentrun.now()`, which is recorded
     }
-    rooms = ("store", "values", "steps", "runs", "api")
+    rooms = ("store", "values", "steps", "lifecycle", "api")
     for path in sorted(path for room in rooms for path in (PACKAGE / room).glob("*.py")):
         if str(path.relative_to(PACKAGE)) not in apart:
             text = path.read_text("utf-8")

@@ -28,12 +28,12 @@ from agentrun.api.handle import Handle
 from agentrun.core.budget import Budget
 from agentrun.core.errors import ConfigError
 from agentrun.core.flow import Flow, Op, run_async, run_sync
-from agentrun.runs import child_runs, context_propagation, execute
-from agentrun.runs.agent_body import call_body
-from agentrun.runs.event_loop import run_in_loop
-from agentrun.runs.generator_agents import AsyncItems, Items, collect_items, is_generator
-from agentrun.runs.options import Options
-from agentrun.runs.registry import defined_in, refuse_while_importing
+from agentrun.lifecycle import child_runs, context_propagation, execute
+from agentrun.lifecycle.agent_body import call_body
+from agentrun.lifecycle.event_loop import run_in_loop
+from agentrun.lifecycle.generator_agents import AsyncItems, Items, collect_items, is_generator
+from agentrun.lifecycle.options import Options
+from agentrun.lifecycle.registry import defined_in, refuse_while_importing
 from agentrun.steps.blocking import blocking
 from agentrun.steps.divergence_policy import OnDivergence, check_on_divergence
 from agentrun.steps.execution_point import ExecutionPoint, current_point

@@ -17,9 +17,9 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from agentrun.api.agent import DurableAgent, StreamingAgent
 from agentrun.core.budget import Budget
 from agentrun.core.errors import ConfigError
-from agentrun.runs.generator_agents import is_generator
-from agentrun.runs.options import Options
-from agentrun.runs.registry import register
+from agentrun.lifecycle.generator_agents import is_generator
+from agentrun.lifecycle.options import Options
+from agentrun.lifecycle.registry import register
 from agentrun.steps.divergence_policy import OnDivergence, check_on_divergence
 from agentrun.values.callables import name_of
 

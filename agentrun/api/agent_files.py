@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from agentrun.api.agent import DurableAgent
 from agentrun.core.errors import ConfigError
-from agentrun.runs.registry import importing, registered
+from agentrun.lifecycle.registry import importing, registered
 
 __all__ = ["load", "load_module", "pick"]
 

@@ -13,9 +13,9 @@ from agentrun.core.events import Event, RunStatus
 from agentrun.core.flow import Flow, pause, run_async, run_sync
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.transcript import Transcript, fold
-from agentrun.runs.live_workers import missing_worker, warn_missing_worker
-from agentrun.runs.reply_stream import Piece, astream_text, stream_text
-from agentrun.runs.run_ends import held_error, read_end
+from agentrun.lifecycle.live_workers import missing_worker, warn_missing_worker
+from agentrun.lifecycle.reply_stream import Piece, astream_text, stream_text
+from agentrun.lifecycle.run_ends import held_error, read_end
 from agentrun.steps.blocking import blocking
 from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import FoundRun, find_run, is_decided, is_owner_lost

@@ -14,7 +14,7 @@ from agentrun.api.acting_user import acting_user
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check
 from agentrun.core.errors import AlreadyDecided, ConfigError, RunError
-from agentrun.runs.live_workers import warn_missing_worker
+from agentrun.lifecycle.live_workers import warn_missing_worker
 from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.store.database import OpenDatabase
 from agentrun.store.inbox import Waiting, find_decision, find_question, list_waiting, waiting_steps

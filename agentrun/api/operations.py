@@ -22,9 +22,9 @@ from agentrun.core.flow import Flow, run_async, run_sync
 from agentrun.core.history import History
 from agentrun.core.state import ENDED, last_park
 from agentrun.core.transcript import Transcript
-from agentrun.runs import execute, registry, related_runs
-from agentrun.runs.event_loop import run_in_loop
-from agentrun.runs.execute import ResumeRequest
+from agentrun.lifecycle import execute, registry, related_runs
+from agentrun.lifecycle.event_loop import run_in_loop
+from agentrun.lifecycle.execute import ResumeRequest
 from agentrun.steps.blocking import blocking
 from agentrun.steps.divergence_policy import OnDivergence, check_on_divergence
 from agentrun.steps.execution_point import ExecutionPoint, current_point

@@ -26,10 +26,10 @@ from agentrun.core.events import Json
 from agentrun.core.flow import Flow, Op, run_async, run_sync
 from agentrun.core.json_types import is_array, is_object
 from agentrun.core.messages import text_of
+from agentrun.lifecycle.options import Options
+from agentrun.lifecycle.registry import defined_in, register
 from agentrun.models import wrap
 from agentrun.models.usage import token_counts
-from agentrun.runs.options import Options
-from agentrun.runs.registry import defined_in, register
 
 MAX_TURNS = 50
 _TEXTS = ("text", "output_text")

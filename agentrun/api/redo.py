@@ -13,7 +13,7 @@ from agentrun.core.errors import RunConflict, RunError, RunNotFound, RunPruned
 from agentrun.core.events import Event
 from agentrun.core.history import History, RecordedStep
 from agentrun.core.redo import Redo, plan_redo
-from agentrun.runs.child_runs import child_key
+from agentrun.lifecycle.child_runs import child_key
 from agentrun.store.database import OpenDatabase
 from agentrun.store.opening import default
 from agentrun.store.runs import FoundRun, find_run

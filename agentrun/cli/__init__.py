@@ -46,7 +46,7 @@ from agentrun.cli.database_choice import BLOBS, DATABASE, DatabaseChoice
 from agentrun.cli.options import AsJson, By, Key, Larger, Reason, Status, Written
 from agentrun.cli.show_commands import full_key as _full_key
 from agentrun.core.errors import ConfigError, NoWorkerWarning
-from agentrun.runs.live_workers import who_continues
+from agentrun.lifecycle.live_workers import who_continues
 from agentrun.store.run_list import RunFilter, list_runs
 
 __all__ = ["app"]

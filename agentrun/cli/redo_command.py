@@ -14,7 +14,7 @@ from agentrun.cli.options import AsJson, By, Key, Once, Reason
 from agentrun.cli.show_commands import full_key
 from agentrun.core.errors import ConfigError
 from agentrun.core.redo import Redo
-from agentrun.runs.live_workers import who_continues
+from agentrun.lifecycle.live_workers import who_continues
 
 __all__ = ["confirm_redo", "redo"]
 

@@ -143,7 +143,7 @@ def _resume_one(key: str, file: str | None, resumed: Callable[[], Any], *, as_js
 
 
 def _agent_of(key: str, file: str | None, defined: list[str]) -> Any:
-    from agentrun.runs.registry import registered
+    from agentrun.lifecycle.registry import registered
     from agentrun.store.opening import default
 
     name = find_run(default(), key).agent

@@ -20,7 +20,7 @@ from agentrun.api.agent_files import load, pick
 from agentrun.cli.output import emit, emit_json, note
 from agentrun.core.errors import ConfigError
 from agentrun.core.state import ENDED
-from agentrun.runs.live_workers import missing_worker
+from agentrun.lifecycle.live_workers import missing_worker
 from agentrun.store.database import OpenDatabase
 from agentrun.store.runs import find_run
 from agentrun.view.safe import pretty

@@ -20,8 +20,8 @@ from agentrun.core.errors import ConfigError, RunNotFound, RunPruned
 from agentrun.core.events import Event
 from agentrun.core.state import ENDED
 from agentrun.core.transcript import fold
-from agentrun.runs.live_workers import who_continues
-from agentrun.runs.reply_stream import stream_text
+from agentrun.lifecycle.live_workers import who_continues
+from agentrun.lifecycle.reply_stream import stream_text
 from agentrun.store.database import OpenDatabase
 from agentrun.store.inbox import UnreadDecision, list_unread_decisions, list_waiting
 from agentrun.store.run_list import list_runs

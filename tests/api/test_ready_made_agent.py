@@ -19,7 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 from sayings import Saying, Server, completion
 
 import agentrun
-from agentrun.runs.event_loop import run_in_loop
+from agentrun.lifecycle.event_loop import run_in_loop
 from agentrun.testing import Call, Provider, Reply
 
 CLIENTS: dict[str, tuple[type[Any], str]] = {
@@ -252,7 +252,7 @@ def test_a_loop_that_is_closed_is_forgotten(db: Any) -> None:
 
 FORKS = """
 import asyncio, gc, os
-from agentrun.runs.event_loop import run_in_loop
+from agentrun.lifecycle.event_loop import run_in_loop
 
 async def woken():
     async with asyncio.timeout(20):

@@ -299,7 +299,7 @@ def test_an_error_that_reached_the_code_may_be_redone(
 def delegating(client: OpenAI, world: World, key: str | None = None) -> Any:
     """A run whose child asks, and pays as the model says."""
     paying(client, world)
-    child = agentrun.runs.registry.registered("paying").with_options(key=key)
+    child = agentrun.lifecycle.registry.registered("paying").with_options(key=key)
 
     @agentrun.agent(name="above")
     def above() -> str:

@@ -13,7 +13,7 @@ from command_line import APP, Cli, Write
 from typer.testing import CliRunner
 
 from agentrun.cli import app
-from agentrun.runs import registry
+from agentrun.lifecycle import registry
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from crashing import World, die_recorded, killed
 from openai import OpenAI
 
 import agentrun
-from agentrun.runs import registry
+from agentrun.lifecycle import registry
 from agentrun.testing import Call, Provider, Reply
 
 SCRIPT = [

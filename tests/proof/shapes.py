@@ -21,7 +21,7 @@ from outside import Outside
 
 import agentrun
 from agentrun import Happened, NotHappened
-from agentrun.runs import event_loop
+from agentrun.lifecycle import event_loop
 from agentrun.testing import Call, Fault, Reply, Rule
 
 LEASE = 2.0  # seconds

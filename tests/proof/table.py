@@ -172,7 +172,7 @@ GUARANTEES = [
         "{cases} malformed replies and streams: {escapes} errors other than the SDK's own",
         ("malformed",),
         "tests/proof/test_malformed.py",
-        "tests/crash/test_killed_deploys.py tests/runs/test_deploys.py "
+        "tests/crash/test_killed_deploys.py tests/lifecycle/test_deploys.py "
         "tests/steps/test_bad_answers.py",
     ),
 ]

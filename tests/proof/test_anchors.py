@@ -41,11 +41,11 @@ def changed(definitions: Definitions, name: str, old: str, new: str) -> str:
 
 
 def test_a_definition_that_moved_is_found(tree: Tree) -> None:
-    here = tree({"agentrun/runs/worker.py": WORKER})
+    here = tree({"agentrun/lifecycle/worker.py": WORKER})
     change = ("Worker.stop", "if error is None and not hard:", "if True:")
     before = here.change(*change)
-    assert before == ("agentrun/runs/worker.py", WORKER.replace(change[1], change[2]))
-    there = tree({"agentrun/runs/worker.py": "", "agentrun/api/new_name.py": WORKER})
+    assert before == ("agentrun/lifecycle/worker.py", WORKER.replace(change[1], change[2]))
+    there = tree({"agentrun/lifecycle/worker.py": "", "agentrun/api/new_name.py": WORKER})
     assert there.change(*change) == ("agentrun/api/new_name.py", before[1])
 
 
@@ -234,13 +234,13 @@ def refusal(definitions: Definitions, name: str, old: str) -> str:
 
 
 def test_what_is_missing_is_named_with_where_it_was_sought(tree: Tree) -> None:
-    here = tree({"agentrun/runs/worker.py": WORKER})
+    here = tree({"agentrun/lifecycle/worker.py": WORKER})
     assert refusal(here, "Worker.stopp", "x") == (
         "Worker.stopp is not defined in agentrun/, tools/, migrations/, "
         "which have Worker.stop or Worker"
     )
     assert "nothing similar" in refusal(here, "append", "x")
-    place = "Worker.stop (agentrun/runs/worker.py, line 5)"
+    place = "Worker.stop (agentrun/lifecycle/worker.py, line 5)"
     assert refusal(here, "Worker.stop", "error is not None") == (
         f"{place} has this 0 times and not once: error is not None"
     )
@@ -251,14 +251,14 @@ def test_what_is_missing_is_named_with_where_it_was_sought(tree: Tree) -> None:
 def test_a_name_of_several_definitions_is_refused_with_the_longer_ones(tree: Tree) -> None:
     here = tree(
         {
-            "agentrun/runs/worker.py": WORKER,
+            "agentrun/lifecycle/worker.py": WORKER,
             "agentrun/store/worker.py": WORKER,
             "tools/cook.py": WORKER,
         }
     )
     assert refusal(here, "Worker.stop", "return") == (
         "Worker.stop is the name of several definitions: write one of "
-        "runs.worker.Worker.stop (agentrun/runs/worker.py), "
+        "runs.worker.Worker.stop (agentrun/lifecycle/worker.py), "
         "store.worker.Worker.stop (agentrun/store/worker.py), "
         "cook.Worker.stop (tools/cook.py)"
     )

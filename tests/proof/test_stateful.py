@@ -41,7 +41,7 @@ import agentrun
 from agentrun.core.errors import AlreadyDecided, LeaseLost
 from agentrun.core.events import Event, ParkedFor
 from agentrun.core.state import park_event
-from agentrun.runs.execute import ResumeRequest, _Claim
+from agentrun.lifecycle.execute import ResumeRequest, _Claim
 from agentrun.store import sending
 from agentrun.store.arrays import UUIDS
 from agentrun.store.connection import open_transaction

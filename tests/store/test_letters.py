@@ -6,7 +6,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agentrun.core.state import park_event
-from agentrun.runs.worker import OVERDUE
+from agentrun.lifecycle.worker import OVERDUE
 from agentrun.store import sending
 from agentrun.store.database import OpenDatabase
 from agentrun.store.mail import wake

@@ -28,9 +28,9 @@ _PASSES_ON = {
     (str(_PACKAGE / file), name)
     for file, names in {
         "models/transport.py": ("handle_request", "handle_async_request"),
-        "runs/event_loop.py": ("_serve",),
+        "lifecycle/event_loop.py": ("_serve",),
         "steps/function_step.py": ("_await_value",),
-        "runs/context_propagation.py": ("call", "ran"),
+        "lifecycle/context_propagation.py": ("call", "ran"),
         "api/tool.py": ("call",),
     }.items()
     for name in names

@@ -58,7 +58,7 @@ DEFECTS: dict[str, Mutation] = {
         "Handle._result",
         "_is_ready(run) and time.monotonic() >= warn_at",
         "False",
-        "runs/test_worker.py::test_a_result_warns_once_that_nobody_knows_the_agent",
+        "lifecycle/test_worker.py::test_a_result_warns_once_that_nobody_knows_the_agent",
     ),
     "malformed calls are answered without end": Mutation(
         "MALFORMED_IN_A_ROW",
@@ -206,7 +206,7 @@ DEFECTS: dict[str, Mutation] = {
         "StreamingAgent.stream",
         "self._create_run(args, kwargs)",
         "self",
-        "runs/test_generator_agents.py::test_the_run_exists_before_its_first_item_is_asked_for",
+        "lifecycle/test_generator_agents.py::test_the_run_exists_before_its_first_item_is_asked_for",
     ),
     "nothing warns of a model that is not recorded": Mutation(
         "_point_of_call",

@@ -154,7 +154,7 @@ DEFECTS: dict[str, Mutation] = {
         "History._apply_reuse",
         "known.ident = ident + known.ident.removeprefix(before)",
         "",
-        "runs/test_paths.py::test_histories_transcripts_and_sql_agree_about_what_a_resume_serves",
+        "lifecycle/test_paths.py::test_histories_transcripts_and_sql_agree_about_what_a_resume_serves",
     ),
     "the diverging step stays": Mutation(
         "find_set_aside",
@@ -163,7 +163,7 @@ DEFECTS: dict[str, Mutation] = {
         or (
         """,
         "if (",
-        "runs/test_deploys.py::test_a_step_of_the_new_path_in_another_task_is_not_set_aside",
+        "lifecycle/test_deploys.py::test_a_step_of_the_new_path_in_another_task_is_not_set_aside",
     ),
     "a history serves what was set aside": Mutation(
         "History._apply_divergence",

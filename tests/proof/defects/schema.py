@@ -21,7 +21,7 @@ DEFECTS: dict[str, Mutation] = {
         "VIEW agentrun.asked",
         "AND q.step IN (SELECT s.step FROM agentrun.listed_steps(l.output, 'set_aside') s)",
         "",
-        "runs/test_deploys.py::test_a_question_to_a_person_outlives_the_divergence_of_another_task",
+        "lifecycle/test_deploys.py::test_a_question_to_a_person_outlives_the_divergence_of_another_task",
     ),
     "a reused step stays set aside in SQL": Mutation(
         "FUNCTION agentrun.set_aside",
@@ -55,7 +55,7 @@ DEFECTS: dict[str, Mutation] = {
         "TRIGGER journal_append_only",
         "journal_append_only BEFORE UPDATE OR TRUNCATE ON",
         "journal_append_only BEFORE TRUNCATE ON",
-        "runs/test_run.py::test_the_journal_is_append_only",
+        "lifecycle/test_run.py::test_the_journal_is_append_only",
     ),
     "a run is pruned below a parent that lives": Mutation(
         "FUNCTION agentrun.prune",

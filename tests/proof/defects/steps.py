@@ -165,7 +165,7 @@ DEFECTS: dict[str, Mutation] = {
             return False
         """,
         "",
-        "runs/test_ends.py::test_a_step_that_a_timed_out_attempt_still_performs_is_waited_for",
+        "lifecycle/test_ends.py::test_a_step_that_a_timed_out_attempt_still_performs_is_waited_for",
     ),
     "the idempotency key changes with the attempt": Mutation(
         "_invoke",
@@ -195,31 +195,31 @@ DEFECTS: dict[str, Mutation] = {
         "locate_step",
         "known.on_path = True",
         "",
-        "runs/test_deploys.py::test_a_step_of_the_new_path_in_another_task_is_not_set_aside",
+        "lifecycle/test_deploys.py::test_a_step_of_the_new_path_in_another_task_is_not_set_aside",
     ),
     "the steps of a failed attempt's body count as those of its retry": Mutation(
         "_invoke",
         "point.run.history.begin_again(inside.scope.path)",
         "pass",
-        "runs/test_deploys.py::test_a_retry_whose_body_takes_another_path_is_recorded_as_it_was",
+        "lifecycle/test_deploys.py::test_a_retry_whose_body_takes_another_path_is_recorded_as_it_was",
     ),
     "a new path does an effect again": Mutation(
         "reuse_step",
         "reuse(run.history, request, fingerprint, ident)",
         "None",
-        "runs/test_deploys.py::test_a_new_path_finds_each_recorded_effect_again_once",
+        "lifecycle/test_deploys.py::test_a_new_path_finds_each_recorded_effect_again_once",
     ),
     "kept replies are paid again": Mutation(
         "apply_policy",
         "known.outcome is None",
         "True",
-        "runs/test_deploys.py::test_kept_replies_are_not_paid_again_and_their_differences_are_recorded_once",
+        "lifecycle/test_deploys.py::test_kept_replies_are_not_paid_again_and_their_differences_are_recorded_once",
     ),
     "a repeated call has another key": Mutation(
         "locate_step",
         "repeats or step_key(",
         "step_key(",
-        "runs/test_deploys.py::test_a_call_repeated_after_its_error_keeps_its_key",
+        "lifecycle/test_deploys.py::test_a_call_repeated_after_its_error_keeps_its_key",
     ),
     "a refusal can be swallowed": Mutation(
         "_find_location",

@@ -72,7 +72,7 @@ DEFECTS: dict[str, Mutation] = {
         "-- name: diverged",
         "NOT coalesce(jsonb_exists(p.versions::jsonb, %(version)s), false))",
         "true)",
-        "runs/test_deploys.py::test_a_version_of_the_code_tries_a_run_once",
+        "lifecycle/test_deploys.py::test_a_version_of_the_code_tries_a_run_once",
     ),
     "a commit of a tool's own is an ordinary error": Mutation(
         "_Lent._refuse",
@@ -157,19 +157,19 @@ DEFECTS: dict[str, Mutation] = {
         "-- name: append_plain",
         "AND p.worker = %(worker)s::text AND p.epoch = %(epoch)s::bigint)",
         "AND p.epoch = %(epoch)s::bigint)",
-        "runs/test_lost_journal.py::test_whoever_went_on_without_what_was_lost_is_stopped",
+        "lifecycle/test_lost_journal.py::test_whoever_went_on_without_what_was_lost_is_stopped",
     ),
     "a journal cut short is taken for a takeover": Mutation(
         "explain_refusals",
         "head.run_id in cut",
         "False",
-        "runs/test_lost_journal.py::test_a_run_that_is_gone_is_refused_and_not_begun_anew",
+        "lifecycle/test_lost_journal.py::test_a_run_that_is_gone_is_refused_and_not_begun_anew",
     ),
     "what was lost is forgotten": Mutation(
         "OpenDatabase.hold",
         "[claimed, *again, park_event",
         "[claimed, park_event",
-        "runs/test_lost_journal.py::test_lost_steps_are_recorded_again_and_the_run_is_held",
+        "lifecycle/test_lost_journal.py::test_lost_steps_are_recorded_again_and_the_run_is_held",
     ),
     "append looks at no row before": Mutation(
         "-- name: append",

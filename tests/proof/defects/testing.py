@@ -41,13 +41,13 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a crash test takes the thread of an agent for its own": Mutation(
         "_PASSES_ON",
-        '"runs/context_propagation.py": ("call", "ran")',
-        '"runs/context_propagation.py": ("ran",)',
+        '"lifecycle/context_propagation.py": ("call", "ran")',
+        '"lifecycle/context_propagation.py": ("ran",)',
         "testing/test_crash_parts.py::test_what_a_library_does_for_the_agent_is_seen",
     ),
     "a crash test takes the loop of an agent for its own": Mutation(
         "_PASSES_ON",
-        '"runs/event_loop.py": ("_serve",),',
+        '"lifecycle/event_loop.py": ("_serve",),',
         "",
         "testing/test_crash_parts.py::test_what_a_library_does_for_the_agent_is_seen",
     ),

@@ -15,7 +15,7 @@ from crashing import World, die, die_recorded, killed, until
 
 import agentrun
 from agentrun.core import points
-from agentrun.runs.sigterm import executing
+from agentrun.lifecycle.sigterm import executing
 
 
 def fails_late(run: Any) -> None:

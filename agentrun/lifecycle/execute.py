@@ -41,13 +41,13 @@ from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.secrets import mask
 from agentrun.core.state import divergence_decision, last_park
-from agentrun.runs import lost_journal
-from agentrun.runs.ending import error_for_caller, finish_run
-from agentrun.runs.options import Options
-from agentrun.runs.registry import RunnableAgent
-from agentrun.runs.related_runs import cancel_if_parent_ended, stop_if_parent_ended
-from agentrun.runs.run_ends import held_error, read_end
-from agentrun.runs.sigterm import executing, terminable
+from agentrun.lifecycle import lost_journal
+from agentrun.lifecycle.ending import error_for_caller, finish_run
+from agentrun.lifecycle.options import Options
+from agentrun.lifecycle.registry import RunnableAgent
+from agentrun.lifecycle.related_runs import cancel_if_parent_ended, stop_if_parent_ended
+from agentrun.lifecycle.run_ends import held_error, read_end
+from agentrun.lifecycle.sigterm import executing, terminable
 from agentrun.steps.blocking import blocking
 from agentrun.steps.divergence_policy import OnDivergence, read_decisions, resumed_event
 from agentrun.steps.execution_point import ExecutionPoint

@@ -14,7 +14,7 @@ import pytest
 from crashing import World, die, die_recorded, killed, until
 
 import agentrun
-from agentrun.runs import generator_agents
+from agentrun.lifecycle import generator_agents
 
 ITEMS = ["wrote 0", "wrote 1", "wrote 2", "end"]
 

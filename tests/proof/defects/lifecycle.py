@@ -1,4 +1,4 @@
-"""Deliberate defects of `agentrun/runs/`."""
+"""Deliberate defects of `agentrun/lifecycle/`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DEFECTS: dict[str, Mutation] = {
         "POISON",
         "5",
         "10_000",
-        "runs/test_worker.py::test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked",
+        "lifecycle/test_worker.py::test_a_run_that_was_claimed_again_and_again_for_nothing_is_parked",
     ),
     "all that may crash a worker are tried at once": Mutation(
         "Worker._take_over",
         "self._is_on_trial()",
         "False",
-        "runs/test_worker.py::test_runs_that_may_crash_their_workers_are_tried_one_at_a_time",
+        "lifecycle/test_worker.py::test_runs_that_may_crash_their_workers_are_tried_one_at_a_time",
     ),
     "an agent that raises GeneratorExit ends the flow that executes it": Mutation(
         "call_body.call",
@@ -39,7 +39,7 @@ DEFECTS: dict[str, Mutation] = {
         "execute",
         'person is None and (kept := last_park(events, "review"))',
         '(kept := last_park(events, "review")) and not events',
-        "runs/test_lost_journal.py::test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss",
+        "lifecycle/test_lost_journal.py::test_no_letter_lets_a_run_go_on_that_is_held_for_a_loss",
     ),
     # -- steps -------------------------------------------------------------------------------------
     "a result is handed out before it is durable": Mutation(
@@ -52,13 +52,13 @@ DEFECTS: dict[str, Mutation] = {
         "_execute_child",
         "known.begun_at if known else step.ident",
         "step.ident",
-        "runs/test_deploys.py::test_a_child_that_a_new_path_finds_again_is_not_begun_again",
+        "lifecycle/test_deploys.py::test_a_child_that_a_new_path_finds_again_is_not_begun_again",
     ),
     "workers leave diverged runs to people": Mutation(
         "Worker._sweep",
         "self._try_diverged()",
         "",
-        "runs/test_deploys.py::test_a_worker_that_starts_with_the_restored_code_takes_it_up",
+        "lifecycle/test_deploys.py::test_a_worker_that_starts_with_the_restored_code_takes_it_up",
     ),
     "threads do not carry the run": Mutation(
         "_patch_threads",
@@ -74,7 +74,7 @@ DEFECTS: dict[str, Mutation] = {
         line, answer = current_point(), futures.Future[T]()
         close()
         """,
-        "runs/test_event_loop.py::test_threads_and_the_main_thread_share_an_async_client",
+        "lifecycle/test_event_loop.py::test_threads_and_the_main_thread_share_an_async_client",
     ),
     "Ctrl-C does not reach the event loop": Mutation(
         "run_in_loop",
@@ -83,20 +83,20 @@ DEFECTS: dict[str, Mutation] = {
         futures.wait([answer])
         """,
         "pass",
-        "runs/test_event_loop.py::test_a_signal_hands_the_run_back",
+        "lifecycle/test_event_loop.py::test_a_signal_hands_the_run_back",
     ),
     "an item is handed on before it is durable": Mutation(
         "_record_item",
         "yield line.run.flushed()",
         "",
-        "runs/test_generator_agents.py::test_an_item_that_was_handed_on_is_what_another_process_hands_on",
+        "lifecycle/test_generator_agents.py::test_an_item_that_was_handed_on_is_what_another_process_hands_on",
         tries=3,
     ),
     "a resumed generator yields what it makes now": Mutation(
         "_record_item",
         "return kept",
         "return item",
-        "runs/test_generator_agents.py::test_an_item_that_was_handed_on_is_what_another_process_hands_on",
+        "lifecycle/test_generator_agents.py::test_an_item_that_was_handed_on_is_what_another_process_hands_on",
     ),
     "a generator goes on though nobody reads on": Mutation(
         "collect_items.collect",
@@ -105,7 +105,7 @@ DEFECTS: dict[str, Mutation] = {
         reader.check(line)
         """,
         "",
-        "runs/test_generator_agents.py::test_a_reader_that_stops_hands_the_run_back_and_nothing_further_happens",
+        "lifecycle/test_generator_agents.py::test_a_reader_that_stops_hands_the_run_back_and_nothing_further_happens",
     ),
     "after a wait for a person nobody hands items on": Mutation(
         "_take_reader",
@@ -117,7 +117,7 @@ DEFECTS: dict[str, Mutation] = {
         finally:
             pass
         """,
-        "runs/test_generator_agents.py::test_a_reader_reads_on_after_a_wait_for_a_person",
+        "lifecycle/test_generator_agents.py::test_a_reader_reads_on_after_a_wait_for_a_person",
     ),
     # -- runs above and below ----------------------------------------------------------------------
     "a run that was cancelled leaves its children": Mutation(
@@ -130,7 +130,7 @@ DEFECTS: dict[str, Mutation] = {
         "create.create_run",
         "cancel_if_parent_ended(parent[0].run, key)",
         "pass",
-        "runs/test_deadline.py::test_a_child_ends_that_is_created_while_its_parent_ends",
+        "lifecycle/test_deadline.py::test_a_child_ends_that_is_created_while_its_parent_ends",
     ),
     "a run that was handed back keeps its cancellation unread": Mutation(
         "related_runs.cancel",
@@ -144,18 +144,18 @@ DEFECTS: dict[str, Mutation] = {
         if run.status in _ENDED:
             return
         """,
-        "runs/test_deadline.py::test_a_child_ends_that_is_claimed_while_its_parent_ends",
+        "lifecycle/test_deadline.py::test_a_child_ends_that_is_claimed_while_its_parent_ends",
     ),
     "a worker executes a child whose parent has ended": Mutation(
         "_obey_earlier_end",
         'yield blocking(partial(stop_if_parent_ended, run, run.parent["key"]))',
         "pass",
-        "runs/test_deadline.py::test_a_child_ends_whose_creator_was_killed_while_its_parent_ended",
+        "lifecycle/test_deadline.py::test_a_child_ends_whose_creator_was_killed_while_its_parent_ended",
     ),
     "a decision does not say that the program goes on": Mutation(
         "warn_missing_worker",
         "if decided else",
         "if False else",
-        "runs/test_worker.py::test_a_decision_warns_that_nobody_goes_on_and_how_the_run_does",
+        "lifecycle/test_worker.py::test_a_decision_warns_that_nobody_goes_on_and_how_the_run_does",
     ),
 }

@@ -16,8 +16,8 @@ from openai import OpenAI
 import agentrun
 from agentrun.core import points
 from agentrun.core.pauses import Backoff
-from agentrun.runs import registry
-from agentrun.runs.code_version import code_version
+from agentrun.lifecycle import registry
+from agentrun.lifecycle.code_version import code_version
 from agentrun.steps import function_step
 from agentrun.store.arrays import UUIDS
 from agentrun.store.database import OpenDatabase

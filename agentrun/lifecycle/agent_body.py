@@ -8,7 +8,7 @@ from typing import Any
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.flow import Op
-from agentrun.runs import context_propagation
+from agentrun.lifecycle import context_propagation
 from agentrun.steps.execution_point import ExecutionPoint, at_point
 from agentrun.values.callables import unfinished_kind
 

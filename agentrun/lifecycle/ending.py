@@ -40,10 +40,10 @@ from agentrun.core.errors import (
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, pause
 from agentrun.core.state import park_event, tried_versions
-from agentrun.runs.code_version import code_version
-from agentrun.runs.registry import RunnableAgent
-from agentrun.runs.related_runs import cancel_children, reason_for_children, tell_parent
-from agentrun.runs.run_ends import failed_text, held_error
+from agentrun.lifecycle.code_version import code_version
+from agentrun.lifecycle.registry import RunnableAgent
+from agentrun.lifecycle.related_runs import cancel_children, reason_for_children, tell_parent
+from agentrun.lifecycle.run_ends import failed_text, held_error
 from agentrun.steps.blocking import blocking
 from agentrun.steps.run_context import RunContext
 from agentrun.store.mail import wake

@@ -20,7 +20,7 @@ from selectors import DefaultSelector
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from agentrun.runs.sigterm import terminable
+from agentrun.lifecycle.sigterm import terminable
 from agentrun.steps.execution_point import at_point, current_point
 
 T = TypeVar("T")

@@ -15,9 +15,9 @@ from agentrun.core import witness
 from agentrun.core.errors import Diverged, RunError, RunFailed, RunHeld
 from agentrun.core.flow import Flow
 from agentrun.core.identity import step_key
-from agentrun.runs import execute
-from agentrun.runs.options import Options
-from agentrun.runs.registry import RunnableAgent
+from agentrun.lifecycle import execute
+from agentrun.lifecycle.options import Options
+from agentrun.lifecycle.registry import RunnableAgent
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.open_step import open_step
 from agentrun.steps.refusals import asking_database

@@ -25,7 +25,7 @@ from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.sharing import Shared
 from agentrun.core.state import ENDED
-from agentrun.runs.run_ends import held_error
+from agentrun.lifecycle.run_ends import held_error
 from agentrun.steps.blocking import blocking
 from agentrun.steps.run_context import RunContext
 from agentrun.store.runs import look_up_run

@@ -32,9 +32,9 @@ from agentrun.core.events import Event
 from agentrun.core.flow import run_async, run_sync
 from agentrun.core.log import logger
 from agentrun.core.state import park_event
-from agentrun.runs import execute
-from agentrun.runs.code_version import code_version
-from agentrun.runs.registry import RunnableAgent, known_agents, registered
+from agentrun.lifecycle import execute
+from agentrun.lifecycle.code_version import code_version
+from agentrun.lifecycle.registry import RunnableAgent, known_agents, registered
 from agentrun.store.claims import (
     ClaimedRun,
     claim_ready,

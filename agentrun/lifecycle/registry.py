@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json
 from agentrun.core.flow import Op
-from agentrun.runs.options import Options
+from agentrun.lifecycle.options import Options
 from agentrun.steps.divergence_policy import OnDivergence
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.values.arguments import Arguments

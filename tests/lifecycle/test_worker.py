@@ -13,7 +13,7 @@ from proxy import Fault, FaultProxy
 
 import agentrun
 from agentrun.core import points
-from agentrun.runs import worker
+from agentrun.lifecycle import worker
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 
