@@ -225,7 +225,7 @@ def watch(connect: Connect, key: str, *, full: bool, text: bool, as_json: bool) 
         if text:
             _print_replies(database, key, as_json=as_json)
             return
-        printer = _print_events if as_json else _LinePrinter(full)
+        printer = _JsonPrinter() if as_json else _LinePrinter(full)
         last_heard, explained = time.monotonic(), ""
         for piece in pieces(database, key):
             if piece:
@@ -254,11 +254,17 @@ def _print_replies(database: OpenDatabase, key: str, *, as_json: bool) -> None:
         typer.echo()
 
 
-def _print_events(piece: list[Event]) -> None:
-    from agentrun.view.jsonl import write_jsonl
+class _JsonPrinter:
+    """Prints events as lines of JSON; the writer remembers which texts were printed before."""
 
-    for line in write_jsonl(piece):
-        typer.echo(line)
+    def __init__(self) -> None:
+        from agentrun.view.jsonl import JsonlWriter
+
+        self._writer = JsonlWriter()
+
+    def __call__(self, piece: list[Event]) -> None:
+        for event in piece:
+            typer.echo(self._writer.line(event))
 
 
 class _LinePrinter:

@@ -5,13 +5,15 @@ They are plain frozen values. `core.folding` builds them, and the room `view` re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from agentrun.core.events import Effect, Json, Kind, Usage, first_name
 from agentrun.core.messages import Message
+from agentrun.core.sharing import Packed
 
 __all__ = [
     "Attempt",
@@ -34,7 +36,9 @@ StepStatus = Ended | Literal["unknown", "open", "running", "in_doubt"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A recorded error: the name of its type, and its message.
+    """A recorded error: the name of its type, its message, and the traceback if Python raised it.
+
+    The end of a traceback is kept, of up to 4,000 characters, and secrets in it are masked.
 
     Example:
         >>> failure = agentrun.transcript("ticket-42").error   # None: the run did not fail
@@ -42,6 +46,20 @@ class Failure:
 
     type: str
     message: str
+    traceback: str | None = field(default=None, compare=False)
+
+    @property
+    def site(self) -> str | None:
+        """Where it was raised: the innermost line that is in no library, as ``file:line in name``.
+
+        It is the innermost line of all if every line is in a library, and None without a traceback.
+
+        Example:
+            >>> failure = agentrun.transcript("ticket-42").error
+            >>> if failure is not None:
+            ...     print(failure.site)
+        """
+        return None if self.traceback is None else _find_site(self.traceback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +163,54 @@ class Step:
     set_aside: bool = False  # by an accepted divergence or a redo: not served on a resume
     possibly_billed: int = 0  # attempts of a model call that were interrupted without an answer
     masked: Json = None  # how much of input and output is masked, by kind; None: nothing
+    # The input of a model call, whole or as it is stored. Only `request` reads it, and no format
+    # repeats it: each request of a conversation has all of the conversation in it.
+    recorded_request: Json = field(default=None, repr=False, compare=False)
+
+    @property
+    def request(self) -> Json:
+        """The exact JSON body of a model call's request; None for other steps.
+
+        It is built anew at each access from what the steps before it hold. `input` has only its
+        settings, and the messages that are new in it are entries of the transcript.
+
+        Example:
+            >>> for step in agentrun.transcript("ticket-42").steps:
+            ...     if step.request is not None:
+            ...         print(step.step, len(step.request["messages"]))
+        """
+        recorded = self.recorded_request
+        if isinstance(recorded, Packed):
+            recorded = recorded.unpack()
+        return recorded.get("body") if isinstance(recorded, dict) else None
+
+    @property
+    def reply(self) -> Json:
+        """The exact JSON body of the reply to a model call, or its text if it is no JSON.
+
+        A stream is the body that the same call has without streaming. Of a text, the first 64 KiB
+        are kept here. None without a reply.
+
+        Example:
+            >>> for step in agentrun.transcript("ticket-42").steps:
+            ...     if step.kind == "model":
+            ...         print(step.step, step.reply)
+        """
+        if self.kind != "model" or not isinstance(self.output, dict):
+            return None
+        body = self.output.get("body")
+        return self.output.get("text") if body is None else body
+
+    @property
+    def failure_site(self) -> str | None:
+        """The line of code that raised the error of this step: see `Failure.site`.
+
+        Example:
+            >>> for step in agentrun.transcript("ticket-42").steps:
+            ...     if step.error is not None:
+            ...         print(step.name, step.failure_site)
+        """
+        return None if self.error is None else self.error.site
 
     @property
     def unpriced(self) -> bool:
@@ -212,6 +278,22 @@ class Note:
     at: datetime | None
     text: str
     step: int | None = None
+
+
+# The lines of a traceback that name a place, and the paths of libraries in it.
+_FRAME = re.compile(r'^[ |+-]*File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
+_LIBRARY = re.compile(
+    r"/(?:site|dist)-packages/|/lib/python\d|^<frozen |"
+    r"/agentrun/(?:api|core|integrations|lifecycle|models|steps|store|values)/"
+)
+
+
+def _find_site(traceback: str) -> str | None:
+    # The traceback of a cause stands before that of the error.
+    frames = _FRAME.findall(traceback.rpartition("Traceback (most recent call last)")[2])
+    own = [frame for frame in frames if not _LIBRARY.search(frame[0].replace("\\", "/"))]
+    found = (own or frames)[-1:]
+    return f"{found[0][0]}:{found[0][1]} in {found[0][2]}" if found else None
 
 
 Entry: TypeAlias = NewMessage | Step | Resume | Note

@@ -8,11 +8,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from uuid import UUID
 
 # Any JSON value. A recursive type would force a cast on every caller, so it is `Any`.
 Json: TypeAlias = Any
+
+
+class PackedInput(Protocol):
+    """A value that is built when it is asked for: `core.sharing` has it."""
+
+    @property
+    def stored(self) -> Json:
+        """The value as it is stored, with references to earlier rows."""
+        ...
+
+    def unpack(self) -> Json:
+        """The value."""
+        ...
+
+    def outline(self) -> Json:
+        """The value without what earlier rows hold."""
+        ...
+
 
 UNNAMED = "somebody"  # stands where a decision has no name
 
@@ -124,13 +142,42 @@ class Usage:
     cache_lost: Decimal | None = None
 
 
+class _Stored:
+    """Lets the ``input`` of an event stay packed, as it is stored, until somebody reads it."""
+
+    __slots__ = ("packed",)
+
+    input: Json
+    packed: (
+        PackedInput | None
+    )  # what ``input`` is built from at each access; None if it is not packed
+
+    def keep_packed(self, packed: PackedInput) -> None:
+        """Set the input of this event, which has none yet."""
+        self.packed = packed
+        del self.input
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Json:
+            """Python calls this for a slot that is empty."""
+            if name == "packed":
+                return None
+            if name == "input" and self.packed is not None:
+                return self.packed.unpack()
+            raise AttributeError(name)
+
+
 @dataclass(slots=True, kw_only=True)
-class Event:
+class Event(_Stored):
     """One journal row. Fields that do not apply to an event stay None.
 
     An event is never changed once made. The class is not frozen, because creation would take four
     times as long. The writer sets ``run_id``, ``seq``, ``epoch`` and ``worker``, and the database
     clock sets ``at``.
+
+    The input of a model call that was read is built at each access, because each request of a
+    conversation repeats all of it. ``packed`` has it as it is stored, and None for other events.
     """
 
     event: EventName

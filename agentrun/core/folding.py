@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar
 
-from agentrun.core.conversations import Conversations
+from agentrun.core.conversations import ConversationRequest, Conversations
 from agentrun.core.entries import (
     Attempt,
     AttemptStatus,
@@ -30,14 +30,13 @@ from agentrun.core.entries import (
     StepStatus,
 )
 from agentrun.core.events import Event, Json, RunStatus, Usage
+from agentrun.core.failures import error_text, read_failure
 from agentrun.core.history import listed_steps, scope_of
 from agentrun.core.messages import (
     Message,
-    new_messages,
-    omitted_messages,
     reply_messages,
-    request_messages,
 )
+from agentrun.core.sharing import whole
 from agentrun.core.state import status_after
 
 __all__ = ["Fold"]
@@ -53,7 +52,9 @@ _OPEN = ("running", "unknown")  # attempts with an intent and no outcome
 
 # Parts of a request that a transcript shows as messages, or that every request repeats. They are
 # left out of `Step.input`: else each call of a long conversation would hold all of it.
-_CONVERSATION = frozenset({"messages", "input", "system", "instructions", "tools"})
+_CONVERSATION = frozenset(
+    {"messages", "input", "contents", "system", "instructions", "systemInstruction", "tools"}
+)
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class _FoldedStep:
     approvals: list[Decision] = field(default_factory=list)
     reopened: list[Decision] = field(default_factory=list)
     input: Json = None
+    request: Json = None  # the input of a model call as it is stored: see `Step.request`
     output: Json = None
     error: Failure | None = None
     started_at: datetime | None = None
@@ -129,6 +131,7 @@ class _FoldedStep:
             input=self.input,
             output=self.output,
             error=self.error,
+            recorded_request=self.request,
             attempts=tuple(self.attempts[number] for number in sorted(self.attempts)),
             doubts=tuple(self.doubts),
             approvals=tuple(self.approvals),
@@ -163,13 +166,13 @@ class Fold:
     input: Json = None
     result: Json = None
     error: Failure | None = None
+    failed_step: int | None = None  # the step that the run's error comes from
 
     def __init__(self) -> None:
         self._entries: list[NewMessage | Note | _FoldedStep | _Band] = []
         self._steps: dict[int, _FoldedStep] = {}
         self._conversations = Conversations()
-        # For each model step, the messages of the conversation that it continues.
-        self._messages_of: dict[int, list[Message]] = {}
+        self._requests: dict[int, ConversationRequest] = {}  # by model step
         self._results: set[str] = set()  # the results of tools, as `_comparable` text
         self._band: _Band | None = None
 
@@ -217,9 +220,15 @@ class Fold:
         if event.event == "run_finished":
             self.result = event.output
             return
-        self.error = _failure(event.output)
-        text = _error_text(self.error) if self.error else event.reason or ""
+        self.error = read_failure(event.output)
+        self.failed_step = self._failed_step(event)
+        text = error_text(self.error) if self.error else event.reason or ""
         self._entries.append(Note(event.event, event.at, text, event.step))
+
+    def _failed_step(self, event: Event) -> int | None:
+        """The step that failed, or else the model call whose reply the agent read last."""
+        number = _get(event.output, "reply") if event.step is None else event.step
+        return number if isinstance(number, int) and number in self._steps else None
 
     def _on_diverged(self, event: Event) -> None:
         self._mark_set_aside(listed_steps(event, "set_aside"), True)
@@ -234,7 +243,7 @@ class Fold:
 
     def _add_note(self, event: Event) -> None:
         if event.event == "resumed":
-            self.error = self.finished_at = None
+            self.error = self.finished_at = self.failed_step = None
         if event.event in ("parked", "handed_back"):
             self.mark_attempts_lost()
         by = f"by {event.by}" if event.by else None
@@ -267,12 +276,12 @@ class Fold:
     def _on_attempt_failed(self, event: Event) -> None:
         unsent: dict[str | None, AttemptStatus] = {"unreached": "unreached", "not_sent": "not_sent"}
         status = unsent.get(event.status, "failed")
-        self._step(event).close_attempt(event, status, _failure(event.output))
+        self._step(event).close_attempt(event, status, read_failure(event.output))
 
     def _on_step_finished(self, event: Event) -> None:
         step = self._step(event)
         status = _outcome(event.status)
-        step.error = _failure(event.output, event.reason) if status == "error" else None
+        step.error = read_failure(event.output, event.reason) if status == "error" else None
         step.close_attempt(event, status, step.error)
         for number, attempt in step.attempts.items():
             if number > (event.attempt or number) and attempt.status in _OPEN:
@@ -319,7 +328,9 @@ class Fold:
         if step.finished:
             step.finished_at = event.at
             step.output = _result(event.output)
-            step.error = _failure(event.output, event.reason) if event.status == "fail" else None
+            step.error = (
+                read_failure(event.output, event.reason) if event.status == "fail" else None
+            )
 
     # ---- helpers ---------------------------------------------------------------------------
 
@@ -334,8 +345,12 @@ class Fold:
         step = self._steps[number]
         step.masked.update(event.masked or {})
         if step.input is None:
-            read = _settings if step.first.kind == "model" else _arguments
-            step.input, step.model = read(event.input), event.model
+            step.model = event.model
+            if step.first.kind != "model":
+                step.input = _arguments(event.input)
+            else:
+                step.request = event.packed or event.input
+                step.input = _settings(_outline(event))
         return step
 
     def _add_doubt(self, step: _FoldedStep, event: Event) -> None:
@@ -344,16 +359,17 @@ class Fold:
             self._band.resume = replace(self._band.resume, in_doubt=self._band.resume.in_doubt + 1)
 
     def _add_request(self, event: Event) -> None:
-        messages = request_messages(_get(event.input, "body"))
-        request = self._conversations.add_request(_scope(event), messages)
-        self._messages_of[event.step or 0] = request.conversation.messages
-        if count := len(omitted_messages(messages, request.requested)):
+        body = _get(_outline(event), "body")
+        request = self._conversations.add_request(_scope(event), body)
+        self._requests[event.step or 0] = request
+        if count := len(request.omitted):
             text = f"{count} earlier message{'s are' if count > 1 else ' is'} left out from here on"
             self._entries.append(Note("trimmed", event.at, text, event.step))
-        self._add_messages(event, new_messages(messages, request.messages), event.at)
+        self._add_messages(event, request.new, event.at)
 
     def _add_reply(self, event: Event, messages: list[Message], at: datetime | None) -> None:
-        self._messages_of.setdefault(event.step or 0, []).extend(messages)
+        if (request := self._requests.get(event.step or 0)) is not None:
+            self._conversations.add_reply(request, messages)
         self._add_messages(event, messages, at)
 
     def _add_messages(self, event: Event, messages: list[Message], at: datetime | None) -> None:
@@ -432,46 +448,21 @@ def _result(value: Json) -> Json:
     return value
 
 
+def _outline(event: Event) -> Json:
+    """The input of a model call. If it is packed, lists that earlier calls began are a `Chain`."""
+    return event.input if event.packed is None else event.packed.outline()
+
+
 def _settings(value: Json) -> Json:
     """A model request without its conversation: model, temperature, limits and the like."""
     body = _get(value, "body")
     if not isinstance(body, dict):
-        return value
-    return {**value, "body": {k: v for k, v in body.items() if k not in _CONVERSATION}}
-
-
-def _failure(output: Json, reason: str | None = None) -> Failure:
-    """The error in a recorded output.
-
-    The output may hold a flaw of a reply, an error of agentrun, the pair (type, message) of
-    a transport error, or the error body of a provider.
-    """
-    if (flaw := _get(_get(output, "flaw"), "text")) is not None:
-        return Failure("NoAnswer", _text(flaw))
-    error = _get(output, "error")
-    if error is None and _get(output, "message") is not None:
-        error = output
-    if isinstance(error, dict):
-        return Failure(_text(error.get("type")) or "Error", _text(error.get("message")))
-    if isinstance(error, list | tuple) and len(error) == 2:
-        return Failure(_text(error[0]), _text(error[1]))
-    if error is not None:
-        return Failure("Error", _text(error))
-    status = _get(output, "status")
-    message = _get(_get(_get(output, "body"), "error"), "message")
-    return Failure(f"HTTP {status}" if status else "Error", _text(message) or reason or "")
-
-
-def _error_text(failure: Failure) -> str:
-    return f"{failure.type}: {failure.message}" if failure.message else failure.type
+        return whole(value)
+    return whole({**value, "body": {k: v for k, v in body.items() if k not in _CONVERSATION}})
 
 
 def _get(value: Json, field: str) -> Json:
     return value.get(field) if isinstance(value, dict) else None
-
-
-def _text(value: Json) -> str:
-    return "" if value is None else str(value)
 
 
 def _number(value: Json) -> float | None:

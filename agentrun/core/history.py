@@ -38,7 +38,7 @@ class RecordedStep:
     overlapping: bool
     born: int  # seq of the event that gave the step its ident: its first event, or `step_reused`
     epoch: int  # the epoch of that event, which tells the claim that wrote it
-    input: Json = None  # the recorded input: what the code asked for
+    source: Event | None = None  # the event that holds the input
     attempts: int = 0
     failures: int = 0  # failed attempts that count as retries
     reruns: int = 0  # attempts that the database rolled back
@@ -58,6 +58,11 @@ class RecordedStep:
     # of earlier attempts of a tool's body, until the code asks for them again.
     on_path: bool = True
     set_aside_at: int = 0  # seq of the divergence that set the step aside
+
+    @property
+    def input(self) -> Json:
+        """The recorded input: what the code asked for. That of a model call is built each time."""
+        return None if self.source is None else self.source.input
 
     @property
     def order(self) -> tuple[int, int]:
@@ -180,8 +185,8 @@ class History:
 
 
 def _apply_to_step(known: RecordedStep, event: Event, seq: int) -> None:
-    if event.has_input and known.input is None:
-        known.input = event.input
+    if event.has_input and known.source is None:
+        known.source = event
     if known.key is None and event.event not in _OF_LETTERS:
         known.key = event.key
     match event.event:

@@ -20,10 +20,13 @@ __all__ = [
     "Message",
     "ToolRequest",
     "arguments_of",
-    "new_messages",
+    "identity_of",
+    "item_messages",
     "omitted_messages",
     "reply_messages",
     "request_messages",
+    "request_parts",
+    "without",
 ]
 
 
@@ -66,6 +69,12 @@ class Message:
 
 def request_messages(body: Json) -> list[Message]:
     """All messages in a request body."""
+    found, lists = request_parts(body)
+    return [*found, *(message for items in lists for message in item_messages(items))]
+
+
+def request_parts(body: Json) -> tuple[list[Message], list[Json]]:
+    """The messages in the short fields of a request body, and its lists of further messages."""
     body = _dict(body)
     found = []
     for field in ("system", "instructions", "systemInstruction"):  # Anthropic; Responses; Gemini
@@ -75,8 +84,7 @@ def request_messages(body: Json) -> list[Message]:
     for field in ("input", "prompt", "message"):  # short forms: Responses, completions, Cohere
         if isinstance(body.get(field), str):
             found.append(Message("user", body[field]))
-    conversations = (body.get("messages"), body.get("input"), body.get("contents"))
-    return [*found, *(message for items in conversations for message in _messages(items))]
+    return found, [body.get("messages"), body.get("input"), body.get("contents")]
 
 
 def reply_messages(body: Json) -> list[Message]:
@@ -85,62 +93,48 @@ def reply_messages(body: Json) -> list[Message]:
     found = [
         message
         for choice in _list(body.get("choices"))
-        for message in _messages([_dict(choice).get("message") or _completion(choice)])
+        for message in item_messages([_dict(choice).get("message") or _completion(choice)])
     ]
     found += [
         message
         for candidate in _list(body.get("candidates"))  # Gemini
-        for message in _messages([_dict(candidate).get("content")])
+        for message in item_messages([_dict(candidate).get("content")])
     ]
     if isinstance(body.get("message"), dict):  # Ollama, Cohere
-        found += _messages([body["message"]])
+        found += item_messages([body["message"]])
     if isinstance(body.get("response"), str):  # Ollama's short form
         found.append(Message("assistant", body["response"]))
     if isinstance(body.get("output"), dict):  # Converse
-        found += _messages([body["output"].get("message")])
+        found += item_messages([body["output"].get("message")])
     if isinstance(body.get("output"), list):  # Responses
-        found += _messages(body["output"])
+        found += item_messages(body["output"])
     if isinstance(body.get("content"), list):  # Anthropic
-        found += _messages([{"role": "assistant", "content": body["content"]}])
+        found += item_messages([{"role": "assistant", "content": body["content"]}])
     return found
 
 
-def new_messages(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
-    """The messages of ``conversation`` that ``before`` does not have, in order.
+def without(messages: Sequence[Message], others: Sequence[Message]) -> list[Message]:
+    """The messages that ``others`` does not have, in order.
 
-    A message that occurs more often than in ``before`` is new that many times.
+    A message that occurs more often than in ``others`` is returned that many times.
     """
-    start = common_length(conversation, before)
-    return _without(conversation[start:], before[start:])
-
-
-def omitted_messages(conversation: Sequence[Message], before: Sequence[Message]) -> list[Message]:
-    """The messages of ``before`` that ``conversation`` has left out, except system messages.
-
-    Empty if the last message of ``before`` is missing: then it is another conversation.
-    """
-    start = common_length(conversation, before)
-    lost = _without(before[start:], conversation[start:])
-    return [] if before and before[-1] in lost else [m for m in lost if m.role != "system"]
-
-
-def common_length(ours: Sequence[Message], theirs: Sequence[Message]) -> int:
-    """How many messages both have in common at the beginning."""
-    for n, (our, their) in enumerate(zip(ours, theirs, strict=False)):
-        if our != their and _identity(our) != _identity(their):
-            return n
-    return min(len(ours), len(theirs))
-
-
-def _without(messages: Sequence[Message], others: Sequence[Message]) -> list[Message]:
-    known = Counter(map(_identity, others))
+    known = Counter(map(identity_of, others))
     rest = []
     for message in messages:
-        if known[_identity(message)] > 0:
-            known[_identity(message)] -= 1
+        if known[identity_of(message)] > 0:
+            known[identity_of(message)] -= 1
         else:
             rest.append(message)
     return rest
+
+
+def omitted_messages(messages: Sequence[Message], before: Sequence[Message]) -> list[Message]:
+    """The messages of ``before`` that ``messages`` has left out, except system messages.
+
+    Empty if the last message of ``before`` is missing: then it is another conversation.
+    """
+    lost = without(before, messages)
+    return [] if before and before[-1] in lost else [m for m in lost if m.role != "system"]
 
 
 def text_of(content: Json) -> str:
@@ -152,7 +146,8 @@ def text_of(content: Json) -> str:
     return "\n".join(part for part in map(_part, _list(content)) if part)
 
 
-def _messages(items: Json) -> list[Message]:
+def item_messages(items: Json) -> list[Message]:
+    """The messages in the items of a conversation. An item that is none is skipped."""
     return [m for item in _list(items) if isinstance(item, dict) for m in _read(item)]
 
 
@@ -249,7 +244,8 @@ def _part(part: Json) -> str:
     return f"[{_str(part['type'])}]"
 
 
-def _identity(message: Message) -> tuple[object, ...]:
+def identity_of(message: Message) -> tuple[object, ...]:
+    """Equal for messages with the same content, whichever client wrote them."""
     calls = tuple((c.id, c.name, _canonical(c.arguments)) for c in message.calls)
     return (message.role, message.text, calls, message.call_id)
 

@@ -96,6 +96,9 @@ class Transcript:
     entries: tuple[Entry, ...]
     totals: Totals
     owner_lost: bool = False  # the process that had the run is known to be dead
+    # The step that the run's error comes from: the one that raised it, or else the model call whose
+    # reply the agent had read last. None if the run did not fail, or before any step.
+    failed_step: int | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -104,6 +107,9 @@ class Transcript:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values: times in ISO 8601, money as decimal text, entries with a `type`.
+
+        It grows with the text of the run: a message is in it once, as the entry that is new in
+        a request, and no step repeats its conversation. `Step.request` has the whole request.
 
         Example:
             >>> agentrun.transcript("ticket-42").to_dict()["status"]
@@ -169,6 +175,7 @@ def fold(
         entries=entries,
         totals=_totals([entry for entry in entries if isinstance(entry, Step)]),
         owner_lost=owner_lost,
+        failed_step=run.failed_step,
     )
 
 
@@ -214,7 +221,8 @@ _TYPES: dict[type, str] = {NewMessage: "said", Step: "step", Resume: "resume", N
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        names = [field.name for field in fields(value) if field.name != "recorded_request"]
+        plain = {name: _plain(getattr(value, name)) for name in names}
         kind = _TYPES.get(type(value))
         return plain if kind is None else {"type": kind, **plain}
     if isinstance(value, tuple):

@@ -30,7 +30,7 @@ from agentrun.core.codec import (
 )
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.secrets import Masker, mask
-from agentrun.core.sharing import Shared
+from agentrun.core.sharing import Packed, Shared
 from agentrun.core.state import status_after
 from agentrun.core.summary import last_message
 from agentrun.store.arrays import (
@@ -282,7 +282,11 @@ class Reader:
     def event(self, record: Mapping[str, Any]) -> Event:
         """Decode the next row."""
         flags, text = record["codec"], record["output"]
-        input_ = None if record["input"] is None else self._decode_input(record)
+        packed = None
+        if record["input"] is not None and flags & _INPUT_SHARED:
+            packed, input_ = self._receive(record), None
+        else:
+            input_ = None if record["input"] is None else self._decode_input(record)
         output = None
         if text is not None:
             escaped, large = bool(flags & _OUTPUT_ESCAPED), bool(flags & _OUTPUT_PAYLOAD)
@@ -292,7 +296,7 @@ class Reader:
                 output = self._unmask(record["effect"], exact, output, text, escaped, large)
             else:
                 _learn(record["effect"], output, text, escaped, large, self.shared)
-        return Event(
+        event = Event(
             **{name: record[name] for name in _READ},
             usage=usage_in(record),
             input=input_,
@@ -300,6 +304,9 @@ class Reader:
             has_input=record["input"] is not None,
             has_output=text is not None,
         )
+        if packed is not None:
+            event.keep_packed(packed)
+        return event
 
     def _decode_input(self, record: Mapping[str, Any]) -> Json:
         text, flags, step = record["input"], record["codec"], record["step"]
@@ -308,10 +315,7 @@ class Reader:
         if known_text == text and not masked:
             return known
         escaped, large = bool(flags & _INPUT_ESCAPED), bool(flags & _INPUT_PAYLOAD)
-        fetch = self._fetch if large else None
-        if flags & _INPUT_SHARED:
-            return self._unpack(record, decode(text, escaped, fetch), masked)
-        value = decode(text, escaped, fetch)
+        value = decode(text, escaped, self._fetch if large else None)
         if masked:
             exact = self._exact_value(record, "input")
             return self._unmask(record["effect"], exact, value, text, escaped, large)
@@ -345,15 +349,19 @@ class Reader:
             _learn_one(shown, text, escaped, large, self.shared.shown)
         return value
 
-    def _unpack(self, record: Mapping[str, Any], packed: Json, masked: bool) -> Json:
-        """Resolve the references of a model request to earlier texts."""
+    def _receive(self, record: Mapping[str, Any]) -> Packed:
+        """The request of a model call, whose references to earlier texts stay as they are."""
+        text, flags = record["input"], record["codec"]
+        escaped, large = bool(flags & _INPUT_ESCAPED), bool(flags & _INPUT_PAYLOAD)
+        shown = decode(text, escaped, self._fetch if large else None)
+        masked = bool(flags & _INPUT_MASKED) and self._exact is not None
         if masked:
             self.shared.split()
         if self.shared.shown is not self.shared:
-            self.shared.shown.unpack(packed)
+            self.shared.shown.receive(shown)
         if masked:
-            return decode_exact(self._exact_value(record, "input"), self.shared.unpack)
-        return self.shared.unpack(packed)
+            return self.shared.receive(decode_exact(self._exact_value(record, "input")))
+        return self.shared.receive(shown)
 
 
 def usage_in(record: Mapping[str, Any]) -> Usage | None:

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from agentrun.core.apis import MESSAGES
-from agentrun.core.conversations import Conversations
+from agentrun.core.conversations import ConversationRequest, Conversations
 from agentrun.core.events import Event, Json
 from agentrun.core.history import scope_of
 from agentrun.core.messages import Message, reply_messages, request_messages
@@ -43,15 +43,17 @@ def as_openai(journal: Iterable[Event]) -> list[dict[str, Json]]:
 
 def _last_of_the_first(events: Iterable[Event]) -> Event | None:
     """The last request of the conversation that began first."""
-    conversations, messages = Conversations(), dict[int | None, list[Message]]()
+    conversations, requests = Conversations(), dict[int | None, ConversationRequest]()
     last = None
     for event in events:
-        if event.kind == "model" and (body := _body(event.input)):
-            request = conversations.add_request(scope_of(event.ident or ""), request_messages(body))
-            messages[event.step] = request.conversation.messages
+        asked = event.input if event.packed is None else event.packed.outline()
+        if event.kind == "model" and (body := _body(asked)):
+            request = conversations.add_request(scope_of(event.ident or ""), body)
+            requests[event.step] = request
             last = event if request.conversation.number == 0 else last
-        elif event.kind == "model" and event.event == "step_finished" and event.step in messages:
-            messages[event.step].extend(reply_messages(_body(event.output)))
+        elif event.kind == "model" and event.event == "step_finished" and event.step in requests:
+            reply = reply_messages(_body(event.output))
+            conversations.add_reply(requests[event.step], reply)
     return last
 
 

@@ -4,9 +4,10 @@ A line is a JSON object with the fields of `Event`, except those that have their
 in ISO 8601, money and ids are text, and reading restores their types. So the transcript
 ``fold(read_jsonl(lines))`` is equal to that of the journal in the database.
 
-Each model request repeats its conversation. By default a line has all of it, for `jq` and for
-people. With ``compact`` a line has references to earlier lines, like the rows of the database
-(`core.sharing`), which keeps the file small. `read_jsonl` reads both forms.
+Each model request repeats its conversation. A line has only what is new in it, and references to
+earlier lines for the rest, like the rows of the database (`core.sharing`). So the file grows with
+the text of the conversation and not with its square. With ``whole`` each line has all of its
+request, for programs that read a line alone. `read_jsonl` reads both forms.
 
 The exact bytes of a streamed reply stay in the database under their digest. The file has their
 content as JSON.
@@ -18,7 +19,8 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, replace
+from contextlib import suppress
+from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -29,7 +31,7 @@ from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.sharing import Shared
 
-__all__ = ["read_jsonl", "write_jsonl"]
+__all__ = ["JsonlWriter", "read_jsonl", "write_jsonl"]
 
 # Two lone surrogates, which JSON text would join to one character.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -59,11 +61,22 @@ _ALLOWED = 10_000_000
 _RATIO = 1_000
 
 
-def write_jsonl(events: Iterable[Event], *, compact: bool = False) -> Iterator[str]:
-    """The lines of a journal. Each is ASCII text without a line break."""
-    shared = Shared() if compact else None
+class JsonlWriter:
+    """Writes the lines of one journal, whose events come piece by piece and in order."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._shared = None if whole else Shared()
+
+    def line(self, event: Event) -> str:
+        """The line of the next event: ASCII text without a line break."""
+        return _line(_row(event, self._shared))
+
+
+def write_jsonl(events: Iterable[Event], *, whole: bool = False) -> Iterator[str]:
+    """The lines of a journal. With ``whole``, no line has references to earlier ones."""
+    writer = JsonlWriter(whole=whole)
     for event in events:
-        yield _line(_row(event, shared))
+        yield writer.line(event)
 
 
 def read_jsonl(lines: Iterable[str]) -> Iterator[Event]:
@@ -94,24 +107,30 @@ def _row(event: Event, shared: Shared | None) -> dict[str, Json]:
     row = {
         name: _plain(value)
         for name, default in _DEFAULTS.items()
-        if not name.startswith("has_") and (value := getattr(event, name)) != default
+        if name not in _VALUES
+        and not name.startswith("has_")
+        and (value := getattr(event, name)) != default
     }
-    for name in _VALUES:  # a JSON null is not the same as no value
-        if getattr(event, f"has_{name}"):
-            row[name] = getattr(event, name)
-    if shared is not None:
-        _share(event, row, shared)
+    has_input = event.has_input or event.input is not None  # a JSON null is not the same as none
+    if shared is not None and event.kind == "model" and has_input:
+        row["input"], row["shared"] = _pack(event, shared), True
+    elif has_input:
+        row["input"] = event.input
+        if shared is not None:
+            shared.learn(event.input)
+    if event.has_output or event.output is not None:
+        row["output"] = event.output
+        if shared is not None:
+            shared.learn(event.output)
     return row
 
 
-def _share(event: Event, row: dict[str, Json], shared: Shared) -> None:
-    """Replace parts by references as in the database: only in model requests, but to all values."""
-    if event.kind == "model" and "input" in row:
-        row["input"], row["shared"] = shared.pack(row["input"]), True
-    elif "input" in row:
-        shared.learn(row["input"])
-    if "output" in row:
-        shared.learn(row["output"])
+def _pack(event: Event, shared: Shared) -> Json:
+    """The input with references. One that was read has them already, by the same names."""
+    if event.packed is not None:
+        with suppress(Undecodable):  # the file begins after a row that it refers to
+            return shared.receive(event.packed.stored).stored
+    return shared.pack(event.input)
 
 
 def _plain(value: object) -> Json:
@@ -146,15 +165,15 @@ def _event(row: dict[str, Json], shared: Shared) -> Event:
         for name, value in row.items()
         if name in _DEFAULTS and name not in _VALUES
     }
-    event = Event(**known, has_input="input" in row, has_output="output" in row)
     values = {name: row[name] for name in _VALUES if name in row}
+    event = Event(**known, **values, has_input="input" in row, has_output="output" in row)
     if row.get("shared") is True:
-        values["input"] = shared.unpack(values.get("input"))
+        event.keep_packed(shared.receive(event.input))
     elif "input" in values and event.kind != "model":  # no reference points to a whole request
         shared.learn(values["input"])
     if "output" in values:
         shared.learn(values["output"])
-    return replace(event, **values)
+    return event
 
 
 def _field(name: str, value: Json) -> Any:

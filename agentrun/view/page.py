@@ -76,7 +76,7 @@ def journal_in(page: str) -> Iterator[Event]:
 def _embed_journal(journal: Iterable[Event]) -> Iterator[str]:
     """The journal as a JSON array, one event per line. It has no `<` that could end the tag."""
     yield f"{_JOURNAL}\n[\n"
-    yield ",\n".join(line.replace("<", "\\u003c") for line in write_jsonl(journal, compact=True))
+    yield ",\n".join(line.replace("<", "\\u003c") for line in write_jsonl(journal))
     yield "\n]\n</script>\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentrun.core.conversations import Conversations
-from agentrun.core.messages import Message, new_messages
+from agentrun.core.messages import Message
 
 SYSTEM = Message("system", "be brief")
 
@@ -21,9 +21,10 @@ class Talk:
         self.seen: list[tuple[int, list[str]]] = []
 
     def ask(self, place: str, messages: list[Message], reply: str) -> None:
-        request = self.conversations.add_request(place, messages)
-        added = [message.text for message in new_messages(messages, request.messages)]
-        request.conversation.messages.append(Message("assistant", reply))
+        items = [{"role": one.role, "content": one.text} for one in messages]
+        request = self.conversations.add_request(place, {"messages": items})
+        self.conversations.add_reply(request, [Message("assistant", reply)])
+        added = [message.text for message in request.new]
         self.seen.append((request.conversation.number, added))
 
 

@@ -248,7 +248,7 @@ def test_json_of_an_export_keeps_the_masks(db: Any, provider: Provider, client: 
     provider.say([Reply(f"said {KEY}")])
     looped(client, [], [], lambda: None).with_options(key="k").run("q")
     events, _ = read_events(db, find_run(db, "k").run_id)
-    lines = list(write_jsonl(events, compact=True))
+    lines = list(write_jsonl(events))
     assert KEY not in "".join(lines)
     again = list(read_jsonl(lines))
     assert [event.masked for event in again] == [event.masked for event in events]

@@ -35,10 +35,10 @@ def as_stored(journal: Journal) -> list[Event]:
 # -- JSONL -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_a_journal_survives_as_jsonl(compact: bool) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_journal_survives_as_jsonl(whole: bool) -> None:
     events = as_stored(crashed_and_resumed())
-    lines = list(write_jsonl(events, compact=compact))
+    lines = list(write_jsonl(events, whole=whole))
     assert len(lines) == len(events)
     assert all(line.isascii() and "\n" not in line for line in lines)
     back = list(read_jsonl(lines))
@@ -46,17 +46,17 @@ def test_a_journal_survives_as_jsonl(compact: bool) -> None:
     assert fold(back) == fold(events)
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 @example(value={"\ud83d\ude00": "\x00\u241b"}, kind="model", reason="")
 @given(value=JSON, kind=st.sampled_from(["model", "tool"]), reason=st.text(st.characters()))
-def test_any_value_survives(compact: bool, value: Any, kind: Any, reason: str) -> None:
+def test_any_value_survives(whole: bool, value: Any, kind: Any, reason: str) -> None:
     """Also NUL, lone surrogates, pairs of them that spell a character, 1.0 beside 1, and -0.0."""
     event = Event(
         event="step_finished", kind=kind, reason=reason, at=START, wake_at=START + timedelta(1),
         usage=Usage(cost=Decimal("0.10"), priced_by="x"), raw=b"\x00\xff", overlapping=True,
         input=value, has_input=True, output=value, has_output=True,
     )  # fmt: skip
-    lines = list(write_jsonl([event, event], compact=compact))
+    lines = list(write_jsonl([event, event], whole=whole))
     assert repr(list(read_jsonl(lines))) == repr([event, event])
 
 
@@ -69,15 +69,15 @@ def test_a_line_is_plain_json_for_others() -> None:
     assert "output" not in told
 
 
-def test_compact_lines_hold_a_conversation_once() -> None:
+def test_lines_hold_a_conversation_once() -> None:
     journal, said = Journal(), [user("x" * 500)]
     for step in range(1, 60):
         journal.asks(step, list(said)).answers(step, assistant(f"{step} " + "y" * 500))
         said.append(assistant(f"{step} " + "y" * 500))
-    whole, compact = (
-        sum(map(len, write_jsonl(journal.events, compact=compact))) for compact in (False, True)
+    repeated, once = (
+        sum(map(len, write_jsonl(journal.events, whole=whole))) for whole in (True, False)
     )
-    assert compact < 60 * 2_000 < whole / 5
+    assert once < 60 * 2_000 < repeated / 5
 
 
 @pytest.mark.parametrize(

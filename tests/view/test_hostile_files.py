@@ -20,7 +20,7 @@ def test_references_to_references_do_not_grow_without_bound() -> None:
         events.append(
             Event(event="step_finished", seq=seq, kind="model", input={"m": value}, has_input=True)
         )
-    lines = list(write_jsonl(events, compact=True))
+    lines = list(write_jsonl(events))
     assert sum(map(len, lines)) < 10_000
     with pytest.raises(ConfigError, match=r"line \d+ .*far more than its size"):
         list(read_jsonl(lines))
@@ -41,7 +41,7 @@ def test_a_long_honest_conversation_is_read() -> None:
                 has_input=True,
             )
         )
-    assert list(read_jsonl(write_jsonl(events, compact=True))) == events
+    assert list(read_jsonl(write_jsonl(events))) == events
 
 
 @pytest.mark.parametrize(
