@@ -118,7 +118,8 @@ def _record_failure(step: ActiveStep, body: StepBody, error: Exception) -> Flow[
         step.fail(error)
         return
     retry_in = _BACKOFF.pause_after(failed, random())
-    step.record_failed_attempt(exceptions.describe(error), retry_in, exceptions.summary(error))
+    described = exceptions.describe(error, trace=True)
+    step.record_failed_attempt(described, retry_in, exceptions.summary(error))
     yield pause(retry_in)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from agentrun.core.codec import detach, digest, keyed_digest
+from agentrun.core.codec import LIMIT, detach, digest, keyed_digest
 from agentrun.core.errors import RunCancelled
 from agentrun.core.events import Event, Json, Usage
 from agentrun.core.exact import holds_secret
@@ -401,6 +401,8 @@ def _reply_to_json(reply: ModelReply, key: bytes) -> tuple[Json, dict[str, Any]]
         output["reason"] = reply.reason
     if reply.http != "HTTP/1.1":
         output["http"] = reply.http
+    if reply.body is None and reply.raw:
+        output["text"] = _shown_text(reply.raw)  # else people could see nothing of it
     layout = None if reply.stream else _layout(reply.body, reply.raw)
     if layout is not None:
         output["layout"] = layout
@@ -436,6 +438,12 @@ def _reply_from_json(point: ExecutionPoint, outcome: Event) -> ModelReply:
         reason=output.get("reason", "OK" if output["status"] == 200 else None),
         http=output.get("http", "HTTP/1.1"),
     )
+
+
+def _shown_text(raw: bytes) -> str:
+    """The text of a reply that is no JSON. The beginning of a long one, which says that it is."""
+    text = raw[:LIMIT].decode("utf-8", "replace")
+    return text if len(raw) <= LIMIT else f"{text}… (the beginning of {len(raw)} bytes)"
 
 
 def _bytes_of(point: ExecutionPoint, raw: dict[str, Any]) -> bytes:

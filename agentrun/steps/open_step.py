@@ -122,7 +122,7 @@ def locate_step(
         known = divergence_policy.apply_policy(run, request, fingerprint, known)
     if known is None:
         known = divergence_policy.reuse_step(run, request, fingerprint, place.ident)
-    if known is not None and known.input is not None and request.kind != "model":
+    if request.kind != "model" and known is not None and known.input is not None:
         # A recorded call keeps its recorded arguments.
         request = replace(request, input=known.input)
     if known is None:

@@ -213,7 +213,7 @@ class ActiveStep:
     def fail(self, error: Exception) -> Event:
         """Journal an exception as the outcome. The code gets it as it is read back from there."""
         self.failure = error
-        return self.finish("error", {"error": describe(error)})
+        return self.finish("error", {"error": describe(error, trace=True)})
 
     def adopt_committed_event(self, event: Event, seq: int) -> None:
         """Add an event to the history that the step's own transaction has committed at ``seq``."""

@@ -138,7 +138,7 @@ def _record_failure(step: ActiveStep, error: Exception, again: _Rerun | None) ->
 
 def _failed_event(step: ActiveStep, error: BaseException, again: _Rerun, reason: str) -> Event:
     """The `attempt_failed` event, with its status: see `_Rerun`."""
-    event = step.failed_event(exceptions.describe(error), again.retry_in, reason)
+    event = step.failed_event(exceptions.describe(error, trace=True), again.retry_in, reason)
     return replace(event, status=again.status)
 
 
@@ -237,7 +237,7 @@ def _find_commit_outcome(
     if isinstance(error, psycopg.Error):
         again = _decide_rerun(step, conn, error, body)
     if again is None:
-        filler = step.outcome_event("error", {"error": exceptions.describe(error)})
+        filler = step.outcome_event("error", {"error": exceptions.describe(error, trace=True)})
     else:
         filler = _failed_event(step, error, again, f"the commit failed: {error}".strip())
     # Ends the transaction, which may hold the seq by its uncommitted row.
