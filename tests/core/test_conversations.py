@@ -72,3 +72,18 @@ def test_a_branch_is_a_conversation_of_its_own_unless_it_goes_on_with_all_of_ano
     talk.ask("b:us/t1/", said("q0", "a0", "q1"), "a1")
     talk.ask("b:both/", said("q0", "a0", "q1", "a1", "q2"), "a2")
     assert talk.seen == [(0, ["q0"]), (1, ["q0"]), (1, ["q1"]), (1, ["q2"])]
+
+
+def test_a_reply_after_the_next_request_is_not_of_the_conversation() -> None:
+    """Two calls of one conversation overlap: the reply to the earlier one is no part of it."""
+    conversations = Conversations()
+
+    def items(*texts: str) -> dict[str, list[dict[str, str]]]:
+        return {"messages": [{"role": one.role, "content": one.text} for one in said(*texts)]}
+
+    first = conversations.add_request("", items("q0"))
+    conversations.add_request("", items("q0", "a0", "q1"))
+    conversations.add_reply(first, [Message("assistant", "late")])
+    third = conversations.add_request("", items("q0", "a0", "q1", "a1", "q2"))
+    assert [message.text for message in third.new] == ["a1", "q2"]
+    assert third.omitted == []

@@ -27,6 +27,29 @@ def test_references_to_references_do_not_grow_without_bound() -> None:
     assert list(read_jsonl(lines[:9])) == events[:9]
 
 
+def test_references_do_not_nest_without_bound() -> None:
+    """Else a value that was read could be too deep for those who build it later."""
+    value: Any = "x" * 64
+    events = []
+    for seq in range(1, 40):
+        for _ in range(10):
+            value = [value, "and more of it, so that it has a name of its own" * 2]
+        found = {"m": value}
+        events.append(
+            Event(event="step_finished", seq=seq, kind="model", input=found, has_input=True)
+        )
+    lines = list(write_jsonl(events))
+    with pytest.raises(ConfigError, match=r"line 2\d .*levels deep"):
+        list(read_jsonl(lines))
+    assert list(read_jsonl(lines[:19])) == events[:19]
+
+
+def test_a_field_of_ours_is_not_read_from_a_file() -> None:
+    line = '{"event": "created", "packed": {"stored": 1}, "input": 2}'
+    (event,) = read_jsonl([line])
+    assert (event.packed, event.input) == (None, 2)
+
+
 def test_a_long_honest_conversation_is_read() -> None:
     messages: list[Any] = []
     events = []

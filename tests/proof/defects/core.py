@@ -120,7 +120,7 @@ DEFECTS: dict[str, Mutation] = {
         "api/test_redo.py::test_steps_around_the_redone_one_depend_on_it",
     ),
     "a few references fill the memory": Mutation(
-        "Shared._build",
+        "Shared.receive",
         "self._allowance < 0",
         "False",
         "view/test_hostile_files.py::test_references_to_references_do_not_grow_without_bound",
@@ -257,14 +257,14 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a conversation belongs to one line of control": Mutation(
         "Conversations._find_continued",
-        "best or own",
-        "own",
+        "if able:",
+        "if False:",
         "view/test_repeats.py::test_a_conversation_is_told_once",
     ),
     "instructions in common make one conversation": Mutation(
-        "_has_dialogue",
-        'any(message.role not in ("system", "developer") for message in messages)',
-        "bool(messages)",
+        "Conversations._extend",
+        'before.dialogue or message.role not in ("system", "developer")',
+        "True",
         "core/test_conversations.py::test_instructions_in_common_make_no_conversation",
     ),
     "a divergence says nothing of a model that is not recorded": Mutation(
@@ -272,5 +272,67 @@ DEFECTS: dict[str, Mutation] = {
         "not history.has_model_call()",
         "False",
         "core/test_divergence.py::test_the_message_says_that_no_model_call_is_recorded",
+    ),
+    # -- reading costs what is new -----------------------------------------------------------------
+    "a reader names each body of a request by its whole text": Mutation(
+        "Shared._hold_part",
+        "text is None and _has_prefix(packed)",
+        "False",
+        "core/test_linear_reading.py::test_a_conversation_twice_as_long_takes_twice_the_work",
+    ),
+    "a transcript builds each request whole": Mutation(
+        "folding._outline",
+        "event.input if event.packed is None else event.packed.outline()",
+        "event.input",
+        "core/test_linear_reading.py::test_a_conversation_twice_as_long_takes_twice_the_work",
+    ),
+    "the messages of a beginning are read again": Mutation(
+        "Conversations._beginning",
+        "(start.place, name) not in self._beginnings",
+        "True",
+        "core/test_linear_reading.py::test_a_conversation_twice_as_long_takes_twice_the_work",
+    ),
+    "the settings of a step repeat its conversation": Mutation(
+        "folding._CONVERSATION",
+        '"messages", ',
+        "",
+        "core/test_linear_reading.py::test_no_format_repeats_the_conversation_in_each_step",
+    ),
+    "a part that has no name yet is not found": Mutation(
+        "Shared._node",
+        "not self._unnamed",
+        "True",
+        "core/test_linear_reading.py::test_the_same_request_again_refers_to_the_whole_of_the_first",
+    ),
+    "a step has no request if it is packed": Mutation(
+        "Step.request",
+        "isinstance(recorded, Packed)",
+        "False",
+        "core/test_linear_reading.py::test_a_step_keeps_its_exact_request",
+    ),
+    "a late reply goes into a conversation that has gone on": Mutation(
+        "Conversations.add_reply",
+        "request.conversation.latest is request",
+        "True",
+        "core/test_conversations.py::test_a_reply_after_the_next_request_is_not_of_the_conversation",
+    ),
+    "JSON texts from untrusted files nest deeper with each line": Mutation(
+        "Shared._text",
+        "self._allowance != math.inf",
+        "False",
+        "view/test_hostile_files.py::test_references_do_not_nest_without_bound",
+    ),
+    # -- evidence ----------------------------------------------------------------------------------
+    "the step of a reply that failed a run is not named": Mutation(
+        "Fold._failed_step",
+        '_get(event.output, "reply") if event.step is None else event.step',
+        "event.step",
+        "api/test_evidence.py::test_a_reply_that_the_agent_could_not_read_is_the_step_that_failed",
+    ),
+    "a library is named as the place of a failure": Mutation(
+        "entries._find_site",
+        "own or frames",
+        "frames",
+        "api/test_evidence.py::test_the_error_of_a_tool_names_the_line_of_its_code",
     ),
 }

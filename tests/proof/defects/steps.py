@@ -174,7 +174,7 @@ DEFECTS: dict[str, Mutation] = {
         "steps/test_tools.py::test_inside_a_run_the_key_is_filled_in_and_stays_the_same",
     ),
     "a doubt is retried in silence": Mutation(
-        "open_step",
+        "locate_step",
         'known.open is not None and request.effect == "once"',
         'known.open is not None and request.effect == "never"',
         "steps/test_doubt.py::test_the_default_holds_the_run_for_a_person",
@@ -337,5 +337,23 @@ DEFECTS: dict[str, Mutation] = {
         "if point.run.open_replies:",
         "if False:",
         "steps/test_calls_in_streams.py::test_a_stream_that_was_left_is_not_read_by_a_call_of_a_later_reply",
+    ),
+    "the error of a tool is recorded without its traceback": Mutation(
+        "ActiveStep.fail",
+        "describe(error, trace=True)",
+        "describe(error)",
+        "api/test_evidence.py::test_the_error_of_a_tool_names_the_line_of_its_code",
+    ),
+    "a reply that is no JSON can be read nowhere": Mutation(
+        "model_step._reply_to_json",
+        "reply.body is None and reply.raw",
+        "False",
+        "api/test_evidence.py::test_a_reply_that_is_no_json_can_be_read",
+    ),
+    "a resume builds each recorded request": Mutation(
+        "locate_step",
+        'request.kind != "model" and known is not None and known.input is not None',
+        'known is not None and known.input is not None and request.kind != "model"',
+        "api/test_evidence.py::test_a_resume_builds_no_request_again",
     ),
 }

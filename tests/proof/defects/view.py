@@ -29,4 +29,16 @@ DEFECTS: dict[str, Mutation] = {
         ".split('\\0')",
         "view/test_view.py::test_tables_show_the_first_line_of_a_reason",
     ),
+    "each line of a file repeats the conversation": Mutation(
+        "JsonlWriter.__init__",
+        "None if whole else Shared()",
+        "None",
+        "core/test_linear_reading.py::test_no_format_repeats_the_conversation_in_each_step",
+    ),
+    "lines refer to rows before the first of the file": Mutation(
+        "jsonl._pack",
+        "shared.receive(event.packed.stored).stored",
+        "event.packed.stored",
+        "core/test_linear_reading.py::test_lines_that_begin_in_the_middle_are_read_back",
+    ),
 }
