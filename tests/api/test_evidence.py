@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -63,8 +64,8 @@ def needs_the_weight(parcel: str) -> int:
 
 
 def line_of(text: str) -> str:
-    with open(__file__, encoding="utf-8") as source:
-        return str(next(n for n, line in enumerate(source, 1) if text in line))
+    lines = Path(__file__).read_text("utf-8").splitlines()
+    return str(next(n for n, line in enumerate(lines, 1) if text in line))
 
 
 def test_the_error_of_a_tool_names_the_line_of_its_code(db: Any) -> None:

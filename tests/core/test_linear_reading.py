@@ -1,4 +1,4 @@
-"""Reading, folding and writing a conversation costs what is new in each request: work is counted."""
+"""Reading, folding and writing a conversation costs what is new in it: work is counted."""
 
 from __future__ import annotations
 
