@@ -45,6 +45,8 @@ class Foreign:
     tests: Sequence[str]  # arguments for pytest
     # The tests that fail with agentrun, and why, by the end of their names.
     differs: Mapping[str, str] = field(default_factory=dict)
+    # Plugins of pytest that the suite does not know. Another suite or a framework has brought them.
+    without: Sequence[str] = ("logfire",)
     step_kind: str = "model"  # the kind of step of which some have to be in the journal
 
 
@@ -119,6 +121,8 @@ class Suite:
         """How each test went: passed, failed or skipped."""
         report = self.folder / "report.xml"
         command = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider"]
+        command += [flag for name in self.foreign.without for flag in ("-p", f"no:{name}")]
+        command += ["--tb=native"]  # to quote a deep recursion, Python 3.11 may raise SystemError
         command += [f"--junitxml={report}", *self.arguments]
         report.unlink(missing_ok=True)
         done = subprocess.run(
