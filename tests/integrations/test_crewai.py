@@ -265,9 +265,9 @@ def test_crews_for_each_input_are_recorded_and_a_decorated_tool_as_it_declares(
     assert sorted(calls) == sorted([("find", "read"), ("keep_it", "once")] * 2)
 
 
-def make_memory(outside: Path) -> Any:
+def make_memory(outside: Path, **options: Any) -> Any:
     return crewai.memory.unified_memory.Memory(
-        embedder=crewai_agent.embed, storage=str(outside / "memory")
+        embedder=crewai_agent.embed, storage=str(outside / "memory"), **options
     )
 
 
@@ -278,8 +278,7 @@ def test_a_memory_that_changed_is_recalled_as_before(
     db: Any, models: Provider, outside: Path
 ) -> None:
     models.say(rules=[Rule({}, "Done.")])
-    memory = make_memory(outside)
-    memory.llm = crewai_agent.make_agent("clerk").llm
+    memory = make_memory(outside, llm=crewai_agent.make_agent("clerk").llm)
 
     def kickoff() -> Any:
         clerk = crewai_agent.make_agent("clerk", memory=memory)
