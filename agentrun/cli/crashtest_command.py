@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from agentrun.api.agent import DurableAgent
 from agentrun.api.agent_files import load, load_module, pick
+from agentrun.cli.keys import Connect, full_key
+from agentrun.cli.options import from_json
 from agentrun.cli.output import emit, emit_json, emit_table, note
-from agentrun.cli.run_commands import from_json, only_data_on_stdout, parse_arguments, split_target
-from agentrun.cli.show_commands import Connect, full_key
+from agentrun.cli.run_commands import only_data_on_stdout, parse_arguments, split_target
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
 from agentrun.store.runs import find_run
@@ -24,9 +25,6 @@ from agentrun.testing.crash import Report, Rig
 from agentrun.testing.crash.child import Order, Subject, execute_order
 from agentrun.testing.crash.recorded_replies import rules_from_journal
 from agentrun.testing.replies import Rule, rules_from, settings_from
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["crashtest"]
 
@@ -146,6 +144,9 @@ def _recorded_arguments(agent: DurableAgent[..., Any], journal: list[Event]) -> 
 # -- the report ------------------------------------------------------------------------------------
 
 
+_FINDINGS = ("finding", "step", "where", "kills", "at", "what")
+
+
 def _show_progress(line: str) -> None:
     """Show one line of progress on a terminal; each line overwrites the one before."""
     if sys.stderr.isatty():
@@ -155,7 +156,7 @@ def _show_progress(line: str) -> None:
 
 def _show_report(report: Report) -> None:
     if report.findings:
-        emit_table(_findings_table(report))
+        emit_table(_FINDINGS, _finding_rows(report))
         emit("")
     for finding in report.findings:
         if finding.detail:
@@ -169,23 +170,9 @@ def _show_report(report: Report) -> None:
     emit(report.summary)
 
 
-def _findings_table(report: Report) -> Table:
-    from agentrun.view.terminal import table
-
-    return table(
-        ("finding", "step", "where", "kills", "at", "what"),
-        (
-            (
-                f.kind,
-                _step(f.step, f.name),
-                f.place,
-                f.kills or None,
-                _points(f.points),
-                f.what,
-            )
-            for f in report.findings
-        ),
-    )
+def _finding_rows(report: Report) -> Iterator[tuple[object, ...]]:
+    for f in report.findings:
+        yield f.kind, _step(f.step, f.name), f.place, f.kills or None, _points(f.points), f.what
 
 
 def _step(number: int | None, name: str) -> str:

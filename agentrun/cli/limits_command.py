@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from agentrun.cli import output
+from agentrun.cli.command_group import COMMANDS, CommandGroup, add
 from agentrun.cli.options import AsJson
 from agentrun.core.errors import ConfigError
-from agentrun.store.limits import list_limits, remove_limit, set_limit
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Limits of providers, shared by all workers.", no_args_is_help=True)
+app = typer.Typer(
+    cls=CommandGroup, help="Limits of providers, shared by all workers.", no_args_is_help=True
+)
 
 Model = Annotated[
     str,
@@ -24,7 +26,6 @@ Model = Annotated[
 ]
 
 
-@app.command("set")
 def set_(
     ctx: typer.Context,
     model: Model,
@@ -34,6 +35,8 @@ def set_(
     as_json: AsJson = False,
 ) -> None:
     """Set or replace the limit of MODEL. Workers apply it after their next heartbeat."""
+    from agentrun.store.limits import set_limit
+
     if "/" not in model and model != "*":
         raise ConfigError(f"{model!r}: give provider and model, as in openai/gpt-5-mini")
     most = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
@@ -44,9 +47,10 @@ def set_(
     output.emit_json({"model": model, **most}) if as_json else output.note(f"{model} is limited")
 
 
-@app.command()
 def ls(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List limits, with calls under way and waiting, and models that accept no calls at present."""
+    from agentrun.store.limits import list_limits
+
     with ctx.obj.connect() as database:
         rows = [asdict(row) for row in list_limits(database)]
     if as_json:
@@ -55,16 +59,20 @@ def ls(ctx: typer.Context, as_json: AsJson = False) -> None:
     if not rows:
         output.note("no limits")
         return
-    from agentrun.view.terminal import table
-
-    output.emit_table(table(list(rows[0]), [list(row.values()) for row in rows]))
+    output.emit_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-@app.command()
 def rm(ctx: typer.Context, model: Model, as_json: AsJson = False) -> None:
     """Remove a limit."""
+    from agentrun.store.limits import remove_limit
+
     with ctx.obj.connect() as database:
         removed = remove_limit(database, model)
     if not removed:
         raise ConfigError(f"there is no limit for {model!r}; `agentrun limits ls` lists them")
     output.emit_json({"removed": model}) if as_json else output.note(f"{model} has no limit now")
+
+
+add(app, set_, COMMANDS, "agentrun limits set openai/gpt-5-mini --rpm 500 --tpm 200000", name="set")
+add(app, ls, COMMANDS, "agentrun limits ls")
+add(app, rm, COMMANDS, "agentrun limits rm openai/gpt-5-mini")

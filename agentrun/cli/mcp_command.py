@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentrun.cli import output
-from agentrun.cli.run_commands import load_agents, only_data_on_stdout
 from agentrun.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,6 +37,8 @@ def mcp(
     the agents, too: what it has not finished goes on in the next one. With --http, SIGTERM or
     Ctrl-C drains.
     """
+    from agentrun.cli.run_commands import load_agents, only_data_on_stdout
+
     try:
         from agentrun.integrations.mcp_server import make_server
     except ImportError as error:
@@ -49,6 +49,8 @@ def mcp(
         server = make_server(agents.values(), answers=answers, concurrency=concurrency)
         output.note(f"MCP server of {', '.join(sorted(agents))}")
     if not http:
+        import asyncio
+
         asyncio.run(_serve_stdio(server))
         return
     _serve_http(server, host, port, as_json=as_json)

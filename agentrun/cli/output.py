@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shlex
+import subprocess
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from agentrun.core import errors
-from agentrun.core.secrets import mask
-from agentrun.view.safe import pretty, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 __all__ = [
     "EXIT_CODES",
     "emit",
+    "emit_csv",
     "emit_json",
     "emit_rows",
     "emit_table",
+    "emit_tsv",
     "fail",
+    "is_terminal",
     "note",
+    "paged",
+    "pick_fields",
     "report_errors",
     "terminal",
 ]
@@ -47,7 +52,6 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.RunConflict, 7),
 )
 _INTERRUPTED = 130
-_PIPED_WIDTH = 4096  # columns; into a pipe, lines are not folded, so that grep finds whole rows
 
 
 def note(text: str) -> None:
@@ -62,6 +66,8 @@ def emit(text: str) -> None:
 
 def emit_json(value: Any, file: IO[str] | None = None) -> None:
     """Write one JSON value as one line to stdout, or to ``file``."""
+    from agentrun.core.secrets import mask
+
     typer.echo(_json(mask(value)[0]), file=file)
 
 
@@ -74,17 +80,103 @@ def emit_rows(rows: Iterable[dict[str, Any]]) -> None:
     typer.echo("[]" if before == "[" else "\n]")
 
 
-def emit_table(table: Table) -> None:
-    """Write a table from `agentrun.view.terminal`."""
+def pick_fields(
+    rows: Iterable[Mapping[str, Any]], names: Sequence[str], fields: str | None
+) -> Iterator[dict[str, Any]]:
+    """The rows with only the ``fields``, a list such as ``key,status``; None: with all of them.
+
+    Raises ConfigError for a name that is not in ``names``.
+    """
+    wanted = None if fields is None else [name.strip() for name in fields.split(",")]
+    for name in wanted or ():
+        if name not in names:
+            raise errors.ConfigError(f"there is no field {name!r}; there are {', '.join(names)}")
+    return (dict(row) if wanted is None else {name: row.get(name) for name in wanted}
+            for row in rows)  # fmt: skip
+
+
+def emit_tsv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write tab-separated lines, the first with the names of the columns.
+
+    A tab or a line break in a value becomes visible, so a row is always one line. Times are in ISO
+    8601, and None is empty.
+    """
+    typer.echo("\t".join(_cell(name) for name in columns))
+    for row in rows:
+        typer.echo("\t".join(_cell(value) for value in row))
+
+
+def emit_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write CSV, the first line with the names of the columns. Line breaks in values are kept."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([_cell(name) for name in columns])
+    for row in rows:
+        writer.writerow([_cell(value, multiline=True) for value in row])
+
+
+def _cell(value: Any, *, multiline: bool = False) -> str:
+    """A value as the text of one cell, made inert."""
+    from agentrun.view.safe import visible
+
+    plain = _json_value(value)
+    if plain is None:
+        return ""
+    text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    return visible(text, multiline=multiline)
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal. Otherwise tables are written as tab-separated lines."""
+    return terminal().is_terminal
+
+
+def emit_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table: for people in a terminal, else as tab-separated lines."""
     console = terminal()
-    if console.is_terminal:
-        console.print(table)
+    if not console.is_terminal:
+        emit_tsv(columns, rows)
         return
-    console.width = _PIPED_WIDTH
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        typer.echo(line.rstrip())
+    from agentrun.view.terminal import table
+
+    console.print(table(columns, rows))
+
+
+@contextlib.contextmanager
+def paged(*, wanted: bool) -> Iterator[Console]:
+    """A console whose text goes through the pager that AGENTRUN_PAGER or PAGER names, or `less`.
+
+    Without a terminal at stdin and stdout, or a pager that can be started, it goes to stdout.
+    """
+    console = terminal()
+    pager = _start_pager() if wanted and console.is_terminal and sys.stdin.isatty() else None
+    if pager is None:
+        yield console
+        return
+    from agentrun.cli.paging import PagedConsole, ReaderGone
+
+    with pager:
+        try:
+            yield PagedConsole(pager, like=console)
+        except (ReaderGone, BrokenPipeError):
+            pass  # the reader has left the pager before the end
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                pager.communicate()
+
+
+def _start_pager() -> subprocess.Popen[str] | None:
+    command = os.environ.get("AGENTRUN_PAGER", os.environ.get("PAGER", "less"))
+    words = shlex.split(command)
+    if not words or words == ["cat"]:
+        return None
+    # Less ends by itself if all fits on the screen, and keeps colours and what it has shown.
+    environment = {"LESS": "FRX", "LV": "-c", **os.environ}
+    try:
+        return subprocess.Popen(words, stdin=subprocess.PIPE, env=environment, text=True)
+    except OSError:
+        return None
 
 
 def terminal() -> Console:
@@ -146,6 +238,8 @@ def fail(error: BaseException) -> NoReturn:
 
 def complain(error: BaseException) -> None:
     """Print an error as a red line, with its diff if it has one."""
+    from agentrun.view.safe import pretty
+
     diff = getattr(error, "diff", "")
     text = f"error: {pretty(str(error) or type(error).__name__)}"
     if diff and diff not in text:
@@ -158,4 +252,7 @@ def _printable(text: str) -> str:
 
     Journal text is masked already, but text that comes straight from an agent may hold a secret.
     """
+    from agentrun.core.secrets import mask
+    from agentrun.view.safe import visible
+
     return visible(mask.text(text), multiline=True)

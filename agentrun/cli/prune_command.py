@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import agentrun
 from agentrun.cli import options, output
-from agentrun.cli.show_commands import Connect
+from agentrun.cli.keys import Connect
 
 __all__ = ["prune"]
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import agentrun
-from agentrun.api.redo import check_once
 from agentrun.cli import output
+from agentrun.cli.keys import full_key
 from agentrun.cli.options import AsJson, By, Key, Once, Reason
-from agentrun.cli.show_commands import full_key
 from agentrun.core.errors import ConfigError
-from agentrun.core.redo import Redo
-from agentrun.lifecycle.live_workers import who_continues
+
+if TYPE_CHECKING:
+    from agentrun.core.redo import Redo
 
 __all__ = ["confirm_redo", "redo"]
 
@@ -30,6 +30,8 @@ def redo(
     as_json: AsJson = False,
 ) -> None:
     """Set a recorded step aside, as a bad answer, and queue its run to perform it again."""
+    from agentrun.lifecycle.live_workers import who_continues
+
     with ctx.obj.connect() as database:
         key = full_key(database, key)
         plan = confirm_redo(key, step, yes=yes, once=once)
@@ -45,6 +47,8 @@ def confirm_redo(key: str, step: int, *, yes: bool, once: bool) -> Redo:
 
     Raises RunError for a step that acts once, and ConfigError if there is no terminal to ask at.
     """
+    from agentrun.api.redo import check_once
+
     plan = agentrun.redo(key, step, dry_run=True)
     output.note(str(plan))
     if not once:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import agentrun
-from agentrun.api.operations import diverged_runs, price_of_accepting
 from agentrun.cli import options, output
-from agentrun.cli.options import AsJson, By, Larger, Once, Reason
+from agentrun.cli.keys import full_key
+from agentrun.cli.options import AsJson, By, Larger, MaybeKey, Once, Reason
 from agentrun.cli.redo_command import confirm_redo
-from agentrun.cli.show_commands import full_key
 from agentrun.core.errors import AgentrunError, ConfigError
-from agentrun.steps.divergence_policy import OnDivergence
-from agentrun.store.runs import find_run
+
+if TYPE_CHECKING:
+    from agentrun.steps.divergence_policy import OnDivergence
 
 __all__ = ["resume"]
 
@@ -26,9 +26,7 @@ _NEEDS_YES = 6  # exit code: the code diverged, and the price was not agreed to 
 
 def resume(
     ctx: typer.Context,
-    key: Annotated[
-        str | None, typer.Argument(metavar="KEY", help="A run's key, its beginning, or @last.")
-    ] = None,
+    key: MaybeKey = None,
     file: Annotated[
         str | None, typer.Argument(metavar="FILE", help="Defines the run's agent.")
     ] = None,
@@ -65,6 +63,8 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Resume a run from its last recorded step, here; or resume all runs that diverged."""
+    from agentrun.api.operations import diverged_runs
+
     way = _divergence_option(keep, accept)
     _check_options(redo, once, yes=yes, accept=accept, diverged=diverged, agent=agent)
     with ctx.obj.connect() as database:
@@ -75,7 +75,7 @@ def resume(
         elif key is None:
             raise ConfigError("name the run: agentrun resume KEY [FILE], or --diverged")
         else:
-            keys = [str(find_run(database, full_key(database, key)).key)]
+            keys = [full_key(database, key)]
         if accept and not yes:
             _list_prices(keys, as_json=as_json)
             raise typer.Exit(_NEEDS_YES)
@@ -113,6 +113,8 @@ def _check_options(
 
 def _list_prices(keys: list[str], *, as_json: bool) -> None:
     """Print what accepting the new paths may pay and do again."""
+    from agentrun.api.operations import price_of_accepting
+
     prices = {key: price_of_accepting(key) for key in keys}
     if as_json:
         rows = [
@@ -145,6 +147,7 @@ def _resume_one(key: str, file: str | None, resumed: Callable[[], Any], *, as_js
 def _agent_of(key: str, file: str | None, defined: list[str]) -> Any:
     from agentrun.lifecycle.registry import registered
     from agentrun.store.opening import default
+    from agentrun.store.runs import find_run
 
     name = find_run(default(), key).agent
     try:

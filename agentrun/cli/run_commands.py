@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import signal
 import sys
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 import agentrun
 from agentrun.api.agent import DurableAgent
 from agentrun.api.agent_files import load, pick
+from agentrun.cli.options import from_json
 from agentrun.cli.output import emit, emit_json, note
 from agentrun.core.errors import ConfigError
 from agentrun.core.state import ENDED
@@ -26,7 +26,6 @@ from agentrun.store.runs import find_run
 from agentrun.view.safe import pretty
 
 __all__ = [
-    "from_json",
     "load_agents",
     "only_data_on_stdout",
     "parse_arguments",
@@ -157,18 +156,6 @@ def _parse_literal(agent: DurableAgent[..., Any], name: str, text: str) -> Any:
         return from_json(text)
     except ValueError:
         return text
-
-
-def from_json(text: str) -> Any:
-    """Parse a JSON value. Raises ValueError for anything else, including NaN."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

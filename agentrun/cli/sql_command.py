@@ -1,25 +1,29 @@
-"""`agentrun sql`: one query as a table or JSON, or a prompt for several. It only reads."""
+r"""`agentrun sql`: one query as a table, JSON or CSV, or a prompt for several. It only reads.
+
+Besides queries, `\d` lists the relations of the schema, and `\d NAME` the columns of one.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
-from agentrun.cli.output import complain, emit_rows, emit_table, note
-from agentrun.core.errors import AgentrunError, ConfigError
-from agentrun.store.audit import QueryResult, read_only_query
-
-__all__ = ["read_query", "run_prompt", "run_query"]
-
-_SHOWN = 1_000  # rows that a table shows; --json prints all
-_WELCOME = (
-    "read-only; end a query with ; and leave with Ctrl-D\n"
-    "runs, journal; views: steps turns tool_calls model_calls attempts transcript in_doubt inbox "
-    "resumes spend spend_by_run late_answers"
+from agentrun.cli import output
+from agentrun.core.errors import ConfigError
+from agentrun.store.audit import (
+    QueryResult,
+    describe_relation,
+    list_relations,
+    read_only_query,
 )
+
+__all__ = ["Form", "read_query", "run_query"]
+
+Form = Literal["table", "records", "json", "csv"]
+
+_SHOWN = 1_000  # rows that a table in a terminal shows; a pipe, --csv and --json get all
 
 
 def read_query(query: str | None) -> str | None:
@@ -31,54 +35,54 @@ def read_query(query: str | None) -> str | None:
     return query
 
 
-def run_query(dsn: str, query: str, *, as_json: bool) -> None:
-    """Run one query, and print its rows."""
+def run_query(dsn: str, query: str, form: Form) -> None:
+    r"""Run one query or `\d`, and print its rows."""
+    if query.lstrip().startswith("\\"):
+        _print(_describe(dsn, query.strip().rstrip(";")), form)
+        return
     with read_only_query(dsn, query) as answer:
-        if as_json:
-            emit_rows(_rows_as_objects(answer))
-        elif answer.columns:
-            _print_table(answer)
-        else:
-            note("no rows")
+        _print(answer, form)
 
 
-def run_prompt(dsn: str, *, as_json: bool) -> None:
-    """Run queries from the terminal until end of file; an error ends only its query."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  adds editing and history to input(), where it exists
-    note(_WELCOME)
-    for query in _read_queries():
-        try:
-            run_query(dsn, query, as_json=as_json)
-        except AgentrunError as error:
-            complain(error)
+def _describe(dsn: str, command: str) -> QueryResult:
+    r"""What `\d` and `\d NAME` list. Raises ConfigError for another command."""
+    word, *names = command.split()
+    if word not in (r"\d", r"\d+", r"\dt", r"\dv") or len(names) > 1:
+        raise ConfigError(rf"{command!r} is not known: \d lists relations, \d NAME its columns")
+    if not names:
+        return list_relations(dsn)
+    name = names[0].removeprefix("agentrun.")
+    found = describe_relation(dsn, name)
+    if found is None:
+        raise ConfigError(rf"there is no relation {name!r} in the schema agentrun; \d lists them")
+    return found
 
 
-def _read_queries() -> Iterator[str]:
-    lines: list[str] = []
-    while True:
-        try:
-            lines.append(input("agentrun> " if not lines else "       -> "))
-        except EOFError:
-            note("")
-            return
-        except KeyboardInterrupt:  # as in psql, Ctrl-C discards the lines typed so far
-            note("")
-            lines = []
-            continue
-        if not "".join(lines).strip():
-            lines = []
-        elif lines[-1].rstrip().endswith(";"):
-            yield "\n".join(lines)
-            lines = []
+def _print(answer: QueryResult, form: Form) -> None:
+    if form == "json":
+        output.emit_rows(_rows_as_objects(answer))
+    elif not answer.columns:
+        output.note("no rows")
+    elif form == "csv":
+        output.emit_csv(answer.columns, answer.rows)
+    elif output.is_terminal():
+        _print_table(answer, form)
+    else:
+        output.emit_tsv(answer.columns, answer.rows)
 
 
-def _print_table(answer: QueryResult) -> None:
-    from agentrun.view.terminal import table
+def _print_table(answer: QueryResult, form: Form) -> None:
+    """Print a table, or records if the table would be wider than the screen."""
+    from agentrun.view.records import is_wider, record_lines
+    from agentrun.view.terminal import print_lines
 
-    emit_table(table(answer.columns, islice(answer.rows, _SHOWN)))
+    console, rows = output.terminal(), list(islice(answer.rows, _SHOWN))
+    if form == "records" or is_wider(answer.columns, rows, console.width):
+        print_lines(record_lines(answer.columns, rows, width=console.width), console)
+    else:
+        output.emit_table(answer.columns, rows)
     if next(answer.rows, None) is not None:
-        note(f"only the first {_SHOWN:,} rows are shown; --json prints all")
+        output.note(f"only the first {_SHOWN:,} rows are shown; a pipe, --csv and --json get all")
 
 
 def _rows_as_objects(answer: QueryResult) -> Iterator[dict[str, Any]]:

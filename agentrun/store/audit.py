@@ -28,7 +28,10 @@ __all__ = [
     "TIMEOUT",
     "Health",
     "QueryResult",
+    "describe_relation",
     "examine",
+    "list_names",
+    "list_relations",
     "open_connection",
     "read_only_query",
     "wake_delay",
@@ -72,6 +75,30 @@ def read_only_query(dsn: str, query: str) -> Iterator[QueryResult]:
             first = list(islice(rows, 1))  # the columns are known after the first row
             columns = tuple(column.name for column in cursor.description or ())
             yield QueryResult(columns, chain(first, rows))
+
+
+def list_relations(dsn: str) -> QueryResult:
+    """The tables and views of the schema, and what each of them holds."""
+    return _catalogue(dsn, "relations", {})
+
+
+def describe_relation(dsn: str, name: str) -> QueryResult | None:
+    """The columns of a table or view of the schema; None if there is no such relation."""
+    found = _catalogue(dsn, "relation_columns", {"name": name})
+    first = next(found.rows, None)
+    return None if first is None else QueryResult(found.columns, chain([first], found.rows))
+
+
+def list_names(dsn: str) -> list[str]:
+    """The names of the relations and of their columns, for completion."""
+    return [str(row[0]) for row in _catalogue(dsn, "catalogue_names", {}).rows]
+
+
+def _catalogue(dsn: str, statement: str, parameters: dict[str, Any]) -> QueryResult:
+    with open_connection(dsn, TIMEOUT + _GRACE) as conn, _translate_errors():
+        cursor = conn.cursor(row_factory=tuple_row)
+        rows = cursor.execute(QUERIES[statement], parameters).fetchall()
+        return QueryResult(tuple(column.name for column in cursor.description or ()), iter(rows))
 
 
 def _stream(

@@ -188,7 +188,7 @@ def describe(dsn: str) -> str:
     except psycopg.ProgrammingError as error:
         raise ConfigError(
             "the database DSN cannot be read; expected something like "
-            "postgresql://user:password@host:5432/database"
+            "postgresql://USER@HOST:5432/DATABASE, with :PASSWORD after USER if it needs one"
         ) from error
     host = info.get("host") or "the default host"
     port = f":{info['port']}" if "port" in info else ""

@@ -618,6 +618,33 @@ ORDER BY since
 SELECT set_config('search_path', 'agentrun, public', true),
        set_config('statement_timeout', %(timeout)s, true)
 
+-- name: relations
+-- The tables and views of the schema, with their comments, for `\d`.
+SELECT c.relname AS name, CASE WHEN c.relkind = 'v' THEN 'view' ELSE 'table' END AS kind,
+       obj_description(c.oid, 'pg_class') AS holds
+FROM pg_class c
+WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+ORDER BY kind DESC, name
+
+-- name: relation_columns
+-- The columns of one table or view, with their comments, for `\d NAME`.
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       col_description(c.oid, a.attnum) AS holds
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+  AND c.relname = %(name)s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+
+-- name: catalogue_names
+-- The names that a query may use, for completion.
+SELECT c.relname AS name FROM pg_class c
+WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+UNION
+SELECT a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+  AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY name
+
 -- name: server
 -- The server, for `agentrun doctor`.
 SELECT current_setting('server_version') AS version,

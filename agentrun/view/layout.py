@@ -24,6 +24,7 @@ __all__ = [
     "lines_after",
     "lines_before",
     "turn_line",
+    "wrap_text",
 ]
 
 _MESSAGE_LINES = 12  # lines of one message, unless ``full``
@@ -211,6 +212,12 @@ def _field(
 def _wrap_styled(text: str, width: int, style: str, indent: str = "") -> Iterator[TextLine]:
     for number, part in enumerate(_wrap(text, width - len(indent), width - len(indent))):
         yield TextLine().add(indent if number or indent else "").add(part, style)
+
+
+def wrap_text(text: str, width: int) -> Iterator[str]:
+    """``text`` made inert, in pieces of at most ``width`` columns; nothing for an empty text."""
+    if text:
+        yield from _wrap(text, width, width)
 
 
 def _wrap(text: str, width: int, first: int) -> Iterator[str]:

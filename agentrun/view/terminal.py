@@ -7,9 +7,7 @@ where something is printed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -17,9 +15,10 @@ from rich.text import Text
 
 from agentrun.core.transcript import Transcript
 from agentrun.view.layout import TextLine, layout
-from agentrun.view.safe import clip, pretty, visible
+from agentrun.view.records import as_cell
+from agentrun.view.safe import visible
 
-__all__ = ["inbox_table", "print_lines", "print_transcript", "runs_table", "table"]
+__all__ = ["as_renderable", "print_lines", "print_transcript", "table"]
 
 _STYLES = {
     "key": "bold",
@@ -38,7 +37,6 @@ _STYLES = {
     "failed": "bold red",
     "done": "green",
 }
-_CELL = 400  # characters of one table cell
 
 
 def print_transcript(
@@ -55,35 +53,9 @@ def print_lines(lines: Iterable[TextLine], console: Console) -> None:
         console.print(_text(line), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
-def runs_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """The table of `agentrun ls`, from the rows of the store's ``runs`` query."""
-    return table(
-        ("key", "agent", "status", "owner", "created", "reason"),
-        (
-            (
-                row.get("key"),
-                row.get("agent"),
-                _status(row),
-                row.get("owner"),
-                row.get("created_at"),
-                _first_line(row.get("reason")),
-            )
-            for row in rows
-        ),
-    )
-
-
-def inbox_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """The table of the inbox, from rows of the view ``agentrun.inbox``.
-
-    It includes requests that are decided and not yet taken up by a worker.
-    """
-    waiting = list(rows)
-    columns = ["key", "step", "waits_for", "name", "args", "attempt", "since", "reason"]
-    if any(row.get("masked") for row in waiting):
-        columns.insert(5, "masked")
-    shown = ({**row, "reason": _first_line(row.get("reason"))} for row in waiting)
-    return table(columns, ([row.get(column) for column in columns] for row in shown))
+def as_renderable(lines: Iterable[TextLine]) -> Text:
+    """Lines as one text, for a part of the screen that is written anew."""
+    return Text("\n", end="").join(_text(line) for line in lines)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -96,29 +68,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     return shown
 
 
-def _first_line(reason: object) -> str | None:
-    """The first line of a reason; that of a divergence goes on with a diff, which `show` prints."""
-    lines = str(reason or "").strip().splitlines()
-    return None if not lines else lines[0] if len(lines) == 1 else f"{lines[0]} …"
-
-
-def _status(row: Mapping[str, Any]) -> str:
-    status = str(row.get("status") or "")
-    if row.get("decided_at") is not None:
-        return "decided"  # no worker has taken the decision up yet
-    return f"{status} (owner dead)" if row.get("owner_dead") and status == "running" else status
-
-
 def _cell(value: object) -> Text:
-    if value is None:
-        return Text("")
-    if isinstance(value, datetime):
-        return Text(value.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
-    if isinstance(value, bytes | memoryview):
-        return Text(clip(bytes(value).hex(), _CELL))
-    text = pretty(value) if isinstance(value, str | dict | list | bool) else str(value)
-    style = _STYLES.get(text, "")
-    return Text(clip(visible(text), _CELL), style=style)
+    text = as_cell(value)
+    return Text(text, style=_STYLES.get(text, ""))
 
 
 def _text(line: TextLine) -> Text:

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from command_line import APP, Cli, Write
 from journals import HOSTILE
+from terminal import printed
 
 import agentrun
 from agentrun.cli import doctor_report
@@ -44,10 +45,11 @@ def test_ls_lists_the_newest_first(runs: Cli) -> None:
     assert keys(runs("ls", "--json", "--limit", "1")) == ["other"]
     assert keys(runs("ls", "--json", "--status", "failed")) == []
     lines = runs("ls", "--status", "done").stdout.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [
-        ["other", "payer", "done"],
-        ["ticket-2", "payer", "done"],
-        ["ticket-1", "payer", "done"],
+    assert lines[0].split("\t")[:3] == ["status", "key", "agent"]
+    assert [line.split("\t")[:3] for line in lines[1:]] == [
+        ["done", "other", "payer"],
+        ["done", "ticket-2", "payer"],
+        ["done", "ticket-1", "payer"],
     ]
 
 
@@ -124,7 +126,7 @@ def test_nothing_recorded_can_act_on_the_terminal(cli: Cli, write: Write) -> Non
     assert [result.exit_code for result in results] == [0, 1, 0, 0, 0, 4, 0, 2, 1, 0, 0]
     for result in results:
         for text in (result.stdout, result.stderr):
-            assert visible(text, multiline=True) == text
+            assert visible(text, multiline=True) == text.replace("\t", " " * 4)
     assert json.loads(results[-1].stdout)["result"] == HOSTILE
 
 
@@ -165,12 +167,14 @@ def test_sql_takes_a_query_from_a_pipe(cli: Cli) -> None:
     assert cli("sql", input="").exit_code == 2
 
 
-def test_a_long_table_is_cut_and_says_so_and_json_is_whole(cli: Cli) -> None:
+def test_a_long_table_is_whole_in_a_pipe_and_cut_in_a_terminal(cli: Cli, dsn: str) -> None:
     query = "SELECT generate_series(1, 1001) AS n"
-    table = cli("sql", query)
-    assert len(table.stdout.splitlines()) == 1 + 1000
-    assert "--json" in table.stderr
+    assert len(cli("sql", query).stdout.splitlines()) == 1 + 1001
+    assert len(cli("sql", "--csv", query).stdout.splitlines()) == 1 + 1001
     assert len(json.loads(cli("sql", "--json", query).stdout)) == 1001
+    lines = printed("--dsn", dsn, "sql", query).splitlines()
+    assert len(lines) == 1 + 1000 + 1
+    assert lines[-1].startswith("only the first 1,000 rows are shown")
 
 
 @pytest.mark.parametrize(

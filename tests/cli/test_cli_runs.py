@@ -187,6 +187,9 @@ def test_code_that_diverged_exits_6(cli: Cli, write: Write) -> None:
     result = cli("resume", "one", file)
     assert result.exit_code == 6
     assert "diverged" in result.stderr
+    (row,) = json.loads(cli("ls", "--json", "note,reason").stdout)
+    assert "\n" in row["reason"]  # the difference, which `show` prints
+    assert row["note"] == f"{row['reason'].splitlines()[0]} …"
 
 
 DEPLOYED = """

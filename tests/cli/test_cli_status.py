@@ -14,6 +14,7 @@ from typing import get_args
 
 import pytest
 from command_line import Cli, Write
+from terminal import printed
 
 from agentrun.cli.options import Status
 from agentrun.core.events import RunStatus
@@ -117,15 +118,17 @@ def held(cli: Cli, write: Write) -> str:
 
 
 @pytest.mark.parametrize("how", ["approve", "reject"])
-def test_what_is_decided_and_not_taken_up_is_told_as_that(cli: Cli, held: str, how: str) -> None:
+def test_what_is_decided_and_not_taken_up_is_told_as_that(
+    cli: Cli, dsn: str, held: str, how: str
+) -> None:
     told = cli(how, "k", 1, "--by", "ana", "--reason", "so").stderr
     assert NOBODY in told
     assert "`agentrun resume k FILE`, or run your program again" in told
     assert "a worker goes on" not in told
     (row,) = json.loads(shown(cli, "ls", "--json"))
     assert (row["status"], row["decided_at"] is None) == ("held", False)
-    assert "decided" in shown(cli, "ls")
-    assert "held" not in shown(cli, "ls").partition("\n")[2].partition("step")[0]
+    assert "decided, not taken up yet" in shown(cli, "ls")
+    assert printed("--dsn", dsn, "ls").splitlines()[1].startswith("decided  k ")
     assert f"decided, step 1, pay: {how} by ana: so, not taken up yet; {NOBODY}" in (
         shown(cli, "show", "k")
     )

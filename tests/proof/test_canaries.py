@@ -35,7 +35,7 @@ from typer.testing import CliRunner
 
 import agentrun
 from agentrun.cli import app
-from agentrun.cli.show_commands import EXPORTS
+from agentrun.cli.export_command import EXPORTS
 from agentrun.store.embedded import Files
 from agentrun.testing import Call, Provider, Reply
 

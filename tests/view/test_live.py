@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from journals import Journal, assistant, crashed_and_resumed, user
 
 from agentrun.core.transcript import fold
+from agentrun.view.footer import Footer, streamed_lines
 from agentrun.view.layout import columns, layout
 from agentrun.view.live import Feed
 
@@ -47,3 +50,26 @@ def test_event_by_event_nothing_is_missing_and_no_line_is_too_wide() -> None:
         f"ticket-42  {told}" for told in ("support · done · 2 turns · 16.0 s",)
     }
     assert max(map(columns, lines)) <= 60
+
+
+def test_the_footer_says_what_the_run_does_now_and_what_it_has_used() -> None:
+    footer, j = Footer(), Journal().claimed("w-1")
+    j.asks(1, [user("why?")]).answers(1, assistant("because"))
+    j.begins(2, "look", {"n": 1})
+    footer.add(j.events)
+    now = (j.events[-1].at or datetime.now(UTC)) + timedelta(seconds=3)
+    line = footer.line(now, 120).text
+    assert line.startswith("running · turn 1 · ")
+    assert " tokens · " in line
+    assert line.endswith("step 2 look 3.0 s")
+    before = len(j.events)
+    j.ends(2, "look", {"n": 1}, {"result": "seen"})
+    footer.add(j.events[before:])
+    assert "look" not in footer.line(now, 120).text
+    assert columns(footer.line(now, 20).text) <= 20
+
+
+def test_a_reply_that_is_written_is_shown_by_its_last_lines() -> None:
+    body = {"choices": [{"message": {"role": "assistant", "content": "a\nb\x1b[2J\nc\nd"}}]}
+    assert [line.text for line in streamed_lines(body, 20, 3)] == ["b␛[2J", "c", "d"]
+    assert streamed_lines(None, 20, 3) == []

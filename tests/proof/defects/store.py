@@ -512,4 +512,10 @@ DEFECTS: dict[str, Mutation] = {
         "(r.created_at, r.run_id) <= (",
         "store/test_summaries.py::test_pages_meet_each_run_once_while_others_begin",
     ),
+    "the hint about a DSN hides itself": Mutation(
+        "connection.describe",
+        "postgresql://USER@HOST:5432/DATABASE",
+        "postgresql://user:password@host:5432/database",
+        "cli/test_cli_terminal.py::test_the_hint_about_a_dsn_is_not_masked",
+    ),
 }

@@ -6,8 +6,8 @@ from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
     "what is decided still reads held": Mutation(
-        "terminal._status",
-        'row.get("decided_at") is not None',
+        "run_lines._cells",
+        'row["decided_at"] is not None',
         "False",
         "cli/test_cli_status.py::test_what_is_decided_and_not_taken_up_is_told_as_that",
     ),
@@ -23,11 +23,35 @@ DEFECTS: dict[str, Mutation] = {
         "text",
         "view/test_view.py::test_a_hostile_run_is_inert_in_a_terminal",
     ),
-    "a table shows the diff of a divergence": Mutation(
-        "_first_line",
-        ".splitlines()",
-        ".split('\\0')",
-        "view/test_view.py::test_tables_show_the_first_line_of_a_reason",
+    "a run takes more than a line of `ls`": Mutation(
+        "run_lines.run_lines",
+        '_line(row, widths, str(source["status"])).fit(width)',
+        '_line(row, widths, str(source["status"]))',
+        "cli/test_cli_terminal.py::test_ls_is_one_line_a_run_on_a_narrow_screen",
+    ),
+    "a table is wider than the screen": Mutation(
+        "records.is_wider",
+        "sum(widest) + 2 * (len(names) - 1) > width",
+        "False",
+        "cli/test_cli_terminal.py::test_a_table_wider_than_the_screen_is_printed_as_records",
+    ),
+    "`show --errors` shows what went well": Mutation(
+        "selection._is_selected",
+        "not selection.errors or _went_wrong(entry)",
+        "True",
+        "cli/test_cli_terminal.py::test_show_prints_one_step_or_what_went_wrong",
+    ),
+    "a step that ended stays in the footer": Mutation(
+        "Footer._add",
+        "self._under_way.pop(event.step, None)",
+        "pass",
+        "view/test_live.py::test_the_footer_says_what_the_run_does_now_and_what_it_has_used",
+    ),
+    "the inbox repeats a reason in place of its commands": Mutation(
+        "inbox_lines.inbox_lines",
+        'item.get("commands") or ()',
+        "()",
+        "cli/test_cli_terminal.py::test_the_commands_of_the_inbox_decide",
     ),
     "each line of a file repeats the conversation": Mutation(
         "JsonlWriter.__init__",
@@ -40,5 +64,17 @@ DEFECTS: dict[str, Mutation] = {
         "shared.receive(event.packed.stored).stored",
         "event.packed.stored",
         "core/test_linear_reading.py::test_lines_that_begin_in_the_middle_are_read_back",
+    ),
+    "`show --step` leaves the request out": Mutation(
+        "evidence.evidence_lines",
+        "step.request is not None",
+        "False",
+        "cli/test_cli_terminal.py::test_show_has_the_evidence_of_a_step_and_of_an_error",
+    ),
+    "evidence is cut without a word": Mutation(
+        "evidence._section",
+        "missing and not end",
+        "False",
+        "cli/test_cli_terminal.py::test_show_has_the_evidence_of_a_step_and_of_an_error",
     ),
 }
