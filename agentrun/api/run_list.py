@@ -49,9 +49,8 @@ def runs(
         ConfigError: a status, a limit or a cursor that there is not.
 
     Example:
-        >>> dear = agentrun.runs(status="done", min_cost=0.50)
-        >>> [run.key for run in dear]
-        []
+        >>> for run in agentrun.runs(status="failed", roots=True):
+        ...     print(run.key, run.failed_step, run.error_type, run.tree_cost)
     """
     if limit < 1:
         raise ConfigError(f"runs(limit={limit!r}): list at least one run")

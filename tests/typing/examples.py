@@ -323,6 +323,13 @@ for waiting in agentrun.inbox("k"):
     assert_type(waiting.since, dt.datetime)
 
 
+assert_type(agentrun.runs(status=["done", "failed"], min_cost=0.5), agentrun.RunList)
+for listed in agentrun.runs(since=dt.datetime.now(dt.UTC), roots=True):
+    assert_type(listed, agentrun.RunSummary)
+    assert_type(listed.failed_step, int | None)
+agentrun.runs(status="finished")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 async def from_async_code_outside() -> None:
     assert_type(await handle.astatus() == "held", bool)
     assert_type(await answer.submit("why").aresult(timeout=1.0), str)

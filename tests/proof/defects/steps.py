@@ -174,7 +174,7 @@ DEFECTS: dict[str, Mutation] = {
         "steps/test_tools.py::test_inside_a_run_the_key_is_filled_in_and_stays_the_same",
     ),
     "a doubt is retried in silence": Mutation(
-        "locate_step",
+        "open_step",
         'known.open is not None and request.effect == "once"',
         'known.open is not None and request.effect == "never"',
         "steps/test_doubt.py::test_the_default_holds_the_run_for_a_person",
