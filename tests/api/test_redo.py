@@ -314,7 +314,7 @@ def test_a_child_run_that_ended_is_done_anew_by_its_parent(
     provider.say([pays(1), "done"])
     above = delegating(client, world)
     assert above.run() == "said done"
-    (key,) = {run["key"] for run in db.query("runs", status=None, limit=9)} - {"k"}
+    (key,) = {run.key for run in agentrun.runs()} - {"k"}
     with pytest.raises(
         agentrun.RunError, match=f"run '{key}' is a child of run 'k'.*`agentrun redo k 1`"
     ):
@@ -350,7 +350,7 @@ def test_a_step_of_a_child_run_is_done_anew_while_its_parent_waits(
     provider.say(["bad"])
     with pytest.raises(KeyboardInterrupt):
         above.with_options(key="k").run()
-    (key,) = {run["key"] for run in db.query("runs", status=None, limit=9)} - {"k"}
+    (key,) = {run.key for run in agentrun.runs()} - {"k"}
     provider.say(["good"])
     agentrun.redo(key, 1)
     assert above.with_options(key="k").run() == "said good"

@@ -225,7 +225,7 @@ def test_a_resumed_run_keeps_the_wait_that_was_asked_for(
             talk.with_options(key="k").run()
 
     def die_refused(own: OpenDatabase) -> None:
-        until(lambda: bool(own.query("runs", status="running", limit=1)))
+        until(lambda: bool(list_runs(own, RunFilter(("running",)), limit=1)))
         run_id = find_run(own, "k").run_id
         until(lambda: read_events(own, run_id)[0][-1].event == "attempt_failed")
         die()

@@ -25,4 +25,4 @@ def test_a_server_that_may_lose_commits_is_refused(careless: str) -> None:
 
 def test_a_server_that_may_lose_commits_is_taken_if_told_so(careless: str) -> None:
     with agentrun.connect(careless, allow_unsafe=True) as database:
-        assert database.query("runs", status=None, limit=1) == []
+        assert list_runs(database, limit=1) == []
