@@ -18,6 +18,7 @@ from zstandard import ZstdDecompressor
 
 import agentrun
 from agentrun.store.database import OpenDatabase
+from agentrun.store.run_list import RunFilter, list_runs
 from agentrun.store.runs import find_run
 from agentrun.store.values import read_events
 from agentrun.testing import Call, Fault, Provider, Reply

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 import agentrun
+from agentrun.store.run_list import list_runs
 
 
 @pytest.fixture
