@@ -26,6 +26,7 @@ MAY_ENTER = {
     "steps": {"core", "store", "models", "values", "steps"},
     "lifecycle": {"core", "store", "models", "values", "steps", "lifecycle"},
     "api": {"core", "store", "models", "values", "steps", "lifecycle", "api"},
+    "web": {"core", "store", "steps", "api", "view", "web"},
     "integrations": {"agentrun", "core", "integrations"},
     "testing": {"agentrun", "core", "store", "testing"},  # the doubles start without agentrun
     "bundled": {"bundled", "core"},
@@ -44,8 +45,10 @@ ONLY_IN = {
     "rich": {"view", "cli", "demo"},
     "typer": {"cli"},
     "tiktoken": {"models"},
-    "starlette": {"gateway", "integrations"},
-    "uvicorn": {"gateway"},
+    "starlette": {"gateway", "integrations", "web"},
+    "uvicorn": {"gateway", "web"},
+    "jinja2": {"web"},
+    "markupsafe": {"web"},
     "pydantic": {"values", "steps", "api", "integrations", "demo", "tools", "cli"},
 }
 IMPURE = {"asyncio", "threading", "socket", "os", "time", "random", "subprocess"}

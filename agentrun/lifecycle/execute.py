@@ -36,7 +36,7 @@ from agentrun.core.errors import (
 )
 from agentrun.core.events import Event, Json
 from agentrun.core.flow import Flow, pause
-from agentrun.core.history import RecordedStep
+from agentrun.core.history import History, RecordedStep
 from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.secrets import mask
@@ -334,7 +334,7 @@ def execute(
         executing.add(run)
         with terminable(), use_patience(run.patience):
             if person is not None:
-                _reopen(run, person)
+                run.append(*reopening_events(run.history, person))
             elif last_park(events, "divergence"):
                 yield from read_decisions(run)
             try:
@@ -438,21 +438,21 @@ def _enter_process(run: RunContext) -> Flow[None]:
         raise
 
 
-def _reopen(run: RunContext, person: ResumeRequest) -> None:
-    """Journal that a failed run goes on: the step whose error ended the run is set aside.
+def reopening_events(history: History, person: ResumeRequest) -> list[Event]:
+    """The events by which a failed run goes on: the step whose error ended the run is set aside.
 
     If that step is a tool whose body failed in an inner step, the inner step is set aside, too. If
     the run failed right after a person had said what became of a call, the code could not use that
     result, and the person is asked again.
     """
     events = [resumed_event(person.by, person.reason, person.on_divergence)]
-    failed = run.history.by_number.get(run.history.failed_step or 0)
+    failed = history.by_number.get(history.failed_step or 0)
     if failed is None:
-        events += [_reopened(one, person) for one in run.history.decided_since_reply()]
+        events += [_reopened(one, person) for one in history.decided_since_reply()]
     while failed is not None and failed.outcome is not None and failed.outcome.status == "error":
         events.append(_reopened(failed, person))
-        failed = run.history.last_step_inside(failed.ident)
-    run.append(*events)
+        failed = history.last_step_inside(failed.ident)
+    return events
 
 
 def _reopened(known: RecordedStep, person: ResumeRequest) -> Event:

@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache
 from urllib.parse import unquote
 from weakref import WeakSet
@@ -34,6 +35,7 @@ from agentrun.store.sql import QUERIES
 _default: OpenDatabase | None = None
 _open: WeakSet[OpenDatabase] = WeakSet()
 _choosing = threading.RLock()
+_chosen: ContextVar[OpenDatabase | None] = ContextVar("agentrun_database", default=None)
 
 _URL_PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
 
@@ -103,8 +105,21 @@ def connect(
     return database
 
 
+@contextlib.contextmanager
+def using(database: OpenDatabase) -> Iterator[None]:
+    """Make this the `default` database of the block, in this context only."""
+    token = _chosen.set(database)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
 def default() -> OpenDatabase:
-    """The process's database: the last one connected, or else the one in the environment."""
+    """The database of the block `using`, or else the process's: the last one connected, or else the
+    one in the environment."""
+    if (chosen := _chosen.get()) is not None:
+        return chosen
     with _choosing:  # so that two threads do not open two databases
         if _default is None or _default.closed:
             connect()

@@ -26,7 +26,7 @@ from agentrun.store.patience import PROCESS
 from agentrun.store.session import Session
 from agentrun.store.sql import QUERIES
 
-__all__ = ["EVERY", "Partial", "Partials", "partials_of"]
+__all__ = ["EVERY", "Partial", "Partials", "partials_of", "read_partial"]
 
 EVERY = 0.5  # seconds between two statements, and before the first one of a stream
 LARGEST = 1 << 20  # characters; a longer state is not written, and the last one stays
@@ -155,10 +155,12 @@ def _encode(body: Json, mask: Masker) -> Encoded | None:
 
 def partials_of(session: Session, run_id: UUID, step: int | None = None) -> list[Partial]:
     """The received parts of a run's replies, or of one step's, for attempts without an outcome."""
-    rows = session.query("partials", run_id=run_id, step=step)
-    return [
-        Partial(row["step"], row["attempt"], decode(row["body"], _escaped(row))) for row in rows
-    ]
+    return [read_partial(row) for row in session.query("partials", run_id=run_id, step=step)]
+
+
+def read_partial(row: Mapping[str, Any]) -> Partial:
+    """The received part of a reply, from its row."""
+    return Partial(row["step"], row["attempt"], decode(row["body"], _escaped(row)))
 
 
 def _escaped(row: Mapping[str, Any]) -> bool:

@@ -321,6 +321,10 @@ FROM agentrun.runs r WHERE r.key = %(key)s
 SELECT key FROM agentrun.runs
 WHERE parent = %(run_id)s AND status IN ('queued', 'running', 'waiting', 'held') ORDER BY key
 
+-- name: children
+-- The child runs of a run, the oldest first.
+SELECT key FROM agentrun.runs WHERE parent = %(run_id)s ORDER BY created_at, key
+
 -- name: keys
 -- Keys that begin with a prefix (for commands that accept a unique prefix), newest first.
 SELECT key FROM agentrun.runs WHERE starts_with(key, %(prefix)s)
@@ -1225,6 +1229,21 @@ WHERE p.epoch <= excluded.epoch
 SELECT step, attempt, codec, body::text AS body FROM agentrun.partials p
 WHERE run_id = %(run_id)s AND (%(step)s::int IS NULL OR step = %(step)s)
 ORDER BY step, attempt
+
+-- name: glance
+-- Whether a run has anything new for its readers: its last seq, whether its owner is dead, and the
+-- streamed replies so far. One row for each reply, or one row without; no row for a pruned run.
+SELECT t.seq, p.step, p.attempt, p.codec, p.body::text AS body,
+       r.status = 'running' AND NOT EXISTS (
+           SELECT FROM agentrun.workers w WHERE w.worker = r.owner AND w.dead_at IS NULL
+           AND w.beat_at + w.lease >= clock_timestamp()) AS lost
+FROM agentrun.runs r
+CROSS JOIN LATERAL (
+    SELECT j.seq FROM agentrun.journal j WHERE j.run_id = r.run_id ORDER BY j.seq DESC LIMIT 1
+) t
+LEFT JOIN agentrun.partials p ON p.run_id = r.run_id
+WHERE r.run_id = %(run_id)s
+ORDER BY p.step, p.attempt
 
 -- name: role
 -- Whether the server has a role of this name.

@@ -25,6 +25,7 @@ __all__ = [
     "find_stuck",
     "is_decided",
     "is_owner_lost",
+    "list_children",
     "list_diverged",
     "list_keys",
     "list_open_children",
@@ -102,6 +103,11 @@ def run_not_found(session: Session, key: str) -> RunNotFound:
 def list_keys(session: Session, prefix: str, limit: int) -> list[str]:
     """Keys that begin with ``prefix``, the newest first."""
     return [row["key"] for row in session.query("keys", prefix=prefix, limit=limit)]
+
+
+def list_children(session: Session, run_id: UUID) -> list[str]:
+    """The keys of all child runs of a run, the oldest first."""
+    return [row["key"] for row in session.query("children", run_id=run_id)]
 
 
 def list_open_children(session: Session, run_id: UUID) -> list[str]:

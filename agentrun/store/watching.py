@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from agentrun.core.events import Event
 from agentrun.core.state import ENDED, status_after
+from agentrun.store.partials import Partial, read_partial
 from agentrun.store.rows import Reader
-from agentrun.store.runs import find_run
+from agentrun.store.runs import find_run, run_not_found
 from agentrun.store.session import Session
 from agentrun.store.values import read_payload
 
-__all__ = ["EVERY", "JournalFollower", "watch"]
+__all__ = ["EVERY", "Glance", "JournalFollower", "watch"]
 
 EVERY = 0.25  # seconds between two looks at a journal
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What one cheap look at a run shows: whether there is anything new to read."""
+
+    seq: int  # of the last event
+    owner_lost: bool
+    partials: tuple[Partial, ...]  # the streamed replies so far
 
 
 class JournalFollower:
@@ -32,6 +43,15 @@ class JournalFollower:
         self._reader = Reader(partial(read_payload, session, self.run_id))
         self._after = 0
         self.ended = False  # the last event that was read is the end of the run
+
+    def glance(self) -> Glance:
+        """Look by one statement whether the run has anything new. Raises RunPruned."""
+        rows = self._session.query("glance", run_id=self.run_id)
+        if not rows:
+            find_run(self._session, self._key)
+            raise run_not_found(self._session, self._key)
+        streams = tuple(read_partial(row) for row in rows if row["step"] is not None)
+        return Glance(rows[0]["seq"], bool(rows[0]["lost"]), streams)
 
     def read(self) -> list[Event]:
         """The events that are new since the last call. Raises RunPruned."""
