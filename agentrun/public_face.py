@@ -93,6 +93,8 @@ from agentrun.store.inbox import Waiting
 from agentrun.store.opening import connect
 from agentrun.store.retention import Pruned
 from agentrun.view import as_html, as_text
+from agentrun.web import ui
+from agentrun.web.people import Person
 
 __all__ = [
     "Agent",
@@ -123,6 +125,7 @@ __all__ = [
     "Note",
     "OutcomeUnknown",
     "Parking",
+    "Person",
     "Piece",
     "Pruned",
     "Redo",
@@ -204,6 +207,7 @@ __all__ = [
     "transcript",
     "trim_messages",
     "turn",
+    "ui",
     "uuid",
     "wrap",
 ]

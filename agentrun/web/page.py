@@ -96,8 +96,6 @@ def person_of(request: Request) -> Person:
 async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form, each once. Raises Refused if the body is no form, or too large."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in ("application/x-www-form-urlencoded", "application/json"):
-        raise Refused(415, "content_type", "send a form, or an object of JSON")
     body = bytearray()
     try:
         async for piece in request.stream():
@@ -106,6 +104,10 @@ async def read_form(request: Request) -> dict[str, str]:
                 raise Refused(413, "too_large", f"a form has at most {_MOST_BYTES} bytes")
     except ClientDisconnect:
         raise Refused(400, "cut_off", "the request was cut off") from None
+    if not body:
+        return {}
+    if kind not in ("application/x-www-form-urlencoded", "application/json"):
+        raise Refused(415, "content_type", "send a form, or an object of JSON")
     try:
         text = body.decode()
         fields = parse_qsl(text, True) if kind.endswith("form-urlencoded") else _fields(text)
