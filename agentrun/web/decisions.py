@@ -81,13 +81,18 @@ async def _approve(site: Site, request: Request) -> Response:
     if text := form.get("arguments", "").strip():
         waiting = await site.read(_waiting_at, key_in(request), step)
         edited = _json_in(text, "the arguments")
-        if waiting is None or edited != waiting.args:
+        if waiting is None or not _is_unchanged(text, edited, waiting):
             if waiting is not None and waiting.masked:
                 raise Refused(409, "masked", "arguments that hold a masked value cannot be edited")
             if not isinstance(edited, dict):
                 raise Refused(400, "arguments", "the arguments are a JSON object")
             given["arguments"] = edited
     return await _decide(site, request, approve, form, **given)
+
+
+def _is_unchanged(text: str, edited: Any, waiting: Waiting) -> bool:
+    """Whether the form came back as it was shown, or with equal arguments in other words."""
+    return edited == waiting.args or text.replace("\r\n", "\n") == editable_json(waiting.args)
 
 
 def _waiting_at(key: str, step: int) -> Waiting | None:

@@ -33,6 +33,11 @@ class Card:
     unpriced: int
 
     @property
+    def asks_for_budget(self) -> bool:
+        """Whether it is about money and not about a call (`steps/budgets.py` writes the reason)."""
+        return self.waiting.reason.startswith("the budget")
+
+    @property
     def arguments(self) -> str:
         """The arguments as a person edits them."""
         return editable_json(self.waiting.args)
