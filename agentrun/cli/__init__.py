@@ -37,6 +37,7 @@ from agentrun.cli import (
     redo_command,
     resume_command,
     roles_command,
+    ui_command,
     work_commands,
 )
 from agentrun.cli.command_group import (
@@ -178,6 +179,12 @@ add(
 add(
     app, redo_command.redo, DECIDE,
     "agentrun redo ticket-42 5 --reason 'it quoted the wrong order'",
+)  # fmt: skip
+add(
+    app, ui_command.ui, SERVE,
+    "agentrun ui",
+    "agentrun ui --allow-decisions --by ana",
+    "agentrun ui --host 0.0.0.0 --token-file token --trusted-host runs.desk.example",
 )  # fmt: skip
 add(
     app, gateway_command.gateway, SERVE,

@@ -174,7 +174,7 @@ def _explain_silence(
     database: OpenDatabase, key: str, explained: str, note: Callable[[str], None]
 ) -> str:
     """Print why the run does not go on, unless ``explained`` says the same; return the reason."""
-    from agentrun.cli.doctor_report import explain_stuck
+    from agentrun.api.health import explain_stuck
 
     stuck = find_stuck(database, key)
     why = "" if stuck is None else explain_stuck(stuck)

@@ -876,6 +876,51 @@ LEFT JOIN agentrun.workers w ON w.dead_at IS NULL AND w.beat_at + w.lease > cloc
 WHERE r.key = %(key)s
 GROUP BY r.agent, r.queue
 
+-- name: spend_sums
+-- What model calls cost in a time: in all, by day (UTC), by model, by agent and by tree of runs. One
+-- pass over the view makes all sums. `by` says which sum a row is.
+WITH RECURSIVE s AS MATERIALIZED (
+    SELECT * FROM agentrun.spend
+    WHERE at >= %(since)s AND (%(until)s::timestamptz IS NULL OR at < %(until)s)
+),
+up AS (
+    SELECT r.run_id AS below, r.parent, r.key
+    FROM agentrun.runs r WHERE r.run_id IN (SELECT s.run_id FROM s)
+    UNION ALL
+    SELECT up.below, r.parent, r.key FROM up JOIN agentrun.runs r ON r.run_id = up.parent
+),
+calls AS (
+    SELECT s.*, to_char(s.at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, up.key AS root,
+           coalesce(s.model, '(unknown)') AS model_name
+    FROM s JOIN up ON up.below = s.run_id AND up.parent IS NULL
+)
+SELECT CASE GROUPING(day, model_name, agent, root)
+           WHEN 7 THEN 'day' WHEN 11 THEN 'model' WHEN 13 THEN 'agent' WHEN 14 THEN 'tree'
+           ELSE 'all' END AS by,
+       coalesce(day, model_name, agent, root, '') AS name,
+       count(*) AS calls,
+       coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
+       coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
+       coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
+       coalesce(sum(cost), 0) AS cost,
+       count(*) FILTER (WHERE billing = 'unpriced' OR billing = 'paid twice' AND cost IS NULL)
+           AS unpriced,
+       count(*) FILTER (WHERE billing = 'possibly billed') AS possibly_billed,
+       count(*) FILTER (WHERE billing = 'running') AS running,
+       count(*) FILTER (WHERE billing = 'paid twice') AS paid_twice,
+       coalesce(sum(cache_lost), 0) AS cache_lost
+FROM calls
+GROUP BY GROUPING SETS ((day), (model_name), (agent), (root), ())
+ORDER BY 1, coalesce(sum(cost), 0) DESC, 2
+
+-- name: run_days
+-- How many runs were created each day (UTC), by their status now.
+SELECT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, status, count(*) AS runs
+FROM agentrun.runs
+WHERE created_at >= %(since)s AND (%(agent)s::text IS NULL OR agent = %(agent)s)
+  AND (NOT %(roots)s OR parent IS NULL)
+GROUP BY 1, 2 ORDER BY 1, 2
+
 -- name: notify
 SELECT pg_notify('agentrun', '')
 

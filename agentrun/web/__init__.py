@@ -52,9 +52,7 @@ def ui(
         app.mount("/runs", agentrun.ui(authorize=lambda request: agentrun.Person("ana")))
     """
     if allow_decisions and authorize is None:
-        raise ConfigError(
-            "agentrun.ui(allow_decisions=True) records who decides: give authorize="
-        )
+        raise ConfigError("agentrun.ui(allow_decisions=True) records who decides: give authorize=")
     try:
         from agentrun.web.app import make_app
     except ImportError as error:

@@ -113,5 +113,3 @@ def _entry_routes(entry: Entry | None) -> list[Route]:
         return response
 
     return [Route("/enter", enter, methods=["GET", "POST"])]
-
-

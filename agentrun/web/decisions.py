@@ -92,7 +92,9 @@ async def _approve(site: Site, request: Request) -> Response:
 
 def _is_unchanged(text: str, edited: Any, waiting: Waiting) -> bool:
     """Whether the form came back as it was shown, or with equal arguments in other words."""
-    return edited == waiting.args or text.replace("\r\n", "\n") == editable_json(waiting.args)
+    # As text, since 1, 1.0 and true are equal in Python, and no tool takes them for the same.
+    equal = json.dumps(edited, sort_keys=True) == json.dumps(waiting.args, sort_keys=True)
+    return equal or text.replace("\r\n", "\n") == editable_json(waiting.args)
 
 
 def _waiting_at(key: str, step: int) -> Waiting | None:

@@ -60,14 +60,22 @@ class LiveRun:
         self._changed = asyncio.Condition()
         self._view: RunView | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self.viewers = 0
 
-    async def newer_than(self, version: int) -> RunView:
-        """Wait for a view that is newer than this version; 0 takes any."""
+    async def newer_than(self, version: int) -> RunView | None:
+        """Wait for a view that is newer than this version; 0 takes any. None: the server ends."""
         async with self._changed:
-            while self._view is None or self._view.version <= version:
+            while not self._closed and (self._view is None or self._view.version <= version):
                 await self._changed.wait()
-            return self._view
+            return None if self._closed else self._view
+
+    async def close(self) -> None:
+        """Let all viewers go: the server ends."""
+        self.stop()
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def start(self) -> None:
         """Look at the run from now on."""
@@ -161,6 +169,11 @@ class LiveRuns:
                 run.stop()
                 self._runs.pop(place, None)
 
+    async def close(self) -> None:
+        """End all streams. The browsers connect again as soon as there is a server."""
+        for run in list(self._runs.values()):
+            await run.close()
+
 
 async def messages(run: LiveRun, after: int) -> AsyncIterator[bytes]:
     """The messages to a browser that has read the journal up to ``after``. Never raises."""
@@ -175,6 +188,8 @@ async def messages(run: LiveRun, after: int) -> AsyncIterator[bytes]:
         except TimeoutError:
             yield b": nothing new\n\n"
             continue
+        if view is None:
+            return
         if not version and view.seq <= after:
             html, status = view.html, view.status
         parts = []

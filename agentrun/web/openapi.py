@@ -1,4 +1,4 @@
-"""The OpenAPI document of the pages' JSON twins, made of the pages' list and of their dataclasses."""
+"""The OpenAPI document of the JSON twins, made of the list of pages and of their data's types."""
 
 from __future__ import annotations
 

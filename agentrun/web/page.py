@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup as SafeMarkup
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from agentrun.core.transcript import Transcript
 from agentrun.view import safe
@@ -251,7 +251,13 @@ def _points(turns: Iterable[Any]) -> str:
 
 
 # The pages that every page links to: the path, and the name.
-_PLACES = (("", "Runs"), ("inbox", "Inbox"))
+_PLACES = (
+    ("", "Runs"),
+    ("inbox", "Inbox"),
+    ("spend", "Spend"),
+    ("compare", "Compare"),
+    ("health", "Health"),
+)
 
 _FILTERS: dict[str, Callable[..., Any]] = {
     "clip": safe.clip,

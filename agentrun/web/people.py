@@ -32,7 +32,7 @@ class Person:
     may_decide: bool = True
 
 
-Authorize: TypeAlias = "Callable[[Request], Person | None | Awaitable[Person | None]]"
+Authorize: TypeAlias = "Callable[[Request], Person | Awaitable[Person | None] | None]"
 
 
 class Entry:

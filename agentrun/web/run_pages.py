@@ -154,7 +154,9 @@ def _exported(key: str, form: str) -> str:
 
 _KEY = {"key": "the run's key"}
 PAGES = (
-    PageRoute("run", _run, "One run: its transcript, its turns, and what it waits for", RunData, _KEY),
+    PageRoute(
+        "run", _run, "One run: its transcript, its turns, and what it waits for", RunData, _KEY
+    ),
     PageRoute(
         "journal",
         _journal,
@@ -175,6 +177,9 @@ PAGES = (
         _events,
         "A run as server-sent events, each with the seq of the journal as its id",
         None,
-        {**_KEY, "after": "only what is newer than this seq; the header Last-Event-ID counts first"},
+        {
+            **_KEY,
+            "after": "only what is newer than this seq; the header Last-Event-ID counts first",
+        },
     ),
 )

@@ -25,7 +25,7 @@ from agentrun.core.errors import (
 from agentrun.core.log import logger
 from agentrun.store.database import Database, OpenDatabase
 from agentrun.store.opening import internals, using
-from agentrun.web.live import LiveRuns
+from agentrun.web.live import EVERY, LiveRuns
 from agentrun.web.page import Page, Refused, refuse, respond
 
 __all__ = ["Action", "PageRoute", "Site", "endpoint", "key_in", "number_in"]
@@ -49,6 +49,7 @@ class Site:
         self._database = database
         self.sql = sql
         self.live = LiveRuns()
+        self._shared: dict[tuple[str, ...], tuple[float, asyncio.Task[Any]]] = {}
 
     async def open(self) -> OpenDatabase:
         """The database that is shown. Opening the embedded one takes a moment."""
@@ -63,6 +64,16 @@ class Site:
                 return function(*args, **kwargs)
 
         return await asyncio.to_thread(call)
+
+    async def share(self, name: tuple[str, ...], function: Callable[[], T]) -> T:
+        """Like `read`, once a second for all who ask for the same thing by the same name."""
+        now = asyncio.get_running_loop().time()
+        for old in [one for one, (at, _) in self._shared.items() if at < now - EVERY]:
+            del self._shared[old]
+        if name not in self._shared:
+            self._shared[name] = now, asyncio.create_task(self.read(function))
+        shared: T = await asyncio.shield(self._shared[name][1])
+        return shared
 
 
 MakePage: TypeAlias = "Callable[[Site, Request], Awaitable[Page | Response]]"
@@ -86,7 +97,7 @@ class PageRoute:
 
 @dataclass(frozen=True)
 class Action(PageRoute):
-    """Something that a person does, by POST. ``parameters`` are in the URL, ``fields`` in a form."""
+    """What a person does by POST: ``parameters`` are in the URL, and ``fields`` in a form."""
 
     fields: Mapping[str, str] = field(default_factory=dict)
 

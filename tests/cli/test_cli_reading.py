@@ -16,7 +16,7 @@ from journals import HOSTILE
 from terminal import printed
 
 import agentrun
-from agentrun.cli import doctor_report
+from agentrun.api import health
 from agentrun.core.events import Event
 from agentrun.core.transcript import Transcript
 from agentrun.store.database import OpenDatabase
@@ -292,8 +292,8 @@ def test_doctor_names_what_needs_attention(cli: Cli, dsn: str, in_doubt: Path) -
 def test_doctor_names_what_keeps_dead_rows(
     cli: Cli, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_report, "_DEAD_ROWS", 100)
-    monkeypatch.setattr(doctor_report, "_LONG_TRANSACTION", 0.0)
+    monkeypatch.setattr(health, "_DEAD_ROWS", 100)
+    monkeypatch.setattr(health, "_LONG_TRANSACTION", 0.0)
     with psycopg.connect(dsn, application_name="a report") as reader:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT count(*) FROM agentrun.runs")

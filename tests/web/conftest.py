@@ -67,8 +67,6 @@ def writer(client: OpenAI) -> Any:
         stream = client.chat.completions.create(
             model="gpt-5-mini", messages=[{"role": "user", "content": question}], stream=True
         )
-        return "".join(
-            chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices
-        )
+        return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
     return web_writer

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from browser import Browser, Page
-from hypothesis import given
 from hostile import JSON
+from hypothesis import given
 from web_pages import complaints, eventually, hold_for_approval, in_browser, post
 
 import agentrun
