@@ -59,6 +59,7 @@ class Browser:
         self._numbers = count(1)
         self._pending = b""
         self.events: list[dict[str, Any]] = []
+        self._targets: list[str] = []
         return self
 
     def __exit__(
@@ -101,6 +102,12 @@ class Browser:
         message: dict[str, Any] = json.loads(text)
         return message
 
+    def close_pages(self) -> None:
+        """Close what was opened: a page that asks for news does so until it is closed."""
+        for target in self._targets:
+            self.call("Target.closeTarget", targetId=target)
+        self._targets.clear()
+
     def open(self, url: str, *, dark: bool = False, width: int = 1100) -> Page:
         """Load a page and wait until it is there."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -114,6 +121,7 @@ class Browser:
             "Emulation.setDeviceMetricsOverride",
             width=width, height=1400, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
+        self._targets.append(target)
         self.events.clear()
         page.call("Page.navigate", url=url)
         if not page.seen("Page.loadEventFired"):
@@ -140,7 +148,11 @@ class Page:
 
     def seen(self, method: str) -> list[dict[str, Any]]:
         """What the browser told of this kind since the page was opened."""
-        return [told["params"] for told in self._browser.events if told.get("method") == method]
+        return [
+            told["params"]
+            for told in self._browser.events
+            if told.get("method") == method and told.get("sessionId") == self._session
+        ]
 
     def requests(self) -> list[str]:
         """Every address that was asked for."""

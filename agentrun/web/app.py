@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
@@ -12,17 +13,18 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from agentrun.store.database import Database
-from agentrun.web import decisions, inbox_pages, run_pages
+from agentrun.web import decisions, inbox_pages, overviews, run_pages
 from agentrun.web.guard import Guard
 from agentrun.web.look import CSS
 from agentrun.web.openapi import describe_pages
-from agentrun.web.page import FOLDER, Refused, json_response, read_form, render
+from agentrun.web.page import FOLDER, Refused, json_response, read_form, refuse, render
 from agentrun.web.people import Authorize, Entry
 from agentrun.web.site import Action, PageRoute, Site, endpoint
 
 __all__ = ["ACTIONS", "PAGES", "WebApp", "make_app"]
 
 PAGES: tuple[PageRoute, ...] = (
+    *overviews.PAGES,
     *inbox_pages.PAGES,
     *run_pages.PAGES,
     *decisions.PAGES,
@@ -52,7 +54,10 @@ def make_app(
 ) -> WebApp:
     """Make the application. ``entry`` lets a person in by a URL, where nothing is around it."""
     site = Site(database, sql=sql)
-    pages = Starlette(routes=[*_routes(site), *_entry_routes(entry)])
+    pages = Starlette(
+        routes=[*_routes(site), *_entry_routes(entry)],
+        exception_handlers={HTTPException: _refuse_request, 500: _report_failure},
+    )
     pages.state.sql = sql
     return WebApp(site, Guard.around(pages, hosts, allow_decisions, entry, authorize))
 
@@ -73,6 +78,17 @@ def _routes(site: Site) -> list[Route | Mount]:
         Mount("/static", StaticFiles(directory=FOLDER / "static")),
     ]
     return routes
+
+
+async def _refuse_request(request: Request, error: Exception) -> Response:
+    """The answer to a request that no page takes."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return refuse(request, Refused(status, "no_page", "there is no such page"))
+
+
+async def _report_failure(request: Request, error: Exception) -> Response:
+    """The answer after a defect of ours, which Starlette also logs."""
+    return refuse(request, Refused(500, "failed", "this page failed: see the log of the server"))
 
 
 async def _openapi(request: Request) -> Response:

@@ -14,9 +14,16 @@ import agentrun
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     with Browser() as browser:
         yield browser
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """The session's browser; its pages are closed after the test."""
+    yield chromium
+    chromium.close_pages()
 
 
 @pytest.fixture

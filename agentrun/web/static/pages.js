@@ -22,7 +22,14 @@
       axes: [
         { ...axis, incrs: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000] },
         { ...axis, size: 70 },
-        { ...axis, side: 1, scale: "$", size: 70, grid: { show: false } },
+        {
+          ...axis,
+          side: 1,
+          scale: "$",
+          size: 80,
+          grid: { show: false },
+          values: (chart, amounts) => amounts.map((amount) => "$" + +amount.toPrecision(3)),
+        },
       ],
       series: [
         { label: "turn" },
