@@ -876,6 +876,17 @@ LEFT JOIN agentrun.workers w ON w.dead_at IS NULL AND w.beat_at + w.lease > cloc
 WHERE r.key = %(key)s
 GROUP BY r.agent, r.queue
 
+-- name: commented_columns
+-- Each column of the schema's tables and views, with the comments of both. Views come first.
+SELECT c.relname AS relation, CASE WHEN c.relkind = 'v' THEN 'view' ELSE 'table' END AS kind,
+       coalesce(obj_description(c.oid, 'pg_class'), '') AS about, a.attname AS name,
+       format_type(a.atttypid, a.atttypmod) AS type,
+       coalesce(col_description(c.oid, a.attnum), '') AS holds
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relnamespace = 'agentrun'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+  AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY 2 DESC, 1, a.attnum
+
 -- name: spend_sums
 -- What model calls cost in a time: in all, by day (UTC), by model, by agent and by tree of runs. One
 -- pass over the view makes all sums. `by` says which sum a row is.

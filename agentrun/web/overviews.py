@@ -109,9 +109,7 @@ def _list(wanted: dict[str, Any]) -> RunsData:
     apart = {name: value for name, value in wanted.items() if name not in ("now", "counted")}
     found = runs(**apart, limit=_ROWS + 1)
     shown = tuple(found[:_ROWS])
-    counts = count_runs(
-        default(), wanted["counted"], agent=wanted["agent"], roots=wanted["roots"]
-    )
+    counts = count_runs(default(), wanted["counted"], agent=wanted["agent"], roots=wanted["roots"])
     return RunsData(shown, shown[-1].cursor if len(found) > _ROWS else None, tuple(counts))
 
 
@@ -131,9 +129,7 @@ class SpendData:
 async def _spend(site: Site, request: Request) -> Page:
     now = await site.read((await site.open()).now)
     since = time_in(request.query_params, "since", now) or now - timedelta(days=_DAYS)
-    data = await site.share(
-        ("spend", request.query_params.get("since", "")), lambda: _sum(since)
-    )
+    data = await site.share(("spend", request.query_params.get("since", "")), lambda: _sum(since))
     days = days_since(since, now)
     costs = {one.name: float(one.cost) for one in data.days}
     spark = draw_days(days, costs, {}, f"US dollars a day, of {len(days)} days")

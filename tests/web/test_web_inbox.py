@@ -65,6 +65,23 @@ def test_what_was_not_edited_is_approved_as_it_was_asked(pages: str, held: Any) 
     assert step.approvals[0].arguments is None
 
 
+def test_an_edit_that_python_calls_equal_is_an_edit(
+    pages: str, client: Any, provider: Provider
+) -> None:
+    @agentrun.tool(approve=True)
+    def web_flag(value: bool | int) -> str:
+        return repr(value)
+
+    @agentrun.agent(name="web_flagger")
+    def web_flagger() -> str:
+        return web_flag(True)
+
+    with pytest.raises(agentrun.RunHeld):
+        web_flagger.with_options(key="k").run()
+    assert post(pages, f"approve?{place_of('k')}", {"arguments": '{"value": 1}'}).is_redirect
+    assert web_flagger.with_options(key="k").run() == "1"
+
+
 def test_the_second_person_reads_who_was_first(pages: str, held: Any) -> None:
     place = place_of("k")
     agentrun.approve("k", agentrun.inbox("k")[0].step or 0, by="bo@desk.example")

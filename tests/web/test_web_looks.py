@@ -15,6 +15,7 @@ from web_pages import complaints, in_browser
 
 import agentrun
 from agentrun.testing import Call, Provider, Reply
+from agentrun.view.safe import visible
 from agentrun.web.app import ACTIONS, PAGES
 
 EVIL = (
@@ -28,7 +29,7 @@ EVIL = (
 
 @pytest.fixture
 def hostile(client: Any, provider: Provider, db: Any) -> str:
-    """A run whose key, agent, texts, arguments and errors are all hostile; it waits for a person."""
+    """A run that waits, whose key, agent, texts, arguments and errors are all hostile."""
 
     @agentrun.tool(approve=True, name="web_evil_tool")
     def web_evil_tool(text: str) -> str:
@@ -129,6 +130,15 @@ def test_a_keyboard_reaches_every_part(browser: Browser, pages: str, hostile: st
     assert set(wanted) <= reached
 
 
+def test_hostile_text_shows_its_control_characters(pages: str, hostile: str) -> None:
+    for place in places(quote(hostile)):
+        text = httpx.get(f"{pages}/{place}").text
+        found = {letter for letter in text if letter != "\n" and visible(letter) != letter}
+        assert found == set(), place
+        for tag in ("<img", "<svg onload", "<form action=http", 'onerror="', "<hx-partial"):
+            assert tag not in text, (place, tag)
+
+
 def test_hostile_text_of_the_twins_is_ascii(pages: str, hostile: str) -> None:
     for place in ("runs.json", "inbox.json", "spend.json", "run.json", "journal.json"):
         answer = httpx.get(f"{pages}/{place}", params={"key": hostile})
@@ -190,5 +200,3 @@ def test_a_twin_has_what_its_documentation_says(pages: str, hostile: str) -> Non
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         assert value.status_code == 200, (page.twin, value.text)
         check(value.json(), schema, page.twin)
-
-

@@ -113,9 +113,7 @@ def test_spend_is_the_sum_of_the_journals(pages: str, several: list[str], sql: A
     assert httpx.get(f"{pages}/spend.json?since=2100-01-01").json()["all"] is None
 
 
-def test_the_spend_of_a_child_is_of_its_tree(
-    pages: str, writer: Any, provider: Provider
-) -> None:
+def test_the_spend_of_a_child_is_of_its_tree(pages: str, writer: Any, provider: Provider) -> None:
     provider.say(["It is done."])
 
     @agentrun.agent(name="web_parent")

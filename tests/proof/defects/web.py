@@ -1,0 +1,123 @@
+"""Deliberate defects of `agentrun/web/`."""
+
+from __future__ import annotations
+
+from defects import Mutation
+
+_GUARD = "web/test_web_guard.py"
+DEFECTS: dict[str, Mutation] = {
+    "the pages answer to any host": Mutation(
+        "Guard._check_host",
+        "if not local:",
+        "if False:",
+        f"{_GUARD}::test_only_names_of_this_server_are_answered",
+    ),
+    "pages of other sites may ask the pages": Mutation(
+        "_check_site",
+        "origin is not None and not _is_own(origin, headers.get('host'))".replace("'", '"'),
+        "False",
+        f"{_GUARD}::test_pages_of_other_sites_may_not_ask",
+    ),
+    "a decision needs no origin": Mutation(
+        "_check_site",
+        'elif not reads and site != "same-origin" and origin is None:',
+        "elif False:",
+        f"{_GUARD}::test_a_decision_needs_the_origin_of_this_site",
+    ),
+    "pages that only read decide": Mutation(
+        "Guard._check",
+        "if not self.allow_decisions:",
+        "if False:",
+        f"{_GUARD}::test_without_leave_to_decide_nothing_is_changed",
+    ),
+    "who may only read decides": Mutation(
+        "Guard._check",
+        'request.method == "POST" and not enters and not person.may_decide',
+        "False",
+        f"{_GUARD}::test_who_may_only_read_cannot_decide_where_others_may",
+    ),
+    "a printed URL works twice": Mutation(
+        "Entry.open",
+        "self._used = True",
+        "pass",
+        f"{_GUARD}::test_a_printed_url_lets_one_browser_in_once",
+    ),
+    "any cookie lets in": Mutation(
+        "Entry.knows",
+        "sha256(value.encode()).digest() in self._sessions",
+        "True",
+        f"{_GUARD}::test_a_printed_url_lets_one_browser_in_once",
+    ),
+    "the policy lets scripts run that a page contains": Mutation(
+        "POLICY",
+        "script-src 'self'; style",
+        "script-src 'self' 'unsafe-inline'; style",
+        f"{_GUARD}::test_every_answer_has_the_policy",
+    ),
+    "a recorded text enters a page with its control characters": Mutation(
+        "page._finish",
+        "safe.visible(str(value), multiline=True)",
+        "str(value)",
+        "web/test_web_looks.py::test_hostile_text_shows_its_control_characters",
+    ),
+    "templates escape nothing": Mutation(
+        "page._templates",
+        "autoescape=True",
+        "autoescape=False",
+        "web/test_web_looks.py::test_hostile_text_shows_its_control_characters",
+    ),
+    "each viewer looks at the run": Mutation(
+        "LiveRuns.watched",
+        "self._runs.setdefault(place, LiveRun(database, key))",
+        "LiveRun(database, key)",
+        "web/test_web_run.py::test_viewers_of_a_run_share_one_look_a_second",
+    ),
+    "a browser that reconnects gets all of a run again": Mutation(
+        "messages",
+        "if not version and view.seq <= after:",
+        "if False:",
+        "web/test_web_run.py::test_a_stream_goes_on_from_the_last_seq",
+    ),
+    "true and 1 are the same arguments": Mutation(
+        "_is_unchanged",
+        "json.dumps(edited, sort_keys=True) == json.dumps(waiting.args, sort_keys=True)",
+        "edited == waiting.args",
+        "web/test_web_inbox.py::test_an_edit_that_python_calls_equal_is_an_edit",
+    ),
+    "a decision is about whatever the run asks now": Mutation(
+        "_fingerprint_in",
+        'request.query_params.get("fingerprint") or None',
+        "None",
+        "web/test_web_inbox.py::test_a_decision_about_something_else_is_refused",
+    ),
+    "the journal does not name who decides in the pages": Mutation(
+        "decisions._decide",
+        "by=person_of(request).name",
+        "by=None",
+        "web/test_web_inbox.py::test_arguments_are_edited_and_the_journal_names_the_person",
+    ),
+    "the pages show the process's own database": Mutation(
+        "Site.read",
+        "with using(database):",
+        "if database:",
+        "web/test_web_overviews.py::test_several_databases_are_shown_apart",
+    ),
+    "other machines need no token": Mutation(
+        "check_exposure",
+        "token_file is None or not list(trusted)",
+        "False",
+        "web/test_web_command.py::test_other_machines_need_a_token_and_a_name",
+    ),
+    "a stream outlives its server": Mutation(
+        "LiveRuns.close",
+        "await run.close()",
+        "pass",
+        "web/test_web_command.py::test_a_stream_does_not_keep_it_from_ending",
+    ),
+    "the spend of a child is of the child": Mutation(
+        "-- name: spend_sums",
+        "ON up.below = s.run_id AND up.parent IS NULL",
+        "ON up.below = s.run_id",
+        "web/test_web_overviews.py::test_the_spend_of_a_child_is_of_its_tree",
+    ),
+}
