@@ -18,7 +18,7 @@ from agentrun.web.guard import Guard
 from agentrun.web.look import CSS
 from agentrun.web.openapi import describe_pages
 from agentrun.web.page import FOLDER, Refused, json_response, read_form, refuse, render
-from agentrun.web.people import Authorize, Entry
+from agentrun.web.people import Authorize, UrlEntry
 from agentrun.web.site import Action, PageRoute, Site, endpoint
 
 __all__ = ["ACTIONS", "PAGES", "WebApp", "make_app"]
@@ -50,7 +50,7 @@ def make_app(
     allow_decisions: bool,
     sql: bool,
     hosts: Iterable[str],
-    entry: Entry | None = None,
+    entry: UrlEntry | None = None,
 ) -> WebApp:
     """Make the application. ``entry`` lets a person in by a URL, where nothing is around it."""
     site = Site(database, sql=sql)
@@ -104,7 +104,7 @@ async def _transcript_style(request: Request) -> Response:
 # -- entering --------------------------------------------------------------------------------------
 
 
-def _entry_routes(entry: Entry | None) -> list[Route]:
+def _entry_routes(entry: UrlEntry | None) -> list[Route]:
     if entry is None:
         return []
 

@@ -9,7 +9,7 @@ checks keep web pages out, and a fourth names the person:
   of another site. A request that changes something must have one of them.
 * Only GET and HEAD read, and they change nothing. Only POST changes something, and only if
   decisions are allowed.
-* The person is known by the cookie of an `Entry`, or by ``authorize`` of the application around.
+* The person is known by the cookie of an `UrlEntry`, or by ``authorize`` of the application around.
 
 The content security policy lets a browser run the scripts of this application and nothing else. So
 markup that was not escaped by mistake could neither run nor load anything.
@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentrun.web.page import Refused, refuse
-from agentrun.web.people import Authorize, Entry, Person
+from agentrun.web.people import Authorize, Person, UrlEntry
 
 __all__ = ["POLICY", "Guard"]
 
@@ -55,7 +55,7 @@ class Guard:
     app: ASGIApp
     hosts: frozenset[str]
     allow_decisions: bool
-    entry: Entry | None = None
+    entry: UrlEntry | None = None
     authorize: Authorize | None = None
 
     @classmethod
@@ -64,7 +64,7 @@ class Guard:
         app: ASGIApp,
         hosts: Iterable[str],
         allow_decisions: bool,
-        entry: Entry | None,
+        entry: UrlEntry | None,
         authorize: Authorize | None,
     ) -> Guard:
         names = frozenset(host.lower().rstrip(".") for host in hosts)

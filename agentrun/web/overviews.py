@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from importlib import import_module
 from typing import Any, get_args
 
 from starlette.requests import Request
@@ -170,12 +171,16 @@ async def _health(site: Site, request: Request) -> Page:
 
 
 def _examine(database: OpenDatabase) -> HealthData:
-    from agentrun import __version__
-
     files = embedded.where()
     own = files.dsn() == database.dsn
-    report = report_health(None if own else database.dsn, version=__version__)
+    report = report_health(None if own else database.dsn, version=_version())
     return HealthData(report, tuple(report.pop("problems")))
+
+
+def _version() -> str:
+    """The version of this package, whose face imports this room."""
+    version: str = import_module("agentrun").__version__
+    return version
 
 
 PAGES = (

@@ -84,7 +84,7 @@ def refuse(request: Request, refused: Refused) -> Response:
 def see_other(request: Request, path: str, **parameters: str) -> Response:
     """Lead the browser to another page, after a form."""
     up = "../" * _path_in(request).count("/")
-    return RedirectResponse(up + _link(path, **parameters), 303)
+    return RedirectResponse(up + _address(path, **parameters), 303)
 
 
 def person_of(request: Request) -> Person:
@@ -173,12 +173,12 @@ def fill(template: str, *, up: str = "", **values: Any) -> str:
     the application does not know where a proxy shows it."""
 
     def link(path: str, **parameters: object) -> SafeMarkup:
-        return SafeMarkup(_escape(up + _link(path, **parameters)))
+        return SafeMarkup(_escape(up + _address(path, **parameters)))
 
     return _templates().get_template(template).render(link=link, **values)
 
 
-def _link(path: str, **parameters: object) -> str:
+def _address(path: str, **parameters: object) -> str:
     query = urlencode(
         {name: value for name, value in parameters.items() if value not in (None, "")},
         errors="surrogatepass",

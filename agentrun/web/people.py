@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["Authorize", "Entry", "Person"]
+__all__ = ["Authorize", "Person", "UrlEntry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Person:
 Authorize: TypeAlias = "Callable[[Request], Person | Awaitable[Person | None] | None]"
 
 
-class Entry:
+class UrlEntry:
     """Lets one person in who knows a token, and knows them again by a cookie.
 
     The token of the printed URL works once, so a URL in a history or a log opens nothing. The token

@@ -15,7 +15,7 @@ import uvicorn
 from agentrun.core.errors import ConfigError
 from agentrun.store.database import Database
 from agentrun.web.app import WebApp, make_app
-from agentrun.web.people import Entry, Person
+from agentrun.web.people import Person, UrlEntry
 
 __all__ = ["check_exposure", "is_loopback", "listen", "make_site", "read_token", "serve"]
 
@@ -81,10 +81,10 @@ def make_site(
     token: str | None,
     allow_decisions: bool,
     hosts: Iterable[str],
-) -> tuple[WebApp, Entry]:
+) -> tuple[WebApp, UrlEntry]:
     """The application that `agentrun ui` serves, and the entry to it."""
     # Cookies do not tell ports apart, so the name does: several servers may run on one machine.
-    entry = Entry(person, cookie=f"agentrun-ui-{port}", token=token)
+    entry = UrlEntry(person, cookie=f"agentrun-ui-{port}", token=token)
     app = make_app(
         database,
         authorize=None,

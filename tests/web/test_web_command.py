@@ -46,7 +46,7 @@ def command(dsn: str, *options: str) -> Iterator[tuple[str, Any]]:
 
 @in_browser
 def test_its_url_opens_the_pages_once(
-    browser: Browser, dsn: str, desk: Any, provider: Provider
+    browser: Browser, dsn: str, db: Any, desk: Any, provider: Provider
 ) -> None:
     hold_for_approval(desk, provider, "k")
     with command(dsn, "--allow-decisions", "--by", "ana") as (url, process):
@@ -67,7 +67,9 @@ def test_its_url_opens_the_pages_once(
     assert step.approvals[0].decider == "ana"
 
 
-def test_a_stream_does_not_keep_it_from_ending(dsn: str, desk: Any, provider: Provider) -> None:
+def test_a_stream_does_not_keep_it_from_ending(
+    dsn: str, db: Any, desk: Any, provider: Provider
+) -> None:
     hold_for_approval(desk, provider, "k")
     with command(dsn) as (url, process), httpx.Client() as browser:
         browser.get(url)

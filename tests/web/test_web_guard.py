@@ -12,7 +12,7 @@ import agentrun
 from agentrun.testing import Provider
 from agentrun.web.app import make_app
 from agentrun.web.guard import POLICY
-from agentrun.web.people import Entry, Person
+from agentrun.web.people import Person, UrlEntry
 
 
 def status(url: str, path: str = "/inbox", **headers: str) -> int:
@@ -141,12 +141,11 @@ def test_decisions_need_somebody_who_takes_them() -> None:
 
 
 def test_a_printed_url_lets_one_browser_in_once(db: Any) -> None:
-    entry = Entry(ANA, cookie="agentrun-1")
+    entry = UrlEntry(ANA, cookie="agentrun-1")
     app = make_app(None, authorize=None, allow_decisions=True, sql=False, hosts=[], entry=entry)
     with serving(app) as url, httpx.Client(base_url=url) as browser, httpx.Client() as other:
         assert browser.get("/inbox").status_code == 401
-        assert browser.get("/inbox", cookies={"agentrun-1": "guess"}).status_code == 401
-        browser.cookies.clear()
+        assert browser.get("/inbox", headers={"cookie": "agentrun-1=guess"}).status_code == 401
         assert browser.get("/enter?token=guess").status_code == 401
         entered = browser.get(f"/enter?token={entry.one_time}")
         assert entered.status_code == 200
@@ -162,7 +161,7 @@ def test_a_printed_url_lets_one_browser_in_once(db: Any) -> None:
 
 
 def test_a_token_of_a_file_lets_people_and_programs_in(db: Any) -> None:
-    entry = Entry(ANA, cookie="agentrun-1", token="of the file")
+    entry = UrlEntry(ANA, cookie="agentrun-1", token="of the file")
     app = make_app(None, authorize=None, allow_decisions=False, sql=False, hosts=[], entry=entry)
     with serving(app) as url:
         for _ in range(2):

@@ -6,8 +6,8 @@ from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
     "a result that the code cannot use stays for ever": Mutation(
-        "_reopen",
-        "events += [_reopened(one, person) for one in run.history.decided_since_reply()]",
+        "reopening_events",
+        "events += [_reopened(one, person) for one in history.decided_since_reply()]",
         "pass",
         "steps/test_doubt.py::test_a_result_that_the_code_cannot_use_is_asked_for_again",
     ),

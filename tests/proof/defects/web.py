@@ -37,13 +37,13 @@ DEFECTS: dict[str, Mutation] = {
         f"{_GUARD}::test_who_may_only_read_cannot_decide_where_others_may",
     ),
     "a printed URL works twice": Mutation(
-        "Entry.open",
+        "UrlEntry.open",
         "self._used = True",
         "pass",
         f"{_GUARD}::test_a_printed_url_lets_one_browser_in_once",
     ),
     "any cookie lets in": Mutation(
-        "Entry.knows",
+        "UrlEntry.knows",
         "sha256(value.encode()).digest() in self._sessions",
         "True",
         f"{_GUARD}::test_a_printed_url_lets_one_browser_in_once",
@@ -79,7 +79,7 @@ DEFECTS: dict[str, Mutation] = {
         "web/test_web_run.py::test_a_stream_goes_on_from_the_last_seq",
     ),
     "true and 1 are the same arguments": Mutation(
-        "_is_unchanged",
+        "decisions._is_unchanged",
         "json.dumps(edited, sort_keys=True) == json.dumps(waiting.args, sort_keys=True)",
         "edited == waiting.args",
         "web/test_web_inbox.py::test_an_edit_that_python_calls_equal_is_an_edit",
