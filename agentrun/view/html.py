@@ -67,7 +67,7 @@ class RenderOptions:
     shown: int  # characters of one value
     # A table of the steps with links. Only for a page of its own, because ids must be unique.
     index: bool = False
-    style: bool = True  # False: the host serves `CSS` as a file, since its policy allows no style
+    styled: bool = True  # with the style sheet; False for a page that brings `CSS` itself
 
 
 _IN_NOTEBOOK, _UNLIMITED, WHOLE = (
@@ -98,7 +98,7 @@ def render(transcript: Transcript, look: RenderOptions, limit: int | None = None
     """The one renderer behind notebook and page."""
     before = join(
         [
-            element("style", CSS) if look.style else "",
+            element("style", CSS) if look.styled else "",
             element("h3", clip(transcript.key, 200)),
             element("p", clip(phrases.headline(transcript), 400)),
             element("p", phrases.totals(transcript), class_="ar-dim"),
