@@ -46,10 +46,8 @@ def ui(
     Raises:
         ConfigError: a package is missing; or decisions are allowed and nothing names who decides.
 
-    Example::
-
-        app = FastAPI()
-        app.mount("/runs", agentrun.ui(authorize=lambda request: agentrun.Person("ana")))
+    Example:
+        >>> pages = agentrun.ui(authorize=lambda request: agentrun.Person("ana"))
     """
     if allow_decisions and authorize is None:
         raise ConfigError("agentrun.ui(allow_decisions=True) records who decides: give authorize=")
