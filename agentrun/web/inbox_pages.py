@@ -90,4 +90,4 @@ def _card(waiting: Waiting, transcript: Transcript | None) -> Card:
     return Card(waiting, clip(said[-1], _SHOWN) if said else None, sums.cost, sums.unpriced)
 
 
-PAGES = (PageRoute("inbox", _inbox, "What waits for a person", InboxData),)
+PAGES = (PageRoute("inbox", _inbox, "What waits for a person", InboxData, name="Inbox"),)

@@ -163,7 +163,7 @@ def render(request: Request, template: str, **values: Any) -> str:
     path = _path_in(request)
     person = getattr(request.state, "person", Person("", may_decide=False))
     return fill(
-        template, up="../" * path.count("/"), path=path, person=person, has_sql=_has_sql(request),
+        template, up="../" * path.count("/"), path=path, person=person, places=_places_in(request),
         **values,
     )  # fmt: skip
 
@@ -191,8 +191,10 @@ def _path_in(request: Request) -> str:
     return request.url.path.removeprefix(root).strip("/")
 
 
-def _has_sql(request: Request) -> bool:
-    return bool(getattr(request.app.state, "sql", False)) if "app" in request.scope else False
+def _places_in(request: Request) -> tuple[tuple[str, str], ...]:
+    """The pages that every page links to: path and name. None before a person is let in."""
+    app = request.scope.get("app")
+    return () if app is None else tuple(app.state.places)
 
 
 def _finish(value: Any) -> Any:
@@ -250,15 +252,6 @@ def _points(turns: Iterable[Any]) -> str:
     return json.dumps(list(map(list, zip(*rows, strict=True))))
 
 
-# The pages that every page links to: the path, and the name.
-_PLACES = (
-    ("", "Runs"),
-    ("inbox", "Inbox"),
-    ("spend", "Spend"),
-    ("compare", "Compare"),
-    ("health", "Health"),
-)
-
 _FILTERS: dict[str, Callable[..., Any]] = {
     "clip": safe.clip,
     "count": _count,
@@ -280,5 +273,4 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
-    environment.globals["places"] = _PLACES
     return environment
