@@ -186,11 +186,11 @@ def _version() -> str:
 PAGES = (
     PageRoute(
         "", _runs, "The runs, the newest first", RunsData,
-        {**_FILTERS, "after": "the cursor of the last run of the page before"}, "Runs",
+        {**_FILTERS, "after": "the cursor of the last run of the page before"}, name="Runs",
     ),
     PageRoute(
         "spend", _spend, "What model calls cost, by day, model, agent and tree", SpendData,
-        {"since": "an age such as 7d, or a time; default: 30 days"}, "Spend",
+        {"since": "an age such as 7d, or a time; default: 30 days"}, name="Spend",
     ),
     PageRoute(
         "health", _health, "The health of the database and of the workers", HealthData,

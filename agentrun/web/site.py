@@ -88,7 +88,7 @@ class PageRoute:
     summary: str
     data: type | None = None  # of the JSON twin; None: it has none
     parameters: Mapping[str, str] = field(default_factory=dict)
-    name: str | None = None  # as every page links to it
+    name: str | None = field(default=None, kw_only=True)  # as every page links to it
 
     @property
     def twin(self) -> str:
