@@ -163,6 +163,7 @@ class Step:
     set_aside: bool = False  # by an accepted divergence or a redo: not served on a resume
     possibly_billed: int = 0  # attempts of a model call that were interrupted without an answer
     masked: Json = None  # how much of input and output is masked, by kind; None: nothing
+    ident: str = ""  # the place in the code: `core.identity`
     # The input of a model call, whole or as it is stored. Only `request` reads it, and no format
     # repeats it: each request of a conversation has all of the conversation in it.
     recorded_request: Json = field(default=None, repr=False, compare=False)

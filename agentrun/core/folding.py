@@ -143,6 +143,7 @@ class _FoldedStep:
             set_aside=self.set_aside,
             possibly_billed=unanswered if first.kind == "model" else 0,
             masked=self.masked or None,
+            ident=first.ident or "",
         )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from agentrun.core.events import Json
 
 __all__ = [
+    "Image",
     "Message",
     "ToolRequest",
     "arguments_of",
@@ -49,6 +50,19 @@ class ToolRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """An image in a message: its address, which is a ``data:`` URI if the message holds it.
+
+    Example:
+        >>> for entry in agentrun.transcript("ticket-42").entries:
+        ...     if isinstance(entry, agentrun.NewMessage):
+        ...         print([image.address[:40] for image in entry.message.images])
+    """
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation, in one form for all APIs.
 
@@ -65,6 +79,7 @@ class Message:
     calls: tuple[ToolRequest, ...] = ()
     call_id: str = ""  # which tool call a tool message answers
     name: str = ""
+    images: tuple[Image, ...] = ()
 
 
 def request_messages(body: Json) -> list[Message]:
@@ -177,6 +192,7 @@ def _read(item: dict[str, Json]) -> Iterator[Message]:
         calls=(*_chat_calls(item), *_tool_uses(parts)),
         call_id=_str(item.get("tool_call_id")),
         name=_str(item.get("name")),
+        images=tuple(Image(address) for address in map(_image_address, parts) if address),
     )
     if message.text or message.calls or not parts:
         yield message
@@ -244,10 +260,29 @@ def _part(part: Json) -> str:
     return f"[{_str(part['type'])}]"
 
 
+def _image_address(part: dict[str, Json]) -> str:
+    """The address of the image in a content part; empty if it has none.
+
+    These are the forms of chat completions, Responses, Anthropic and Gemini.
+    """
+    url = part.get("image_url")
+    if isinstance(url, dict):
+        url = url.get("url")
+    if isinstance(url, str):
+        return url
+    source = _dict(part.get("source")) or _dict(part.get("inlineData"))
+    if isinstance(source.get("url"), str) and part.get("type") == "image":
+        return _str(source["url"])
+    kind, data = source.get("media_type", source.get("mimeType")), source.get("data")
+    if isinstance(kind, str) and isinstance(data, str) and kind.startswith("image/"):
+        return f"data:{kind};base64,{data}"
+    return ""
+
+
 def identity_of(message: Message) -> tuple[object, ...]:
     """Equal for messages with the same content, whichever client wrote them."""
     calls = tuple((c.id, c.name, _canonical(c.arguments)) for c in message.calls)
-    return (message.role, message.text, calls, message.call_id)
+    return (message.role, message.text, calls, message.call_id, message.images)
 
 
 def _canonical(arguments: str) -> str:

@@ -1,83 +1,70 @@
 """Renders a transcript as HTML, for a notebook, a file or a page.
 
-The markup is plain ``details``, ``summary``, ``table`` and ``pre``. An untrusted notebook or
-a restrictive site removes styles and classes, and the rest must still be readable. So nothing is
-hidden or shown by style alone, a status is always a word, and the CSS applies only inside the root
-element. Colours come from the host (``--jp-*``, ``--vscode-*``), or else from the system, light or
-dark. All markup is built by `safe.element`, which escapes all recorded text.
+The markup is plain ``details``, ``summary``, ``blockquote``, ``table`` and ``pre``. An untrusted
+notebook or a restrictive site removes styles and classes, and the rest must still be readable. So
+a turn is indented by an element, a status is always a word, and a chart is made of characters where
+a drawing may be removed. All markup is built by `safe.element`, which escapes all recorded text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
 
-from agentrun.core.transcript import Entry, Message, NewMessage, Note, Resume, Step, Transcript
+from agentrun.core.transcript import NewMessage, Transcript
 from agentrun.view import phrases
-from agentrun.view.safe import Markup, break_lines, clip, element, join, pretty
+from agentrun.view.blocks import Part, ShownStep, arrange
+from agentrun.view.html_items import SUMMARY, ItemRenderer, make_fold, make_table, show_json
+from agentrun.view.rich_text import Images
+from agentrun.view.safe import Markup, clip, element, join
+from agentrun.view.style import CSS
+from agentrun.view.timeline import Timeline, read_timeline
 
-__all__ = ["CSS", "WHOLE", "RenderOptions", "as_html", "render"]
-
-CSS = Markup(
-    """
-.ar-root{
---ar-fg:var(--jp-content-font-color1,var(--vscode-foreground,var(--ar-page-fg,CanvasText)));
---ar-bg:var(--jp-layout-color1,var(--vscode-editor-background,var(--ar-page-bg,Canvas)));
---ar-line:var(--jp-border-color2,var(--vscode-panel-border,rgba(128,128,128,.28)));
---ar-mono:var(--jp-code-font-family,var(--vscode-editor-font-family,ui-monospace,monospace));
-color:var(--ar-fg);background:var(--ar-bg);font-size:13px;line-height:1.5;padding:.5em .8em;
-overflow-wrap:anywhere}
-.ar-root h3{margin:.2em 0;font-size:1.25em}
-.ar-root h4{margin:1.6em 0 .5em;font-size:.85em;font-weight:600;letter-spacing:.06em;
-border-bottom:1px solid var(--ar-line)}
-.ar-root p{margin:.3em 0}
-.ar-root details{margin:.3em 0;padding:0 0 0 .75em;border-left:2px solid transparent}
-.ar-root summary{cursor:pointer;margin-left:-.2em}
-.ar-root summary:focus-visible{outline:2px solid currentColor}
-.ar-root pre{margin:.35em 0;padding:.45em .7em;white-space:pre-wrap;
-font-family:var(--ar-mono);font-size:.92em;line-height:1.45;color:inherit;
-background:rgba(128,128,128,.09);border:0;border-radius:4px}
-.ar-root pre.ar-text{padding:0;font-family:inherit;font-size:inherit;line-height:inherit;
-background:none}
-.ar-root p.ar-text{white-space:pre-wrap}
-.ar-root.ar-root code{padding:0;font-family:var(--ar-mono);font-size:.92em;color:inherit;
-background:none}
-.ar-root table{border-collapse:collapse;margin:.4em 0;font-size:.92em}
-.ar-root.ar-root th,.ar-root.ar-root td{text-align:left;vertical-align:top;
-padding:.15em 1.1em .15em 0;border-bottom:1px solid var(--ar-line)}
-.ar-root .ar-dim,.ar-root .ar-other>summary,.ar-root th,.ar-root em{opacity:.72;font-weight:normal}
-.ar-root .ar-index{overflow-x:auto}
-.ar-root .ar-index td,.ar-root .ar-index th{white-space:nowrap}
-.ar-root .ar-index td:nth-child(2){min-width:13em;white-space:normal}
-.ar-root .ar-user{border-left-color:#3b82c4}
-.ar-root .ar-assistant{border-left-color:#3a9d6a}
-.ar-root .ar-error{border-left-color:#cf4f4a}
-.ar-root .ar-doubt{border-left-color:#c08a1e}
-.ar-root .ar-band{margin:1.2em 0;padding:.35em .9em;border-left:4px solid #c08a1e;
-border-radius:3px;background:rgba(192,138,30,.13)}
-.ar-root .ar-band strong{font-weight:600}
-"""
-)
+__all__ = ["CSS", "WHOLE", "Child", "Relatives", "RenderOptions", "as_html", "render"]
 
 
 @dataclass(frozen=True, slots=True)
 class RenderOptions:
-    """How much is shown, and whether there is an index."""
+    """How much is shown, and what the page around the transcript allows."""
 
     shown: int  # characters of one value
+    image_room: int  # characters of all images together
     # A table of the steps with links. Only for a page of its own, because ids must be unique.
     index: bool = False
     styled: bool = True  # with the style sheet; False for a page that brings `CSS` itself
+    parts_of_page: int | None = None  # parts in one fold; None puts all parts beside each other
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child run, for the header of its parent."""
+
+    key: str
+    status: str
+    cost: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """The runs around a run, which only the database knows."""
+
+    parent: str | None = None  # its key
+    children: tuple[Child, ...] = ()
+    tree_cost: Decimal | None = None  # US dollars of the run and of all runs below it
+    address: Callable[[str], str] | None = None  # where a run is shown, by its key
 
 
 _IN_NOTEBOOK, _UNLIMITED, WHOLE = (
-    RenderOptions(4_000),
-    RenderOptions(20_000),
-    RenderOptions(20_000, index=True),
+    RenderOptions(4_000, 80_000),
+    RenderOptions(20_000, 4_000_000),
+    RenderOptions(20_000, 4_000_000, index=True, parts_of_page=500),
 )
-_ROWS = 40  # attempts of one step
-_SUMMARY = 160  # characters of the summary of a `details` element
-_LINE = 100  # characters; a text with a longer line is wrapped
+_TURN = 400  # bytes that the frame of a turn needs at most
+_PAGED = 2_000  # steps; a longer run is shown in folds of `parts_of_page` parts
+_CHILDREN = 50  # child runs in the header
 
 
 def as_html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
@@ -85,8 +72,8 @@ def as_html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
 
     Args:
         transcript: the run to render.
-        limit: bytes of HTML. If there are more, entries in the middle are left out. None leaves
-            no entry out and shows more of each value.
+        limit: bytes of HTML. If there are more, entries in the middle are left out, and not
+            rendered either. None leaves no entry out and shows more of each value.
 
     Example:
         >>> Path("ticket-42.html").write_text(agentrun.as_html(agentrun.transcript("ticket-42")))
@@ -94,168 +81,191 @@ def as_html(transcript: Transcript, *, limit: int | None = 200_000) -> str:
     return render(transcript, _UNLIMITED if limit is None else _IN_NOTEBOOK, limit)
 
 
-def render(transcript: Transcript, look: RenderOptions, limit: int | None = None) -> Markup:
-    """The one renderer behind notebook and page."""
-    before = join(
-        [
-            element("style", CSS) if look.styled else "",
-            element("h3", clip(transcript.key, 200)),
-            element("p", clip(phrases.headline(transcript), 400)),
-            element("p", phrases.totals(transcript), class_="ar-dim"),
-            _value("input", pretty(transcript.input, indent=2), look.shown),
-            _index(transcript) if look.index else "",
-        ]
-    )
-    after = _ending(transcript, look.shown)
-    entries = list(_entries(transcript.entries, look))
-    if limit is not None:
-        entries = _fit(entries, limit - _size(before) - _size(after) - 400)
-    return element("div", before, *entries, after, class_="ar-root")
+def render(
+    transcript: Transcript,
+    look: RenderOptions,
+    limit: int | None = None,
+    relatives: Relatives | None = None,
+) -> Markup:
+    """The one renderer behind notebook, file and page."""
+    items = ItemRenderer(look.shown, look.index, Images(look.image_room))
+    parts = arrange(transcript.entries)
+    before = join(_header(transcript, look, relatives or Relatives(), read_timeline(transcript)))
+    after = _ending(transcript, parts, items)
+    if limit is None:
+        body = _lay_out(parts, items, look, transcript.started_at)
+    else:
+        room = limit - _size(before) - _size(after) - 400
+        body = _fit(parts, items, room, transcript.started_at)
+    return element("div", before, *body, after, class_="ar-root")
+
+
+# ---- above the entries -----------------------------------------------------------------------
+
+
+def _header(
+    transcript: Transcript, look: RenderOptions, relatives: Relatives, timeline: Timeline | None
+) -> Iterator[Markup]:
+    if look.styled:
+        yield element("style", CSS)
+    yield element("h3", clip(transcript.key, 200), dir="auto")
+    yield element("p", clip(phrases.headline(transcript), 400))
+    yield element("p", phrases.times(transcript, timeline), class_="ar-dim")
+    yield element("p", phrases.totals(transcript), class_="ar-dim")
+    yield from _relatives(relatives)
+    if (found := phrases.first_error(transcript)) is not None:
+        step, text = found
+        place = f"step {step.step}"
+        link = element("a", place, href=f"#s{step.step}") if look.index else place
+        yield element("p", "first error, in ", link, f": {clip(text, 300)}", class_="ar-dim")
+    yield make_fold("input", show_json(transcript.input), look.shown)
+    if look.index:
+        yield _index(transcript)
+
+
+def _relatives(relatives: Relatives) -> Iterator[Markup]:
+    if relatives.parent is not None:
+        yield element("p", "child run of ", _run_link(relatives.parent, relatives))
+    if relatives.tree_cost is not None and relatives.children:
+        yield element("p", f"{phrases.money(relatives.tree_cost)} with all runs below it")
+    rows = [
+        (_run_link(child.key, relatives), clip(child.status, 40), phrases.money(child.cost))
+        for child in relatives.children[:_CHILDREN]
+    ]
+    if rows:
+        more = len(relatives.children) - len(rows)
+        count = f"child runs: {len(relatives.children)}"
+        yield element(
+            "details",
+            element("summary", count),
+            make_table(("child run", "status", "cost"), rows),
+            *([element("p", f"… and {more} more")] if more else []),
+        )
+
+
+def _run_link(key: str, relatives: Relatives) -> Markup:
+    shown = element("code", clip(key, 200))
+    return element("a", shown, href=relatives.address(key)) if relatives.address else shown
 
 
 def _index(transcript: Transcript) -> Markup:
     """A table with the time and the cost of each step. Each row links to its step."""
-    head = element("tr", *(element("th", name, align="left") for name in phrases.STEP_COLUMNS))
     rows = [
-        element(
-            "tr",
-            element("td", element("a", str(step.step), href=f"#s{step.step}"), align="left"),
-            *(element("td", clip(cell, _SUMMARY), align="left") for cell in cells),
+        (
+            element("a", str(step.step), href=f"#s{step.step}"),
+            *(clip(cell, SUMMARY) for cell in cells),
         )
         for step, cells in phrases.step_rows(transcript)
     ]
     summary = element("summary", "steps, with time and cost")
-    return element("details", summary, element("table", head, *rows), class_="ar-index")
+    return element("details", summary, make_table(phrases.STEP_COLUMNS, rows, 1))
 
 
-def _entries(entries: tuple[Entry, ...], look: RenderOptions) -> Iterator[Markup]:
-    turn = None
-    for entry in entries:
-        if isinstance(entry, NewMessage | Step) and entry.turn not in (None, turn):
-            turn = entry.turn
-            yield element("h4", f"turn {turn}")
-        yield _entry(entry, look)
+# ---- the entries -----------------------------------------------------------------------------
 
 
-def _entry(entry: Entry, look: RenderOptions) -> Markup:
-    match entry:
-        case NewMessage(echo=True):
-            return Markup("")  # the step itself shows it
-        case NewMessage():
-            return _message(entry.message, look.shown)
-        case Step():
-            return _step(entry, look)
-        case Resume():
-            return element(
-                "div", element("p", element("strong", phrases.band(entry))), class_="ar-band"
-            )
-        case Note():
-            return element("p", element("em", clip(phrases.note(entry), look.shown)))
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    part: Part
+    markup: Markup
 
 
-def _fit(entries: list[Markup], room: int) -> list[Markup]:
-    """The first and last entries that fit, and between them a line that counts the others."""
-    if sum(map(_size, entries)) <= room:
-        return entries
-    head, left = _take(entries, room // 2)
-    tail, _ = _take(entries[: len(head) - 1 if head else None : -1], room // 2 + left)
-    missing = len(entries) - len(head) - len(tail)
-    notice = f"… {missing:,} parts left out here; `agentrun show` prints all of them …"
-    return [*head, element("p", element("strong", notice)), *reversed(tail)]
+def _lay_out(
+    parts: Sequence[Part], items: ItemRenderer, look: RenderOptions, start: datetime | None
+) -> Iterator[Markup]:
+    """All parts. Those of a very long run are in folds, so that a browser lays out few of them."""
+    pieces = [_Piece(part, items.render(part.item)) for part in parts]
+    steps = sum(isinstance(part.item, ShownStep) for part in parts)
+    if look.parts_of_page is None or steps <= _PAGED:
+        yield from _turns(pieces, start)
+        return
+    for first in range(0, len(pieces), look.parts_of_page):
+        page = pieces[first : first + look.parts_of_page]
+        earlier = pieces[first - 1].part.turn if first else None
+        opened = {} if first else {"open": "open"}
+        summary = element("summary", element("strong", _name_page(page)))
+        yield element("details", summary, *_turns(page, start, earlier), class_="ar-page", **opened)
 
 
-def _take(entries: list[Markup], room: int) -> tuple[list[Markup], int]:
-    for number, entry in enumerate(entries):
-        if _size(entry) > room:
-            return entries[:number], room
-        room -= _size(entry)
-    return entries, room
+def _name_page(page: list[_Piece]) -> str:
+    """Which steps are in a fold: ``steps 501–1000``."""
+    numbers = [p.part.item.step.step for p in page if isinstance(p.part.item, ShownStep)]
+    return f"steps {min(numbers):,}–{max(numbers):,}" if numbers else "notes"
 
 
-def _message(message: Message, shown: int) -> Markup:
-    label = f"{message.role} · {message.call_id}" if message.call_id else message.role
-    call = [
-        element("p", "asks for ", element("code", clip(call, shown)), class_="ar-dim")
-        for call in (f"{call.name}({call.arguments})" for call in message.calls[:_ROWS])
-    ]
-    text = [_prose(clip(message.text, shown))] if message.text else []
-    role = message.role if message.role in ("user", "assistant") else "other"
-    opened = {} if message.role in ("system", "developer", "tool") else {"open": "open"}
-    summary = element("summary", element("strong", clip(label, _SUMMARY)))
-    return element("details", summary, *text, *call, class_=f"ar-{role}", **opened)
+def _fit(
+    parts: list[Part], items: ItemRenderer, room: int, start: datetime | None
+) -> Iterator[Markup]:
+    """The first and last parts that fit, and between them a line that counts the others.
+
+    Nothing is rendered that is not shown, but for one part at each end.
+    """
+    head, used = _take(parts, items, room // 2)
+    rest = parts[len(head) :]
+    tail, _ = _take(rest[::-1], items, room - used)
+    tail.reverse()
+    yield from _turns(head, start)
+    if missing := len(rest) - len(tail):
+        notice = f"… {missing:,} parts left out here; `agentrun show` prints all of them …"
+        yield element("p", element("strong", notice))
+    yield from _turns(tail, start, head[-1].part.turn if head else None)
 
 
-def _prose(text: str) -> Markup:
-    """A text in its own layout. A ``pre`` cannot wrap long lines without a style, a ``p`` can."""
-    if max(map(len, text.split("\n"))) <= _LINE:
-        return element("pre", text, class_="ar-text")
-    return element("p", break_lines(text), class_="ar-text")
+def _take(parts: list[Part], items: ItemRenderer, room: int) -> tuple[list[_Piece], int]:
+    """The pieces that fit into the room, and the bytes they need with the frames of their turns."""
+    pieces: list[_Piece] = []
+    used, turn = 0, None
+    for part in parts:
+        markup = items.render(part.item)
+        needed = _size(markup) + (_TURN if not pieces or part.turn != turn else 0)
+        if used + needed > room:
+            break
+        used, turn = used + needed, part.turn
+        pieces.append(_Piece(part, markup))
+    return pieces, used
 
 
-def _step(step: Step, look: RenderOptions) -> Markup:
-    shown = look.shown
-    called = clip(phrases.call(step), _SUMMARY)
-    summary = element("summary", f"{step.step}. ", element("code", called), *_facts(step))
-    parts = [_value("request" if step.kind == "model" else "arguments", _json(step.input), shown)]
-    if step.error is not None:
-        parts.append(_value("error", phrases.failure(step.error), shown))
-    elif step.finished_at is not None and step.kind != "model":
-        parts.append(_value("result", _json(step.output), shown))
-    parts += [element("p", clip(line, 1_000)) for line in phrases.decision_lines(step)]
-    if step.idempotency_key:
-        parts.append(element("p", "idempotency key ", element("code", step.idempotency_key)))
-    if phrases.is_eventful(step):
-        parts.append(_attempts(step))
-    kind = "error" if step.error is not None else "doubt" if step.doubts else "step"
-    attributes = {"class_": f"ar-{kind}"} | ({"id": f"s{step.step}"} if look.index else {})
-    opened = {} if kind == "step" else {"open": "open"}
-    return element("details", summary, *parts, **attributes, **opened)
-
-
-def _facts(step: Step) -> list[Markup]:
-    facts = phrases.facts(step)
-    return [element("span", f" · {facts}", class_="ar-dim")] if facts else []
-
-
-def _attempts(step: Step) -> Markup:
-    rows = [
-        element(
-            "tr",
-            *(
-                element("td", clip(cell or "", 500), align="left")
-                for cell in phrases.attempt_cells(attempt)
-            ),
+def _turns(
+    pieces: Sequence[_Piece], start: datetime | None, earlier: int | None = None
+) -> Iterator[Markup]:
+    """The pieces of each turn in a block. ``earlier`` is the turn that these pieces go on with."""
+    for turn, group in groupby(pieces, key=lambda piece: piece.part.turn):
+        markups = [(piece.part, piece.markup) for piece in group]
+        if turn is None:
+            yield from (markup for _, markup in markups)
+            continue
+        title = f"turn {turn}, continued" if turn == earlier else f"turn {turn}"
+        facts = phrases.turn_facts((part for part, _ in markups), start)
+        summary = element(
+            "summary",
+            element("strong", title),
+            *([element("span", f" · {facts}", class_="ar-dim")] if facts else []),
         )
-        for attempt in step.attempts[-_ROWS:]
-    ]
-    if (earlier := len(step.attempts) - len(rows)) > 0:
-        rows.insert(0, element("tr", element("td", f"… {earlier} earlier", align="left")))
-    head = (element("th", name, align="left") for name in phrases.ATTEMPT_COLUMNS)
-    return element("table", element("tr", *head), *rows)
+        inside = element("blockquote", *(markup for _, markup in markups))
+        yield element("details", summary, inside, class_="ar-turn", open="open")
 
 
-def _ending(transcript: Transcript, shown: int) -> Markup:
+# ---- below the entries -----------------------------------------------------------------------
+
+
+def _ending(transcript: Transcript, parts: Sequence[Part], items: ItemRenderer) -> Markup:
     if transcript.error is not None:
-        return _value("error", phrases.failure(transcript.error), shown, open_=True)
-    if transcript.status == "done":
-        result = transcript.result
-        if isinstance(result, str):
-            return element(
-                "details", element("summary", "result"), _prose(clip(result, shown)), open="open"
-            )
-        return _value("result", pretty(result, indent=2), shown, open_=True)
-    return Markup("")
+        return make_fold("error", phrases.failure(transcript.error), items.shown, open_=True)
+    if transcript.status != "done":
+        return Markup("")
+    result = transcript.result
+    if not isinstance(result, str):
+        return make_fold("result", show_json(result), items.shown, open_=True)
+    if result and result == _last_answer(parts):
+        return element("p", element("strong", "result"), ": the last message above")
+    return element("details", element("summary", "result"), items.text(result), open="open")
 
 
-def _value(label: str, text: str, shown: int, *, open_: bool = False) -> Markup:
-    opened = {"open": "open"} if open_ or len(text) <= 200 else {}
-    return element(
-        "details", element("summary", label), element("pre", clip(text, shown)), **opened
-    )
-
-
-def _json(value: object) -> str:
-    return pretty(value, indent=2)
+def _last_answer(parts: Sequence[Part]) -> str | None:
+    """The text of the last message, if the model wrote it."""
+    messages = (part.item.message for part in reversed(parts) if isinstance(part.item, NewMessage))
+    last = next(messages, None)
+    return last.text if last is not None and last.role == "assistant" else None
 
 
 def _size(markup: str) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from agentrun.core.transcript import Entry, Message, NewMessage, Note, Resume, Step, Transcript
 from agentrun.view import phrases
+from agentrun.view.blocks import Band, Interruption, Item, ShownStep, arrange
 from agentrun.view.safe import clip, pretty, visible
 
 __all__ = [
@@ -103,18 +104,22 @@ def _width(char: str) -> int:
 def _lines(transcript: Transcript, width: int, full: bool) -> Iterator[TextLine]:
     yield from lines_before(transcript, width, full)
     turn = None
-    for entry in transcript.entries:
-        if isinstance(entry, NewMessage | Step) and entry.turn not in (None, turn):
-            turn = entry.turn
+    for part in arrange(transcript.entries):
+        if part.turn not in (None, turn):
+            turn = part.turn
             yield from turn_line(turn, width)
-        yield from entry_lines(entry, width, full)
+        yield from _item_lines(part.item, width, full)
     yield from lines_after(transcript, width, full)
 
 
 def lines_before(transcript: Transcript, width: int, full: bool) -> Iterator[TextLine]:
-    """The lines above the entries: key, status and input."""
+    """The lines above the entries: key, status, times, the first error and the input."""
     status = transcript.status
     yield TextLine().add(transcript.key, "key").add("  ").add(phrases.headline(transcript), status)
+    yield from _wrap_styled(phrases.times(transcript), width, "dim", indent="  ")
+    if (found := phrases.first_error(transcript)) is not None:
+        step, text = found
+        yield from _field(f"step {step.step}", text, width, full, "error", label_style="error")
     if transcript.input not in (None, {}):
         yield from _field("input", pretty(transcript.input), width, full)
 
@@ -136,21 +141,40 @@ def lines_after(transcript: Transcript, width: int, full: bool) -> Iterator[Text
 
 
 def entry_lines(entry: Entry, width: int, full: bool) -> Iterator[TextLine]:
-    """The lines of one entry. A line of a step may be wider than ``width``: see `TextLine.fit`."""
+    """The lines of one entry by itself, as it comes while a run goes on."""
     match entry:
         case NewMessage(echo=True):
             return  # its step shows the same result
-        case NewMessage():
-            yield from _message(entry.message, width, full)
         case Step():
-            yield from _step(entry, width, full)
+            yield from _item_lines(ShownStep(entry), width, full)
         case Resume():
-            yield _rule("", width, "band", fill="═")
-            yield from _wrap_styled(phrases.band(entry), width, "band")
-            yield _rule("", width, "band", fill="═")
-        case Note():
-            style = "error" if entry.event in ("run_failed", "diverged") else "note"
-            yield from _wrap_styled(f"-- {phrases.note(entry)}", width, style)
+            yield from _item_lines(Band((entry,)), width, full)
+        case NewMessage() | Note():
+            yield from _item_lines(entry, width, full)
+
+
+def _item_lines(item: Item, width: int, full: bool) -> Iterator[TextLine]:
+    """The lines of one item. A line of a step may be wider than ``width``: see `TextLine.fit`."""
+    match item:
+        case NewMessage():
+            yield from _message(item.message, width, full)
+        case ShownStep():
+            yield from _step(item, width, full)
+        case Band() | Note():
+            yield from _interruption(item, width, full)
+
+
+def _interruption(item: Interruption, width: int, full: bool) -> Iterator[TextLine]:
+    if isinstance(item, Note):
+        style = "error" if item.event in ("run_failed", "diverged") else "note"
+        yield from _wrap_styled(f"-- {phrases.note(item)}", width, style)
+        return
+    yield _rule("", width, "band", fill="═")
+    yield from _wrap_styled(phrases.band(item), width, "band")
+    if len(item.resumes) > 1:
+        for text in phrases.band_lines(item):
+            yield from _wrap_styled(text, width, "dim", indent=_DEEP)
+    yield _rule("", width, "band", fill="═")
 
 
 def _message(message: Message, width: int, full: bool) -> Iterator[TextLine]:
@@ -162,9 +186,12 @@ def _message(message: Message, width: int, full: bool) -> Iterator[TextLine]:
         yield from _wrap_styled(text if full else clip(text, 300), width, "call", indent="  ")
 
 
-def _step(step: Step, width: int, full: bool) -> Iterator[TextLine]:
+def _step(shown_step: ShownStep, width: int, full: bool) -> Iterator[TextLine]:
+    step = shown_step.step
     style = step.status if step.status in ("error", "in_doubt") else ""
     yield from _step_line(step, width, full, style)
+    for interruption in shown_step.inside:
+        yield from _interruption(interruption, width, full)
     if (step.kind != "model" or step.error is not None) and (shown := phrases.outcome(step)):
         yield from _field("     →", shown, width, full, style, label_style="dim")
     if phrases.is_eventful(step):

@@ -11,8 +11,9 @@ import html
 import re
 from collections.abc import Iterator
 
-from agentrun.core.transcript import Message, NewMessage, Note, Resume, Step, Transcript
+from agentrun.core.transcript import Message, NewMessage, Note, Transcript
 from agentrun.view import phrases
+from agentrun.view.blocks import Band, Interruption, Item, ShownStep, arrange
 from agentrun.view.safe import clip, pretty, visible
 
 __all__ = ["as_markdown"]
@@ -29,16 +30,20 @@ def as_markdown(transcript: Transcript) -> str:
 def _blocks(transcript: Transcript) -> Iterator[str]:
     yield f"# {_span(clip(transcript.key, 200))}"
     yield _span(clip(phrases.headline(transcript), 400))
+    yield _span(phrases.times(transcript))
     yield phrases.totals(transcript)
+    if (found := phrases.first_error(transcript)) is not None:
+        step, text = found
+        yield f"first error, in step {step.step}: {_span(text)}"
     if transcript.input not in (None, {}):
         yield "**input**"
         yield _fence(pretty(transcript.input, indent=2))
     turn = None
-    for entry in transcript.entries:
-        if isinstance(entry, NewMessage | Step) and entry.turn not in (None, turn):
-            turn = entry.turn
+    for part in arrange(transcript.entries):
+        if part.turn not in (None, turn):
+            turn = part.turn
             yield f"## turn {turn}"
-        yield from _entry(entry)
+        yield from _item(part.item)
     if transcript.error is not None:
         yield "## error"
         yield _fence(phrases.failure(transcript.error))
@@ -47,18 +52,23 @@ def _blocks(transcript: Transcript) -> Iterator[str]:
         yield _fence(pretty(transcript.result, indent=2))
 
 
-def _entry(entry: NewMessage | Step | Resume | Note) -> Iterator[str]:
-    match entry:
-        case NewMessage(echo=True):
-            return  # its step shows the same result
+def _item(item: Item) -> Iterator[str]:
+    match item:
         case NewMessage():
-            yield from _message(entry.message)
-        case Step():
-            yield from _step(entry)
-        case Resume():
-            yield f"> ⟳ {_span(phrases.band(entry))}"
-        case Note():
-            yield f"*—* {_span(phrases.note(entry))}"
+            yield from _message(item.message)
+        case ShownStep():
+            yield from _step(item)
+        case Band() | Note():
+            yield from _interruption(item)
+
+
+def _interruption(item: Interruption) -> Iterator[str]:
+    if isinstance(item, Note):
+        yield f"*—* {_span(phrases.note(item))}"
+        return
+    yield f"> ⟳ {_span(phrases.band(item))}"
+    if len(item.resumes) > 1:
+        yield "\n".join(f"* {_span(line)}" for line in phrases.band_lines(item))
 
 
 def _message(message: Message) -> Iterator[str]:
@@ -72,9 +82,12 @@ def _message(message: Message) -> Iterator[str]:
         yield from _fold(_code(label), parts)
 
 
-def _step(step: Step) -> Iterator[str]:
+def _step(shown_step: ShownStep) -> Iterator[str]:
+    step = shown_step.step
     facts = f" · {html.escape(phrases.facts(step))}" if phrases.facts(step) else ""
     parts = [_fence(pretty(step.input, indent=2))]
+    for interruption in shown_step.inside:
+        parts += _interruption(interruption)
     if step.error is not None:
         parts.append(_fence(phrases.failure(step.error)))
     elif step.finished_at is not None and step.kind != "model":
@@ -85,7 +98,7 @@ def _step(step: Step) -> Iterator[str]:
     if phrases.is_eventful(step):
         lines = (f"* {_span(phrases.attempt_line(attempt))}" for attempt in step.attempts)
         parts.append("\n".join(lines))
-    opened = " open" if step.error is not None or step.doubts else ""
+    opened = " open" if step.error is not None or step.doubts or shown_step.inside else ""
     yield from _fold(f"{step.step}. {_code(phrases.call(step))}{facts}", parts, opened)
 
 

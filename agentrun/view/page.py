@@ -16,26 +16,12 @@ from hashlib import sha256
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
 from agentrun.core.transcript import Transcript
-from agentrun.view.html import CSS, WHOLE, render
+from agentrun.view.html import WHOLE, render
 from agentrun.view.jsonl import read_jsonl, write_jsonl
-from agentrun.view.safe import Markup, clip, element
+from agentrun.view.safe import clip, element
+from agentrun.view.style import CSS, PAGE_CSS
 
 __all__ = ["as_page", "journal_in"]
-
-_FRAME = Markup(
-    """
-:root{color-scheme:light dark;--ar-page-fg:#262b31;--ar-page-bg:#fdfdfc;--ar-page-link:#0b62b8}
-@media (prefers-color-scheme:dark){:root{--ar-page-fg:#d3d7dc;--ar-page-bg:#16181b;
---ar-page-link:#83b7ee}}
-body{margin:0;background:var(--ar-page-bg);font-family:system-ui,sans-serif}
-main>.ar-root{max-width:60rem;margin:0 auto;padding:2.2rem 1.5rem 6rem;font-size:15px;
-line-height:1.6}
-.ar-root>h3{font-size:1.6em;font-weight:650;overflow-wrap:anywhere}
-.ar-root a{color:var(--ar-page-link)}
-.ar-root :target{background:rgba(128,128,128,.12)}
-@media print{main>.ar-root{max-width:none;padding:0}}
-"""
-)
 
 _JOURNAL = '<script type="application/json" id="agentrun-journal">'
 _HEAD = """<!DOCTYPE html>
@@ -53,8 +39,8 @@ def as_page(transcript: Transcript, journal: Iterable[Event]) -> str:
     title = f"{clip(transcript.key, 100)} · {clip(transcript.agent, 100)} · {transcript.status}"
     return "".join(
         [
-            _HEAD.format(policy=_policy(CSS, _FRAME)),
-            f"{element('title', title)}\n{element('style', _FRAME)}\n</head>\n<body>\n",
+            _HEAD.format(policy=_policy(CSS, PAGE_CSS)),
+            f"{element('title', title)}\n{element('style', PAGE_CSS)}\n</head>\n<body>\n",
             f"{element('main', render(transcript, WHOLE))}\n",
             *_embed_journal(journal),
             "</body>\n</html>\n",
@@ -83,4 +69,7 @@ def _embed_journal(journal: Iterable[Event]) -> Iterator[str]:
 def _policy(*styles: str) -> str:
     digests = (b64encode(sha256(style.encode()).digest()).decode() for style in styles)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return f"default-src 'none'; style-src {allowed}; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; style-src {allowed}; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from agentrun.core.events import Json, first_name
@@ -13,11 +13,12 @@ from agentrun.core.transcript import (
     Doubt,
     Failure,
     Note,
-    Resume,
     Step,
     Transcript,
 )
+from agentrun.view.blocks import Band, Part, ShownStep
 from agentrun.view.safe import pretty
+from agentrun.view.timeline import Timeline, attempt_time, read_timeline
 
 __all__ = [
     "ATTEMPT_COLUMNS",
@@ -25,18 +26,27 @@ __all__ = [
     "attempt_cells",
     "attempt_line",
     "band",
+    "band_lines",
     "call",
+    "clock",
     "decision_lines",
+    "duration",
     "facts",
     "failure",
+    "first_error",
     "headline",
     "is_eventful",
+    "moment",
     "money",
     "note",
     "outcome",
     "seconds",
     "step_rows",
+    "times",
+    "tokens",
+    "took",
     "totals",
+    "turn_facts",
 ]
 
 ATTEMPT_COLUMNS = ("attempt", "worker", "outcome", "error", "started", "took")
@@ -44,23 +54,68 @@ STEP_COLUMNS = ("step", "what", "outcome", "began at", "took", "tokens", "cost",
 
 
 def headline(transcript: Transcript) -> str:
-    """``support · done · 3 turns · 4.2 s``. Without a model call, the steps are counted."""
+    """``support · done · 3 turns``. Without a model call, the steps are counted."""
     turns, steps = transcript.turns, len(transcript.steps)
     size = _count(turns, "turn") if turns or not steps else _count(steps, "step")
-    took = seconds(transcript.started_at, transcript.finished_at)
     dead = " (owner dead)" if transcript.owner_lost and transcript.status == "running" else ""
-    return _facts(transcript.agent, transcript.status + dead, size, took)
+    return _facts(transcript.agent, transcript.status + dead, size)
+
+
+def times(transcript: Transcript, timeline: Timeline | None = None) -> str:
+    """``2026-11-22 12:00:02 UTC · worked 4.2 s · waited 31 min 0 s``: when it began, how long.
+
+    ``timeline`` is that of the transcript, if it has been read already.
+    """
+    timeline = timeline or read_timeline(transcript)
+    if timeline is None:
+        created = transcript.created_at
+        return f"created {moment(created)} · not started" if created else "not started"
+    waited = f"waited {duration(timeline.waiting)}" if timeline.waiting else None
+    return _facts(moment(timeline.start), f"worked {duration(timeline.working)}", waited)
+
+
+def first_error(transcript: Transcript) -> tuple[Step, str] | None:
+    """The first step that ended in an error, and the error. None if no step did."""
+    for step in transcript.steps:
+        if step.error is not None and not step.set_aside:
+            return step, failure(step.error)
+    return None
 
 
 def totals(transcript: Transcript) -> str:
     """The totals of a run: calls, tokens, cost, and how many calls have no known cost."""
     sums = transcript.totals
+    special = {
+        "cached": sums.cached_tokens,
+        "written to the cache": sums.cache_write_tokens,
+        "reasoning": sums.reasoning_tokens,
+        "audio": sums.audio_tokens,
+    }
     return _facts(
         _count(sums.model_calls, "model call"),
         _count(sums.tool_calls, "tool call"),
-        f"{sums.input_tokens:,} → {sums.output_tokens:,} tokens",
+        _token_line(sums.input_tokens, sums.output_tokens, special),
         _cost(sums.cost, sums.unpriced, sums.model_calls),
         f"{sums.possibly_billed} possibly billed" if sums.possibly_billed else None,
+    )
+
+
+def turn_facts(parts: Iterable[Part], start: datetime | None) -> str:
+    """``12:00:14 · 2 tool calls · $0.0031 · 1.2 s``: what these parts of a turn are together."""
+    steps = [part.item.step for part in parts if isinstance(part.item, ShownStep)]
+    if not steps:
+        return ""
+    begins = [step.started_at for step in steps if step.started_at is not None]
+    ends = [step.finished_at for step in steps if step.finished_at is not None]
+    calls = sum(step.kind == "tool" for step in steps)
+    costs = [step.usage.cost for step in steps if step.usage and step.usage.cost is not None]
+    errors = sum(step.error is not None for step in steps)
+    return _facts(
+        clock(min(begins, default=None), start),
+        _count(calls, "tool call") if calls else None,
+        _count(errors, "error") if errors else None,
+        money(sum(costs, Decimal(0))) if costs else None,
+        seconds(min(begins, default=None), max(ends, default=None)),
     )
 
 
@@ -80,14 +135,26 @@ def facts(step: Step) -> str:
     return _facts(
         step.effect if step.kind != "model" else None,
         step.status.replace("_", " ") if step.kind != "model" or step.status != "ok" else None,
-        _tokens(step),
+        tokens(step),
         _price(step),
         _count(len(step.attempts), "attempt") if len(step.attempts) > 1 else None,
         f"{step.possibly_billed} possibly billed" if step.possibly_billed else None,
-        seconds(step.started_at, step.finished_at),
+        took(step),
         "set aside" if step.set_aside else None,
         describe_masked(step.masked),
     )
+
+
+def took(step: Step) -> str | None:
+    """How long the attempts of a step took, and how long it waited in between, if it did."""
+    whole = seconds(step.started_at, step.finished_at)
+    worked = attempt_time(step)
+    if step.kind == "wait" or worked is None or step.started_at is None or not step.finished_at:
+        return f"waited {whole}" if whole and step.kind == "wait" else whole
+    waited = step.finished_at - step.started_at - worked
+    parts = [duration(worked)] if worked or waited < timedelta(seconds=1) else []
+    parts += [f"{duration(waited)} of waiting"] if waited >= timedelta(seconds=1) else []
+    return " + ".join(parts)
 
 
 def describe_masked(counts: Json) -> str | None:
@@ -115,8 +182,8 @@ def step_rows(transcript: Transcript) -> Iterator[tuple[Step, tuple[str, ...]]]:
                 call(step),
                 step.status.replace("_", " "),
                 f"+{began}" if began else "",
-                seconds(step.started_at, step.finished_at) or "",
-                (_tokens(step) or "").removesuffix(" tokens"),
+                took(step) or "",
+                (tokens(step) or "").replace(" tokens", ""),
                 _price(step) or "",
                 money(spent) if cost is not None else "",
             ),
@@ -148,7 +215,7 @@ def attempt_cells(attempt: Attempt) -> tuple[str | None, ...]:
         attempt.worker,
         "no outcome" if attempt.status == "unknown" else attempt.status.replace("_", " "),
         _facts(error, retry),
-        attempt.started_at.isoformat(sep=" ", timespec="seconds") if attempt.started_at else None,
+        moment(attempt.started_at) if attempt.started_at else None,
         seconds(attempt.started_at, attempt.ended_at),
     )
 
@@ -188,17 +255,27 @@ def _database_user(decision: Decision) -> str | None:
     return _facts(signed, known) or None
 
 
-def band(resume: Resume) -> str:
+def band(band: Band) -> str:
     """A resume: ``resumed by w-2: 3 steps replayed, 0 re-run, $0.0031 not spent again, …``."""
-    who = f"resumed by {resume.worker or 'a worker'}"
-    reason = f" ({resume.reason})" if resume.reason else ""
-    saved = money(resume.saved) + (
-        f" and {resume.saved_unpriced} unpriced" if resume.saved_unpriced else ""
+    *others, last = band.resumes
+    times = f" {len(band.resumes)} times, the last time" if others else ""
+    who = f"resumed{times} by {last.worker or 'a worker'}"
+    reason = f" ({last.reason})" if last.reason else ""
+    saved = money(last.saved) + (
+        f" and {last.saved_unpriced} unpriced" if last.saved_unpriced else ""
     )
     return (
-        f"{who}{reason}: {_count(resume.replayed, 'step')} replayed, {resume.rerun} re-run, "
-        f"{saved} not spent again, {resume.in_doubt} in doubt"
+        f"{who}{reason}: {'each time ' if others else ''}"
+        f"{_count(last.replayed, 'step')} replayed, {last.rerun} re-run, "
+        f"{saved} not spent again, {last.in_doubt} in doubt"
     )
+
+
+def band_lines(band: Band) -> Iterator[str]:
+    """One line for each resume of a band: when, by whom and why."""
+    for resume in band.resumes:
+        when = moment(resume.at) if resume.at else None
+        yield _facts(when, resume.worker or "a worker", resume.reason)
 
 
 def note(entry: Note) -> str:
@@ -219,22 +296,61 @@ def money(amount: Decimal) -> str:
     return f"${int(whole):,}.{cents.ljust(2 if not cents or amount >= 100 else 4, '0')}"
 
 
-def seconds(start: datetime | None, end: datetime | None) -> str | None:
-    """A duration: ``0.2 s``, ``3 min 4 s``. None if one end is not known."""
-    if start is None or end is None:
+def moment(at: datetime) -> str:
+    """A time with its zone, which is always UTC: ``2026-11-22 12:00:02 UTC``."""
+    return f"{_utc(at):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def clock(at: datetime | None, start: datetime | None) -> str | None:
+    """The time of day in UTC: ``12:00:02``. On another day than ``start`` with its date."""
+    if at is None:
         return None
-    took = max(0.0, (end - start).total_seconds())
-    if took < 60:
+    at = _utc(at)
+    same_day = start is not None and _utc(start).date() == at.date()
+    return f"{at:%H:%M:%S}" if same_day else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def _utc(at: datetime) -> datetime:
+    return at.astimezone(UTC) if at.tzinfo is not None else at
+
+
+def seconds(start: datetime | None, end: datetime | None) -> str | None:
+    """The time between two moments, as `duration`. None if one of them is not known."""
+    return None if start is None or end is None else duration(end - start)
+
+
+def duration(length: timedelta) -> str:
+    """``14 ms``, ``0.2 s``, ``3 min 4 s``, ``2 h 5 min``, ``3 d 4 h``. Never below zero."""
+    took = max(0.0, length.total_seconds())
+    if took < 0.0995:
+        return f"{took * 1000:.0f} ms"
+    if took < 59.95:
         return f"{took:.1f} s"
     minutes, rest = divmod(round(took), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def _tokens(step: Step) -> str | None:
+def tokens(step: Step) -> str | None:
+    """``100 → 20 tokens (40 cached, 5 reasoning)``. None if the reply named none."""
     usage = step.usage
     if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
         return None
-    return f"{usage.input_tokens or 0:,} → {usage.output_tokens or 0:,} tokens"
+    special = {
+        "cached": usage.cached_tokens,
+        "written to the cache": usage.cache_write_tokens,
+        "reasoning": usage.reasoning_tokens,
+        "audio": usage.audio_tokens,
+    }
+    return _token_line(usage.input_tokens or 0, usage.output_tokens or 0, special)
+
+
+def _token_line(sent: int, received: int, special: Mapping[str, int | None]) -> str:
+    parts = [f"{count:,} {name}" for name, count in special.items() if count]
+    more = f" ({', '.join(parts)})" if parts else ""
+    return f"{sent:,} → {received:,} tokens{more}"
 
 
 def _price(step: Step) -> str | None:

@@ -23,6 +23,8 @@ __all__ = ["Markup", "break_lines", "clip", "element", "join", "pretty", "visibl
 # Joiners carry meaning in several scripts and in emoji, and reorder nothing.
 _HARMLESS_FORMATS = frozenset("\u200c\u200d")
 
+_WITHOUT_CONTENT = frozenset({"br", "img"})  # elements that have no end tag in HTML
+
 # All characters that may need a closer look. A regular expression finds them fast.
 _SUSPECT = re.compile(r"[^\x20-\x7e\xa1-\xac\xae-\u05ff\u0900-\u17ff\u3000-\ud7ff]")
 
@@ -88,11 +90,15 @@ def element(tag: str, *children: object, **attributes: str) -> Markup:
     """``<tag attributes>children</tag>``. Children that are not `Markup` are made inert.
 
     Tag and attribute names must not come from recorded text. `class_` becomes ``class``.
+    An element without content, such as ``img``, takes no children.
     """
     markup = "".join(
         f' {name.rstrip("_")}="{_escape(value)}"' for name, value in attributes.items()
     )
-    return Markup(f"<{tag}{markup}>{join(children)}</{tag}>")
+    inside = join(children)
+    if tag in _WITHOUT_CONTENT:
+        return Markup(f"<{tag}{markup}/>")
+    return Markup(f"<{tag}{markup}>{inside}</{tag}>")
 
 
 def join(children: Iterable[object]) -> Markup:

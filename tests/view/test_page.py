@@ -82,11 +82,11 @@ def test_hostile_text_is_inert_and_the_page_asks_for_nothing(
     assert set(tags) <= {
         "html", "head", "meta", "title", "style", "body", "main", "div", "h3", "h4", "p",
         "details", "summary", "pre", "code", "span", "table", "tbody", "tr", "th", "td", "a",
-        "strong", "em", "script", "br",
+        "strong", "em", "script", "br", "blockquote", "h5", "ul", "ol", "li", "thead", "img", "s",
     }  # fmt: skip
     kinds = page.evaluate("[...document.scripts].map(s => s.type)")
     assert kinds == ["application/json"]
-    assert page.evaluate("document.querySelectorAll('details[id^=s]').length") == 300
+    assert page.evaluate("document.querySelectorAll('details>[id^=s]').length") == 300
     wide = "e => e.clientWidth && e.scrollWidth > e.clientWidth + 1"
     wide = page.evaluate(f"[...document.all].filter({wide}).map(e => e.className || e.localName)")
     assert wide == [], "nothing sticks out at the side, or is cut off there"
@@ -146,8 +146,8 @@ def test_it_reads_well_with_scripts_and_styles_stripped(browser: Browser, tmp_pa
         text.index(told)
         for told in ("ticket-42", "support · done · 2 turns", "2 model calls · 1 tool call",
                      "turn 1", "Be kind.", '2. refund(order_id="7") · once · ok',
-                     "in doubt: attempt 1", "happened, decided by ann", "resumed by w-2", "turn 2",
-                     "HTTP 500: overloaded", "resumed by w-4", "Refunded.")
+                     "resumed by w-2", "in doubt: attempt 1", "happened, decided by ann", "turn 2",
+                     "resumed by w-4", "HTTP 500: overloaded", "Refunded.")
     ]  # fmt: skip
     assert places == sorted(places)
 
@@ -161,6 +161,8 @@ def test_long_lines_of_what_was_said_wrap_without_styles(browser: Browser, tmp_p
     file.write_text(bare(as_page(fold(j.events), j.events)), "utf-8")
     page = browser.open(file.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "as written"
     assert f"Please:\n\n* {said}".strip() in page.evaluate("document.body.innerText")
 
 

@@ -1,0 +1,147 @@
+"""Renders the items of a transcript as HTML: messages, steps, resumes and notes.
+
+Each item is an element of its own. `view.html` puts them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from agentrun.core.transcript import NewMessage, Note, Step
+from agentrun.view import phrases
+from agentrun.view.blocks import Band, Interruption, Item, ShownStep
+from agentrun.view.rich_text import Images, render_text
+from agentrun.view.safe import Markup, clip, element, pretty
+
+__all__ = ["SUMMARY", "ItemRenderer", "make_fold", "make_table", "show_json"]
+
+_ROWS = 40  # attempts of one step
+SUMMARY = 160  # characters of the summary of a `details` element
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRenderer:
+    """Renders items, with at most ``shown`` characters of each value.
+
+    ``linked`` gives each step an id, ``s`` and its number. It is inside the fold of the step,
+    because a browser opens the folds around the target of a link.
+    """
+
+    shown: int
+    linked: bool
+    images: Images
+
+    def render(self, item: Item) -> Markup:
+        """One item as one element."""
+        match item:
+            case NewMessage():
+                return self._message(item)
+            case ShownStep():
+                return self._step(item)
+            case Band() | Note():
+                return self._interruption(item)
+
+    def text(self, text: str) -> Markup:
+        """A text of a message or a result, with its Markdown."""
+        return render_text(text, self.shown, self.images)
+
+    def _message(self, entry: NewMessage) -> Markup:
+        message = entry.message
+        label = f"{message.role} · {message.call_id}" if message.call_id else message.role
+        calls = [
+            element("p", "asks for ", element("code", clip(call, self.shown)), class_="ar-dim")
+            for call in (f"{call.name}({call.arguments})" for call in message.calls[:_ROWS])
+        ]
+        if (more := len(message.calls) - _ROWS) > 0:
+            calls.append(element("p", f"… and asks for {more:,} more", class_="ar-dim"))
+        text = [self.text(message.text)] if message.text else []
+        role = message.role if message.role in ("user", "assistant") else "other"
+        opened = {} if message.role in ("system", "developer", "tool") else {"open": "open"}
+        return element(
+            "details",
+            element("summary", element("strong", clip(label, SUMMARY))),
+            *text,
+            *self.images.render_all(message.images),
+            *calls,
+            class_=f"ar-{role}",
+            **opened,
+        )
+
+    def _step(self, item: ShownStep) -> Markup:
+        step = item.step
+        facts = phrases.facts(step)
+        summary = element(
+            "summary",
+            f"{step.step}. ",
+            element("code", clip(phrases.call(step), SUMMARY)),
+            *([element("span", f" · {facts}", class_="ar-dim")] if facts else []),
+        )
+        parts = [*self._values(step), *map(self._interruption, item.inside), *self._outcome(step)]
+        parts += [element("p", clip(line, 1_000)) for line in phrases.decision_lines(step)]
+        if step.idempotency_key:
+            parts.append(element("p", "idempotency key ", element("code", step.idempotency_key)))
+        if phrases.is_eventful(step):
+            parts.append(_attempts(step))
+        kind = "error" if step.error is not None else "doubt" if step.doubts else "step"
+        opened = {"open": "open"} if kind != "step" or item.inside else {}
+        inside = [element("div", *parts, id=f"s{step.step}")] if self.linked else parts
+        return element("details", summary, *inside, class_=f"ar-{kind}", **opened)
+
+    def _values(self, step: Step) -> Iterator[Markup]:
+        label = "request" if step.kind == "model" else "arguments"
+        yield make_fold(label, show_json(step.input), self.shown)
+
+    def _outcome(self, step: Step) -> Iterator[Markup]:
+        if step.error is not None:
+            yield make_fold("error", phrases.failure(step.error), self.shown)
+        elif step.finished_at is not None and step.kind != "model":
+            yield make_fold("result", show_json(step.output), self.shown)
+
+    def _interruption(self, item: Interruption) -> Markup:
+        if isinstance(item, Note):
+            return element("p", element("em", clip(phrases.note(item), self.shown)))
+        told = element("p", element("strong", phrases.band(item)))
+        each = [element("p", clip(line, 500), class_="ar-dim") for line in phrases.band_lines(item)]
+        if len(each) == 1:
+            return element("div", told, *each, class_="ar-band")
+        fold = element("details", element("summary", f"all {len(each)} of them"), *each)
+        return element("div", told, fold, class_="ar-band")
+
+
+def make_fold(label: str, text: str, shown: int, *, open_: bool = False) -> Markup:
+    """A value in a fold, cut to ``shown`` characters. A short one is open."""
+    opened = {"open": "open"} if open_ or len(text) <= 200 else {}
+    inside = element("pre", clip(text, shown), dir="auto")
+    return element("details", element("summary", label), inside, **opened)
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *long: int) -> Markup:
+    """A table that scrolls by itself where it is too wide. Only the ``long`` columns may wrap."""
+    head = element("tr", *(element("th", name, align="left") for name in columns))
+    body = (
+        element(
+            "tr",
+            *(
+                element("td", cell, align="left", **({"class_": "ar-long"} if n in long else {}))
+                for n, cell in enumerate(row)
+            ),
+        )
+        for row in rows
+    )
+    return element("div", element("table", head, *body), class_="ar-wide")
+
+
+def show_json(value: object) -> str:
+    """A value as readable text of several lines."""
+    return pretty(value, indent=2)
+
+
+def _attempts(step: Step) -> Markup:
+    rows: list[list[object]] = [
+        [clip(cell or "", 500) for cell in phrases.attempt_cells(attempt)]
+        for attempt in step.attempts[-_ROWS:]
+    ]
+    if (earlier := len(step.attempts) - len(rows)) > 0:
+        rows.insert(0, [f"… {earlier} earlier"])
+    return make_table(phrases.ATTEMPT_COLUMNS, rows, 3)
