@@ -22,6 +22,7 @@ from agentrun.view.rich_text import Images
 from agentrun.view.safe import Markup, clip, element, join
 from agentrun.view.style import CSS
 from agentrun.view.timeline import Timeline, read_timeline
+from agentrun.view.waterfall import draw_chart, draw_text
 
 __all__ = ["CSS", "WHOLE", "Child", "Relatives", "RenderOptions", "as_html", "render"]
 
@@ -119,8 +120,20 @@ def _header(
         link = element("a", place, href=f"#s{step.step}") if look.index else place
         yield element("p", "first error, in ", link, f": {clip(text, 300)}", class_="ar-dim")
     yield make_fold("input", show_json(transcript.input), look.shown)
+    if timeline is not None and len(timeline.bars) > 1:
+        yield _waterfall(timeline, drawn=look.index)
     if look.index:
         yield _index(transcript)
+
+
+def _waterfall(timeline: Timeline, *, drawn: bool) -> Markup:
+    """The timeline in block characters, and as a drawing where the page keeps it."""
+    text = element("pre", draw_text(timeline), class_="ar-chart")
+    if not drawn:
+        return element("details", element("summary", "timeline"), text)
+    fold = element("details", element("summary", "in characters"), text)
+    summary = element("summary", "timeline")
+    return element("details", summary, draw_chart(timeline), fold, open="open")
 
 
 def _relatives(relatives: Relatives) -> Iterator[Markup]:

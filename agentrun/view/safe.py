@@ -89,11 +89,13 @@ class Markup(str):
 def element(tag: str, *children: object, **attributes: str) -> Markup:
     """``<tag attributes>children</tag>``. Children that are not `Markup` are made inert.
 
-    Tag and attribute names must not come from recorded text. `class_` becomes ``class``.
+    Tag and attribute names must not come from recorded text. `class_` becomes ``class``,
+    and `font_size` ``font-size``.
     An element without content, such as ``img``, takes no children.
     """
     markup = "".join(
-        f' {name.rstrip("_")}="{_escape(value)}"' for name, value in attributes.items()
+        f' {name.rstrip("_").replace("_", "-")}="{_escape(value)}"'
+        for name, value in attributes.items()
     )
     inside = join(children)
     if tag in _WITHOUT_CONTENT:

@@ -152,7 +152,7 @@ def test_markdown_tells_what_happened() -> None:
     places = [
         page.text.index(told)
         for told in ("ticket-42", "refund order 7", "turn 1", 'refund(order_id="7")',
-                     "happened, decided by ann · seen at the bank", "resumed by w-2", "turn 2",
+                     "resumed by w-2", "happened, decided by ann · seen at the bank", "turn 2",
                      "HTTP 500: overloaded", "Refunded.", "result")
     ]  # fmt: skip
     assert places == sorted(places)

@@ -83,6 +83,7 @@ def test_hostile_text_is_inert_and_the_page_asks_for_nothing(
         "html", "head", "meta", "title", "style", "body", "main", "div", "h3", "h4", "p",
         "details", "summary", "pre", "code", "span", "table", "tbody", "tr", "th", "td", "a",
         "strong", "em", "script", "br", "blockquote", "h5", "ul", "ol", "li", "thead", "img", "s",
+        "svg", "rect", "line", "text",
     }  # fmt: skip
     kinds = page.evaluate("[...document.scripts].map(s => s.type)")
     assert kinds == ["application/json"]
