@@ -52,7 +52,7 @@ class Part:
 
 
 @dataclass(slots=True, eq=False)
-class _Group:
+class _ShownTurn:
     """The items of one turn, or items between turns."""
 
     turn: int | None
@@ -126,11 +126,11 @@ def _counts(resume: Resume) -> tuple[object, ...]:
     )
 
 
-def _group_turns(items: Iterable[Item]) -> list[_Group]:
+def _group_turns(items: Iterable[Item]) -> list[_ShownTurn]:
     """The items by turn, in the order in which the turns began."""
-    groups: list[_Group] = []
-    by_turn: dict[int, _Group] = {}
-    latest = _Group(None)
+    groups: list[_ShownTurn] = []
+    by_turn: dict[int, _ShownTurn] = {}
+    latest = _ShownTurn(None)
     for item in items:
         if isinstance(item, Band) or (isinstance(item, Note) and item.event not in _ENDS):
             if not groups:
@@ -141,7 +141,7 @@ def _group_turns(items: Iterable[Item]) -> list[_Group]:
         if turn in by_turn:
             latest = by_turn[turn]
         elif turn is not None or not groups or latest.turn is not None:
-            latest = _Group(turn)
+            latest = _ShownTurn(turn)
             groups.append(latest)
             if turn is not None:
                 by_turn[turn] = latest
@@ -155,7 +155,7 @@ def _turn_of(item: Item) -> int | None:
     return item.turn if isinstance(item, NewMessage) else None
 
 
-def _split_ends(groups: list[_Group]) -> Iterator[_Group]:
+def _split_ends(groups: list[_ShownTurn]) -> Iterator[_ShownTurn]:
     """Move what follows the last step of a turn behind the turn: it belongs to the run."""
     for group in groups:
         if group.turn is None:
@@ -164,9 +164,9 @@ def _split_ends(groups: list[_Group]) -> Iterator[_Group]:
         size = len(group.items)
         while size and isinstance(group.items[size - 1], Band | Note):
             size -= 1
-        yield _Group(group.turn, group.items[:size])
+        yield _ShownTurn(group.turn, group.items[:size])
         if group.items[size:]:
-            yield _Group(None, group.items[size:])
+            yield _ShownTurn(None, group.items[size:])
 
 
 def _without_repeats(items: list[Item]) -> Iterator[Item]:

@@ -18,9 +18,9 @@ from agentrun.core.conversations import ConversationRequest, Conversations
 from agentrun.core.events import Event, Json
 from agentrun.core.history import scope_of
 from agentrun.core.messages import Message, reply_messages, request_messages
-from agentrun.core.transcript import fold
+from agentrun.core.transcript import NewMessage, Transcript, fold
 
-__all__ = ["as_openai"]
+__all__ = ["as_openai", "conversation_of"]
 
 
 def as_openai(journal: Iterable[Event]) -> list[dict[str, Json]]:
@@ -39,6 +39,17 @@ def as_openai(journal: Iterable[Event]) -> list[dict[str, Json]]:
         replies = _reply_as_chat(_body(answered[-1].output))
         messages += [*replies, *_results(replies, last.ident or "", events)]
     return messages
+
+
+def conversation_of(transcript: Transcript) -> list[dict[str, Json]]:
+    """The messages of the transcript's first conversation, in the form of the chat API.
+
+    Unlike `as_openai` it needs no requests, so that its time grows only with the messages.
+    """
+    scopes = {step.step: scope_of(step.ident) for step in transcript.steps if step.kind == "model"}
+    first = next(iter(scopes.values()), "")
+    entries = (entry for entry in transcript.entries if isinstance(entry, NewMessage))
+    return _translate(entry.message for entry in entries if scopes.get(entry.step) == first)
 
 
 def _last_of_the_first(events: Iterable[Event]) -> Event | None:

@@ -12,7 +12,7 @@ from agentrun.core.transcript import NewMessage, Note, Step
 from agentrun.view import phrases
 from agentrun.view.blocks import Band, Interruption, Item, ShownStep
 from agentrun.view.rich_text import Images, render_text
-from agentrun.view.safe import Markup, clip, element, pretty
+from agentrun.view.safe import Markup, clip, element, pretty, utf16_length
 
 __all__ = ["SUMMARY", "ItemRenderer", "make_fold", "make_table", "show_json"]
 
@@ -42,9 +42,10 @@ class ItemRenderer:
             case Band() | Note():
                 return self._interruption(item)
 
-    def text(self, text: str) -> Markup:
-        """A text of a message or a result, with its Markdown."""
-        return render_text(text, self.shown, self.images)
+    def text(self, text: str, step: int = 0) -> Markup:
+        """A text of a message or a result, with its Markdown. ``step`` is that of the message."""
+        cut = f"{step} message {utf16_length(text)}" if self.linked else ""
+        return render_text(text, self.shown, self.images, cut)
 
     def _message(self, entry: NewMessage) -> Markup:
         message = entry.message
@@ -55,7 +56,7 @@ class ItemRenderer:
         ]
         if (more := len(message.calls) - _ROWS) > 0:
             calls.append(element("p", f"… and asks for {more:,} more", class_="ar-dim"))
-        text = [self.text(message.text)] if message.text else []
+        text = [self.text(message.text, entry.step)] if message.text else []
         role = message.role if message.role in ("user", "assistant") else "other"
         opened = {} if message.role in ("system", "developer", "tool") else {"open": "open"}
         return element(
@@ -83,20 +84,25 @@ class ItemRenderer:
             parts.append(element("p", "idempotency key ", element("code", step.idempotency_key)))
         if phrases.is_eventful(step):
             parts.append(_attempts(step))
+        of = step.kind if step.kind in ("model", "tool") else "other"
         kind = "error" if step.error is not None else "doubt" if step.doubts else "step"
         opened = {"open": "open"} if kind != "step" or item.inside else {}
         inside = [element("div", *parts, id=f"s{step.step}")] if self.linked else parts
-        return element("details", summary, *inside, class_=f"ar-{kind}", **opened)
+        return element("details", summary, *inside, class_=f"ar-{kind} ar-of-{of}", **opened)
 
     def _values(self, step: Step) -> Iterator[Markup]:
         label = "request" if step.kind == "model" else "arguments"
-        yield make_fold(label, show_json(step.input), self.shown)
+        yield self._value(step, label, step.input)
+
+    def _value(self, step: Step, label: str, value: object) -> Markup:
+        cut = f"{step.step} {label}" if self.linked else ""
+        return make_fold(label, show_json(value), self.shown, cut=cut)
 
     def _outcome(self, step: Step) -> Iterator[Markup]:
         if step.error is not None:
             yield make_fold("error", phrases.failure(step.error), self.shown)
         elif step.finished_at is not None and step.kind != "model":
-            yield make_fold("result", show_json(step.output), self.shown)
+            yield self._value(step, "result", step.output)
 
     def _interruption(self, item: Interruption) -> Markup:
         if isinstance(item, Note):
@@ -109,10 +115,14 @@ class ItemRenderer:
         return element("div", told, fold, class_="ar-band")
 
 
-def make_fold(label: str, text: str, shown: int, *, open_: bool = False) -> Markup:
-    """A value in a fold, cut to ``shown`` characters. A short one is open."""
+def make_fold(label: str, text: str, shown: int, *, open_: bool = False, cut: str = "") -> Markup:
+    """A value in a fold, cut to ``shown`` characters. A short one is open.
+
+    ``cut`` says to the script of a page where it finds all of the value.
+    """
     opened = {"open": "open"} if open_ or len(text) <= 200 else {}
-    inside = element("pre", clip(text, shown), dir="auto")
+    place = {"data_cut": f"{cut} {utf16_length(text)}"} if cut and len(text) > shown else {}
+    inside = element("pre", clip(text, shown), dir="auto", **place)
     return element("details", element("summary", label), inside, **opened)
 
 

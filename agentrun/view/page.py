@@ -1,28 +1,33 @@
-"""Renders a transcript as one HTML file that needs no network and no script.
+"""Renders a transcript as one HTML file that needs no network.
 
-The page has the same content as the notebook view, and a table of the steps with links. Its content
-security policy allows only its two style sheets, by their digests. So markup that was not escaped
-by mistake could neither run nor load anything. The file also contains the journal as JSON, which
-`agentrun show FILE.html` (or `journal_in`) reads without a database.
+The page has the same content as the notebook view, and a table of the steps with links. It is
+complete without its script (`page.js`), which adds keys, search, lenses, copies, and whole values.
+Its content security policy allows only its style sheets and its script, by their digests. So
+markup that was not escaped by mistake could neither run nor load anything. The file also contains
+the journal as JSON, which `agentrun show FILE.html` (or `journal_in`) reads without a database.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from pathlib import Path
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
 from agentrun.core.transcript import Transcript
-from agentrun.view.html import WHOLE, render
+from agentrun.view.chat import conversation_of
+from agentrun.view.html import WHOLE, Relatives, render
 from agentrun.view.jsonl import read_jsonl, write_jsonl
-from agentrun.view.safe import clip, element
+from agentrun.view.safe import Markup, clip, element
 from agentrun.view.style import CSS, PAGE_CSS
 
-__all__ = ["as_page", "journal_in"]
+__all__ = ["SCRIPT", "as_page", "journal_in"]
 
+SCRIPT = Markup(Path(__file__).with_name("page.js").read_text("utf-8"))
 _JOURNAL = '<script type="application/json" id="agentrun-journal">'
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -34,15 +39,20 @@ _HEAD = """<!DOCTYPE html>
 """
 
 
-def as_page(transcript: Transcript, journal: Iterable[Event]) -> str:
+def as_page(
+    transcript: Transcript, journal: Iterable[Event], relatives: Relatives | None = None
+) -> str:
     """The transcript as a complete HTML document that also contains its journal."""
     title = f"{clip(transcript.key, 100)} · {clip(transcript.agent, 100)} · {transcript.status}"
+    policy = _policy((CSS, PAGE_CSS), SCRIPT)
     return "".join(
         [
-            _HEAD.format(policy=_policy(CSS, PAGE_CSS)),
+            _HEAD.format(policy=policy),
             f"{element('title', title)}\n{element('style', PAGE_CSS)}\n</head>\n<body>\n",
-            f"{element('main', render(transcript, WHOLE))}\n",
+            f"{element('main', render(transcript, WHOLE, relatives=relatives))}\n",
             *_embed_journal(journal),
+            _embed_chat(transcript),
+            f"{element('script', SCRIPT)}\n",
             "</body>\n</html>\n",
         ]
     )
@@ -66,10 +76,21 @@ def _embed_journal(journal: Iterable[Event]) -> Iterator[str]:
     yield "\n]\n</script>\n"
 
 
-def _policy(*styles: str) -> str:
-    digests = (b64encode(sha256(style.encode()).digest()).decode() for style in styles)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+def _embed_chat(transcript: Transcript) -> str:
+    """The conversation as a request of the chat API, for the copies that the script makes."""
+    models = (step.model for step in transcript.steps if step.kind == "model")
+    request = {"model": next(models, None) or "", "messages": conversation_of(transcript)}
+    text = json.dumps(request).replace("<", "\\u003c")
+    return f'<script type="application/json" id="agentrun-chat">{text}</script>\n'
+
+
+def _policy(styles: Iterable[str], script: str) -> str:
+    allowed = " ".join(map(_digest, styles))
     return (
-        f"default-src 'none'; style-src {allowed}; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
+        f"default-src 'none'; style-src {allowed}; script-src {_digest(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
     )
+
+
+def _digest(source: str) -> str:
+    return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"

@@ -94,29 +94,31 @@ class Images:
         return [element("p", self.render(image.address)) for image in images]
 
 
-def render_text(text: str, shown: int, images: Images) -> Markup:
+def render_text(text: str, shown: int, images: Images, place: str = "") -> Markup:
     """A text of a message, cut to ``shown`` characters. With its Markdown comes how it is written.
 
-    A text without Markdown keeps its own layout.
+    A text without Markdown keeps its own layout. ``place`` says to the script of a page where it
+    finds all of a text that is cut.
     """
     cut = clip(text, shown)
+    data = {"data_cut": place} if place and len(text) > shown else {}
     if len(cut) > _MARKDOWN + 100 or not _MARKED.search(cut):
-        return _plain(cut)
+        return _plain(cut, data)
     try:
         formatted = _Renderer(images).render(_parser().parse(text[:shown]))
     except (ValueError, RecursionError):  # beyond what the parser can read
-        return _plain(cut)
+        return _plain(cut, data)
     if len(text) > shown:
         formatted = join([formatted, element("p", cut[shown:].strip())])
-    written = element("details", element("summary", "as written"), _plain(cut))
+    written = element("details", element("summary", "as written"), _plain(cut, data))
     return element("div", formatted, written, class_="ar-md")
 
 
-def _plain(text: str) -> Markup:
+def _plain(text: str, data: dict[str, str]) -> Markup:
     """A text in its own layout. A ``pre`` cannot wrap long lines without a style, a ``p`` can."""
     if max(map(len, text.split("\n"))) <= _LINE:
-        return element("pre", text, class_="ar-text", dir="auto")
-    return element("p", break_lines(text), class_="ar-text", dir="auto")
+        return element("pre", text, class_="ar-text", dir="auto", **data)
+    return element("p", break_lines(text), class_="ar-text", dir="auto", **data)
 
 
 @cache

@@ -18,7 +18,16 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["Markup", "break_lines", "clip", "element", "join", "pretty", "visible"]
+__all__ = [
+    "Markup",
+    "break_lines",
+    "clip",
+    "element",
+    "join",
+    "pretty",
+    "utf16_length",
+    "visible",
+]
 
 # Joiners carry meaning in several scripts and in emoji, and reorder nothing.
 _HARMLESS_FORMATS = frozenset("\u200c\u200d")
@@ -68,6 +77,11 @@ def clip(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… {len(text) - limit:,} more characters"
+
+
+def utf16_length(text: str) -> int:
+    """How long a browser's script finds the text: it counts units of UTF-16."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def pretty(value: Any, *, indent: int | None = None) -> str:

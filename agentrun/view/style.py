@@ -80,7 +80,13 @@ line-height:1.6}
 .ar-root :target{background:rgba(128,128,128,.12)}
 .ar-root blockquote>details{content-visibility:auto;contain-intrinsic-size:auto 2em}
 .ar-root svg{display:block;max-width:100%;height:auto}
-@media print{main>.ar-root{max-width:none;padding:0}
+.ar-bar{position:sticky;top:0;z-index:1;display:flex;flex-wrap:wrap;gap:.3em;padding:.5em 0;
+background:var(--ar-page-bg)}
+.ar-bar button,.ar-bar input,.ar-root pre+button,.ar-root p+button{font:inherit;font-size:.85em;
+color:inherit;background:none;border:1px solid var(--ar-line);border-radius:4px;padding:.1em .5em}
+.ar-bar [aria-pressed=true]{background:rgba(128,128,128,.25)}
+@media print{.ar-bar{display:none}
+main>.ar-root{max-width:none;padding:0}
 .ar-root details::details-content{content-visibility:visible;block-size:auto}
 .ar-root blockquote>details{content-visibility:visible}
 .ar-root .ar-wide{overflow:visible}}

@@ -17,7 +17,7 @@ from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.transcript import fold
-from agentrun.view.page import as_page, journal_in
+from agentrun.view.page import SCRIPT, as_page, journal_in
 
 in_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
 
@@ -83,10 +83,10 @@ def test_hostile_text_is_inert_and_the_page_asks_for_nothing(
         "html", "head", "meta", "title", "style", "body", "main", "div", "h3", "h4", "p",
         "details", "summary", "pre", "code", "span", "table", "tbody", "tr", "th", "td", "a",
         "strong", "em", "script", "br", "blockquote", "h5", "ul", "ol", "li", "thead", "img", "s",
-        "svg", "rect", "line", "text",
+        "svg", "rect", "line", "text", "button", "input",
     }  # fmt: skip
     kinds = page.evaluate("[...document.scripts].map(s => s.type)")
-    assert kinds == ["application/json"]
+    assert kinds == ["application/json", "application/json", ""]
     assert page.evaluate("document.querySelectorAll('details>[id^=s]').length") == 300
     wide = "e => e.clientWidth && e.scrollWidth > e.clientWidth + 1"
     wide = page.evaluate(f"[...document.all].filter({wide}).map(e => e.className || e.localName)")
@@ -198,6 +198,6 @@ def test_a_page_without_a_journal_is_refused() -> None:
         journal_in("<html></html>")
 
 
-def test_the_frame_is_small() -> None:
-    transcript = fold([])
-    assert len(as_page(transcript, [])) < 10_000
+def test_the_frame_and_the_script_are_small() -> None:
+    assert len(SCRIPT) < 10_000
+    assert len(as_page(fold([]), [])) - len(SCRIPT) < 12_000

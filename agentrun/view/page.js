@@ -1,0 +1,190 @@
+// The script of an exported page. The page is complete without it: this adds keys, search, lenses,
+// copies and whole values. All of its data stands in the page, and it loads nothing.
+(() => {
+  "use strict";
+  const root = document.querySelector(".ar-root");
+  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  const all = (selector, within = root) => [...within.querySelectorAll(selector)];
+  const KINDS = ".ar-user,.ar-assistant,.ar-other,.ar-step,.ar-error,.ar-doubt,.ar-band";
+  const items = all(KINDS).filter((item) => !item.parentElement.closest(KINDS));
+  const LENSES = {
+    all: () => true,
+    user: (item) => item.matches(".ar-user"),
+    model: (item) => item.matches(".ar-assistant,.ar-of-model"),
+    tools: (item) => item.matches(".ar-of-tool"),
+    errors: (item) => item.matches(".ar-error"),
+    doubts: (item) => item.matches(".ar-doubt"),
+    resumes: (item) => item.matches(".ar-band") || item.querySelector(".ar-band") !== null,
+  };
+  let lens = "all";
+  let place = -1;
+
+  // Control characters and those that reorder text are shown and not obeyed, as in all of the page.
+  const HIDDEN =
+    /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff\u{e0000}-\u{e0fff}]/gu;
+  const visible = (text) =>
+    text
+      .replaceAll("\r\n", "\n")
+      .replaceAll("\t", "    ")
+      .replace(HIDDEN, (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0"));
+
+  const make = (tag, text, act) => {
+    const made = document.createElement(tag);
+    made.textContent = text;
+    if (act) made.addEventListener("click", act);
+    return made;
+  };
+
+  // ---- search and lenses
+  const bar = make("div", "");
+  bar.className = "ar-bar";
+  bar.setAttribute("role", "toolbar");
+  bar.setAttribute("aria-label", "tools of this page");
+  const search = make("input", "");
+  search.type = "search";
+  search.placeholder = "search (/)";
+  search.setAttribute("aria-label", "search in this run");
+  const count = make("span", "");
+  count.setAttribute("role", "status");
+
+  const choose = () => {
+    const words = search.value.trim().toLowerCase();
+    let shown = 0;
+    for (const item of items) {
+      const found = !words || item.textContent.toLowerCase().includes(words);
+      item.hidden = !(found && LENSES[lens](item));
+      shown += item.hidden ? 0 : 1;
+      if (words && !item.hidden) reveal(item);
+    }
+    for (const block of all(".ar-turn,.ar-page").reverse())
+      block.hidden = !all(KINDS, block).some((item) => !item.hidden && items.includes(item));
+    count.textContent = words || lens !== "all" ? `${shown} of ${items.length}` : "";
+    for (const button of all("button[data-lens]", bar))
+      button.setAttribute("aria-pressed", String(button.dataset.lens === lens));
+  };
+  const reveal = (item) => {
+    for (let at = item; at && at !== root; at = at.parentElement)
+      if (at.localName === "details") at.open = true;
+  };
+  let timer = 0;
+  search.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(choose, 150);
+  });
+  bar.append(search, count);
+  for (const [name, belongs] of Object.entries(LENSES)) {
+    const size = items.filter(belongs).length;
+    if (!size) continue;
+    const button = make("button", `${name} ${size}`, () => {
+      lens = name;
+      choose();
+    });
+    button.dataset.lens = name;
+    button.setAttribute("aria-pressed", String(name === lens));
+    bar.append(button);
+  }
+
+  // ---- folds
+  const folds = () => all("details");
+  const expand = () => {
+    const closed = folds().filter((fold) => !fold.open && !fold.closest("[hidden]"));
+    for (const fold of closed.length ? closed : items) if ("open" in fold) fold.open = !!closed.length;
+  };
+  bar.append(make("button", "expand all (e)", expand));
+  let printed = [];
+  addEventListener("beforeprint", () => {
+    printed = folds().filter((fold) => !fold.open);
+    for (const fold of printed) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of printed) fold.open = false;
+  });
+
+  // ---- copies
+  const SHELL = "'\\''";
+  const COPIES = {
+    JSON: () => JSON.stringify(data("agentrun-journal"), null, 2),
+    "OpenAI messages": () => JSON.stringify(data("agentrun-chat").messages, null, 2),
+    curl: () =>
+      'curl "${OPENAI_BASE_URL:-https://api.openai.com/v1}/chat/completions" ' +
+      '-H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" ' +
+      `-d '${JSON.stringify(data("agentrun-chat")).replaceAll("'", SHELL)}'`,
+    Python: () =>
+      "import json\n\nfrom openai import OpenAI\n\n" +
+      `request = json.loads(${JSON.stringify(JSON.stringify(data("agentrun-chat")))})\n` +
+      "reply = OpenAI().chat.completions.create(**request)\n" +
+      "print(reply.choices[0].message.content)\n",
+  };
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const box = make("textarea", "");
+      box.value = text;
+      document.body.append(box);
+      box.select();
+      document.execCommand("copy"); // where the page has no clipboard of its own
+      box.remove();
+    }
+    count.textContent = "copied";
+  };
+  for (const [name, text] of Object.entries(COPIES))
+    if (name === "JSON" || data("agentrun-chat").messages.length) {
+      const button = make("button", `copy ${name}`, () => copy(text()));
+      button.dataset.copy = name;
+      bar.append(button);
+    }
+
+  // ---- whole values, from the journal in this page
+  let journal;
+  const strings = function* (value) {
+    if (typeof value === "string") yield value;
+    else if (value && typeof value === "object") for (const part of Object.values(value)) yield* strings(part);
+  };
+  const find = (step, part, size) => {
+    journal ??= data("agentrun-journal");
+    const events = journal.filter((event) => event.step === step);
+    const of = (name, field) =>
+      events.map((event) => event[name]?.[field]).filter((value) => value !== undefined).pop();
+    const value = part === "arguments" ? of("input", "args") : part === "result" ? of("output", "result") : undefined;
+    if (value !== undefined && typeof value !== "string") return JSON.stringify(value, null, 2);
+    for (const where of [events, journal])
+      for (const text of strings(where)) if (text.length === size) return text;
+    return undefined;
+  };
+  for (const cut of all("[data-cut]")) {
+    const [step, part, size] = cut.dataset.cut.split(" ");
+    const button = make("button", "show all", () => {
+      const text = find(Number(step), part, Number(size));
+      if (text === undefined) button.textContent = "not in the journal of this page";
+      else {
+        cut.textContent = visible(text);
+        button.remove();
+      }
+    });
+    cut.after(button);
+  }
+
+  // ---- keys
+  const go = (by) => {
+    const shown = items.filter((item) => !item.hidden);
+    const now = shown.indexOf(items[place]);
+    const next = shown[Math.min(Math.max(now + by, 0), shown.length - 1)];
+    if (!next) return;
+    place = items.indexOf(next);
+    reveal(next.parentElement);
+    const head = next.querySelector("summary") ?? next;
+    head.tabIndex = 0;
+    next.scrollIntoView({ block: "center" });
+    head.focus({ preventScroll: true });
+  };
+  const KEYS = { j: () => go(1), k: () => go(-1), e: expand, "/": () => search.focus() };
+  addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("input,textarea");
+    if (typing && event.key === "Escape") search.blur();
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    event.preventDefault();
+    KEYS[event.key]();
+  });
+  root.prepend(bar);
+})();

@@ -1,0 +1,138 @@
+"""The script of an exported page, in a real browser. Without it the page is complete too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import CHROMIUM, Browser, Page
+from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
+
+from agentrun.core.transcript import fold
+from agentrun.view.page import as_page
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+LONG = f"{HOSTILE} " + "a long text, " * 3_000 + "and its end"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
+def opened(browser: Browser, folder: Path, journal: Journal, place: str = "") -> Page:
+    file = folder / "run.html"
+    file.write_text(as_page(fold(journal.events), journal.events), "utf-8")
+    return browser.open(f"{file.as_uri()}{place}")
+
+
+def press(page: Page, key: str) -> None:
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind[3] == "D" else "")
+
+
+def shown(page: Page) -> list[str]:
+    """The summaries of the items that are not hidden."""
+    items = "[...document.querySelectorAll('.ar-turn>blockquote>*')]"
+    texts: list[str] = page.evaluate(
+        f"{items}.filter(e => e.offsetParent).map(e => e.innerText.slice(0, 40))"
+    )
+    return texts
+
+
+def test_keys_walk_through_the_items_and_open_the_folds(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, tmp_path, crashed_and_resumed())
+    press(page, "j")
+    press(page, "j")
+    assert page.evaluate("document.activeElement.innerText") == "user"
+    press(page, "k")
+    assert page.evaluate("document.activeElement.innerText") == "system"
+    press(page, "e")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    press(page, "/")
+    assert page.evaluate("document.activeElement.type") == "search"
+
+
+def test_lenses_count_and_the_search_finds(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, tmp_path, crashed_and_resumed())
+    lenses = page.evaluate("[...document.querySelectorAll('[data-lens]')].map(b => b.innerText)")
+    assert lenses == ["all 6", "user 1", "model 3", "tools 1", "doubts 1", "resumes 2"]
+    page.evaluate("document.querySelector('[data-lens=tools]').click()")
+    assert [text[:9] for text in shown(page)] == ["2. refund"]
+    page.evaluate("document.querySelector('[data-lens=all]').click()")
+    search = "const s = document.querySelector('.ar-bar input'); s.value = 'REFUNDED.';"
+    page.evaluate(
+        f"(() => {{ {search} s.dispatchEvent(new Event('input')); }})();"
+        "new Promise(done => setTimeout(done, 400))"
+    )
+    assert [text.split()[0] for text in shown(page)] == ["assistant"]
+    assert page.evaluate("document.querySelector('.ar-bar [role=status]').innerText") == "1 of 6"
+
+
+def test_copies_are_whole_and_name_no_key(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, tmp_path, crashed_and_resumed())
+    page.evaluate(
+        "Object.defineProperty(navigator, 'clipboard',"
+        " {value: {writeText: async text => { window.copied = text; }}})"
+    )
+
+    def copied(name: str) -> Any:
+        page.evaluate(f"document.querySelector('[data-copy=\"{name}\"]').click()")
+        return page.evaluate("window.copied")
+
+    roles = [message["role"] for message in json.loads(copied("OpenAI messages"))]
+    assert roles == ["system", "user", "assistant", "tool", "assistant"]
+    assert len(json.loads(copied("JSON"))) == len(crashed_and_resumed().events)
+    curl = copied("curl")
+    assert '"Authorization: Bearer $OPENAI_API_KEY"' in curl
+    assert json.loads(curl.split("-d ")[1].strip("'"))["model"] == "gpt-5-mini"
+    compile(copied("Python"), "copied", "exec")
+
+
+def test_a_value_that_is_cut_can_be_shown_whole_and_is_inert(
+    browser: Browser, tmp_path: Path
+) -> None:
+    j = Journal().claimed("w-1").asks(1, [user(LONG)]).answers(1, assistant("ok"))
+    j.ends(2, "look", {}, {"result": {"text": LONG}}, effect="read")
+    page = opened(browser, tmp_path, j)
+    assert "and its end" not in page.evaluate("document.querySelector('main').textContent")
+    buttons = "[...document.querySelectorAll('button')].filter(b => b.textContent === 'show all')"
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate(f"{buttons}.length") == 2
+    page.evaluate(f"{buttons}.forEach(b => b.click())")
+    text = page.evaluate("document.querySelector('main').textContent")
+    assert text.count("and its end") == 2
+    assert not set("\x1b\x9b\u202e\u200b\x00") & set(text)
+    assert page.evaluate("document.title") == "ticket-42 · support · running"
+    assert page.seen("Log.entryAdded") == []
+
+
+def test_a_link_opens_the_fold_and_print_opens_all(browser: Browser, tmp_path: Path) -> None:
+    page = opened(browser, tmp_path, crashed_and_resumed(), "#s1")
+    assert page.evaluate("document.getElementById('s1').parentElement.open")
+    hidden = "[...document.querySelectorAll('details:not([open])>pre')]"
+    assert (
+        page.evaluate(f"{hidden}.some(e => e.checkVisibility({{contentVisibilityAuto: true}}))")
+        is False
+    )
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert page.evaluate(f"{hidden}.every(e => e.getBoundingClientRect().height > 0)")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+
+
+def test_it_fits_a_phone(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "run.html"
+    journal = crashed_and_resumed()
+    file.write_text(as_page(fold(journal.events), journal.events), "utf-8")
+    page = browser.open(file.as_uri(), width=400)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth <= 400")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.ar-wide td:not(.ar-long)')].map(e => e.offsetHeight)"
+    )
+    assert max(heights) < 60, "no cell breaks inside its words"
