@@ -171,7 +171,8 @@ def _index(transcript: Transcript) -> Markup:
         for step, cells in phrases.step_rows(transcript)
     ]
     summary = element("summary", "steps, with time and cost")
-    return element("details", summary, make_table(phrases.STEP_COLUMNS, rows, 1))
+    table = make_table(phrases.STEP_COLUMNS, rows, 1)
+    return element("details", summary, table if len(rows) <= _PAGED else element("noscript", table))
 
 
 # ---- the entries -----------------------------------------------------------------------------
@@ -186,7 +187,11 @@ class _Piece:
 def _lay_out(
     parts: Sequence[Part], items: ItemRenderer, look: RenderOptions, start: datetime | None
 ) -> Iterator[Markup]:
-    """All parts. Those of a very long run are in folds, so that a browser lays out few of them."""
+    """All parts. Those of a very long run are in folds, of which a browser reads only the first.
+
+    The others are in ``noscript`` elements: a browser without scripts shows them as they are, and
+    with scripts the one of the page reads such a fold when it is needed.
+    """
     pieces = [_Piece(part, items.render(part.item)) for part in parts]
     steps = sum(isinstance(part.item, ShownStep) for part in parts)
     if look.parts_of_page is None or steps <= _PAGED:
@@ -197,7 +202,9 @@ def _lay_out(
         earlier = pieces[first - 1].part.turn if first else None
         opened = {} if first else {"open": "open"}
         summary = element("summary", element("strong", _name_page(page)))
-        yield element("details", summary, *_turns(page, start, earlier), class_="ar-page", **opened)
+        turns = join(_turns(page, start, earlier))
+        inside = element("noscript", turns) if first else turns
+        yield element("details", summary, inside, class_="ar-page", **opened)
 
 
 def _name_page(page: list[_Piece]) -> str:

@@ -1,12 +1,16 @@
-// The script of an exported page. The page is complete without it: this adds keys, search, lenses,
-// copies and whole values. All of its data stands in the page, and it loads nothing.
+// The script of an exported page, which is complete without it: this adds keys, search, lenses,
+// copies and whole values. It loads nothing.
 (() => {
   "use strict";
   const root = document.querySelector(".ar-root");
   const data = (id) => JSON.parse(document.getElementById(id).textContent);
   const all = (selector, within = root) => [...within.querySelectorAll(selector)];
   const KINDS = ".ar-user,.ar-assistant,.ar-other,.ar-step,.ar-error,.ar-doubt,.ar-band";
-  const items = all(KINDS).filter((item) => !item.parentElement.closest(KINDS));
+  let items = [];
+  const collect = () => {
+    items = all(KINDS).filter((item) => !item.parentElement.closest(KINDS));
+    for (const cut of all("[data-cut]:not([data-offered])")) offer(cut);
+  };
   const LENSES = {
     all: () => true,
     user: (item) => item.matches(".ar-user"),
@@ -16,10 +20,41 @@
     doubts: (item) => item.matches(".ar-doubt"),
     resumes: (item) => item.matches(".ar-band") || item.querySelector(".ar-band") !== null,
   };
+  // The parts of a very long run are text in `noscript` elements until they are needed.
+  const unread = () => all("noscript");
+  const fill = (kept) => {
+    const box = document.createElement("template");
+    box.innerHTML = kept.textContent;
+    kept.replaceWith(box.content);
+  };
+  const fillAll = (wanted = () => true) => {
+    const chosen = unread().filter((kept) => wanted(kept.textContent));
+    chosen.forEach(fill);
+    if (chosen.length) collect();
+  };
+  root.addEventListener("toggle", (event) => {
+    const kept = event.target.open && event.target.querySelector(":scope>noscript");
+    if (!kept) return;
+    fill(kept);
+    collect();
+    choose();
+  }, true);
+  const SIGNS = {
+    user: /class="ar-user"/g,
+    model: /class="ar-assistant"|ar-of-model"/g,
+    tools: /ar-of-tool"/g,
+    errors: /class="ar-error /g,
+    doubts: /class="ar-doubt /g,
+    resumes: /class="ar-band"/g,
+    all: /class="ar-(user|assistant|other|step|error|doubt)[ "]/g,
+  };
+  const size = (name) =>
+    unread().reduce((sum, kept) => sum + (kept.textContent.match(SIGNS[name]) ?? []).length, 0) +
+    items.filter(LENSES[name]).length;
   let lens = "all";
   let place = -1;
 
-  // Control characters and those that reorder text are shown and not obeyed, as in all of the page.
+  // Control characters and those that reorder text are shown and not obeyed.
   const HIDDEN =
     /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff\u{e0000}-\u{e0fff}]/gu;
   const visible = (text) =>
@@ -49,6 +84,9 @@
 
   const choose = () => {
     const words = search.value.trim().toLowerCase();
+    const box = make("p", words);
+    if (words) fillAll((text) => text.toLowerCase().includes(box.innerHTML));
+    else if (lens !== "all") fillAll((text) => text.search(SIGNS[lens]) >= 0);
     let shown = 0;
     for (const item of items) {
       const found = !words || item.textContent.toLowerCase().includes(words);
@@ -56,9 +94,10 @@
       shown += item.hidden ? 0 : 1;
       if (words && !item.hidden) reveal(item);
     }
-    for (const block of all(".ar-turn,.ar-page").reverse())
-      block.hidden = !all(KINDS, block).some((item) => !item.hidden && items.includes(item));
-    count.textContent = words || lens !== "all" ? `${shown} of ${items.length}` : "";
+    const full = new Set(items.filter((item) => !item.hidden));
+    for (const block of all(".ar-turn,.ar-page"))
+      block.hidden = !all(KINDS, block).some((item) => full.has(item)) && lens + words !== "all";
+    count.textContent = words || lens !== "all" ? `${shown} of ${size("all")}` : "";
     for (const button of all("button[data-lens]", bar))
       button.setAttribute("aria-pressed", String(button.dataset.lens === lens));
   };
@@ -72,27 +111,30 @@
     timer = setTimeout(choose, 150);
   });
   bar.append(search, count);
-  for (const [name, belongs] of Object.entries(LENSES)) {
-    const size = items.filter(belongs).length;
-    if (!size) continue;
-    const button = make("button", `${name} ${size}`, () => {
-      lens = name;
-      choose();
-    });
-    button.dataset.lens = name;
-    button.setAttribute("aria-pressed", String(name === lens));
-    bar.append(button);
-  }
+  const addLenses = () => {
+    for (const name of Object.keys(LENSES)) {
+      const number = size(name);
+      if (!number) continue;
+      const button = make("button", `${name} ${number}`, () => {
+        lens = name;
+        choose();
+      });
+      button.dataset.lens = name;
+      button.setAttribute("aria-pressed", String(name === lens));
+      bar.append(button);
+    }
+  };
 
   // ---- folds
   const folds = () => all("details");
   const expand = () => {
+    fillAll();
     const closed = folds().filter((fold) => !fold.open && !fold.closest("[hidden]"));
     for (const fold of closed.length ? closed : items) if ("open" in fold) fold.open = !!closed.length;
   };
-  bar.append(make("button", "expand all (e)", expand));
   let printed = [];
   addEventListener("beforeprint", () => {
+    fillAll();
     printed = folds().filter((fold) => !fold.open);
     for (const fold of printed) fold.open = true;
   });
@@ -128,12 +170,14 @@
     }
     count.textContent = "copied";
   };
-  for (const [name, text] of Object.entries(COPIES))
-    if (name === "JSON" || data("agentrun-chat").messages.length) {
+  const addCopies = () => {
+    for (const [name, text] of Object.entries(COPIES)) {
+      if (name !== "JSON" && !data("agentrun-chat").messages.length) continue;
       const button = make("button", `copy ${name}`, () => copy(text()));
       button.dataset.copy = name;
       bar.append(button);
     }
+  };
 
   // ---- whole values, from the journal in this page
   let journal;
@@ -152,23 +196,31 @@
       for (const text of strings(where)) if (text.length === size) return text;
     return undefined;
   };
-  for (const cut of all("[data-cut]")) {
+  const offer = (cut) => {
     const [step, part, size] = cut.dataset.cut.split(" ");
+    cut.dataset.offered = "";
     const button = make("button", "show all", () => {
       const text = find(Number(step), part, Number(size));
-      if (text === undefined) button.textContent = "not in the journal of this page";
+      if (text === undefined) button.textContent = "not in this page";
       else {
         cut.textContent = visible(text);
         button.remove();
       }
     });
     cut.after(button);
-  }
+  };
 
   // ---- keys
   const go = (by) => {
     const shown = items.filter((item) => !item.hidden);
     const now = shown.indexOf(items[place]);
+    const after = all(".ar-page>noscript")[0];
+    if (by > 0 && now === shown.length - 1 && after) {
+      after.parentElement.open = true;
+      fill(after);
+      collect();
+      return go(by);
+    }
     const next = shown[Math.min(Math.max(now + by, 0), shown.length - 1)];
     if (!next) return;
     place = items.indexOf(next);
@@ -186,5 +238,23 @@
     event.preventDefault();
     KEYS[event.key]();
   });
+
+  // ---- the place in the address
+  const visit = () => {
+    const id = decodeURIComponent(location.hash.slice(1));
+    if (!/^s\d+$/.test(id) || document.getElementById(id)) return;
+    fillAll((text) => text.includes(`id="${id}"`));
+    const found = document.getElementById(id);
+    if (!found) return;
+    reveal(found);
+    found.scrollIntoView();
+  };
+  addEventListener("hashchange", visit);
+
+  collect();
+  addLenses();
+  bar.append(make("button", "expand all (e)", expand));
+  addCopies();
   root.prepend(bar);
+  visit();
 })();

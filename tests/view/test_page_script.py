@@ -39,7 +39,7 @@ def shown(page: Page) -> list[str]:
     """The summaries of the items that are not hidden."""
     items = "[...document.querySelectorAll('.ar-turn>blockquote>*')]"
     texts: list[str] = page.evaluate(
-        f"{items}.filter(e => e.offsetParent).map(e => e.innerText.slice(0, 40))"
+        f"{items}.filter(e => e.offsetParent).map(e => e.textContent.slice(0, 40))"
     )
     return texts
 
@@ -69,7 +69,7 @@ def test_lenses_count_and_the_search_finds(browser: Browser, tmp_path: Path) -> 
         f"(() => {{ {search} s.dispatchEvent(new Event('input')); }})();"
         "new Promise(done => setTimeout(done, 400))"
     )
-    assert [text.split()[0] for text in shown(page)] == ["assistant"]
+    assert [text[:9] for text in shown(page)] == ["assistant"]
     assert page.evaluate("document.querySelector('.ar-bar [role=status]').innerText") == "1 of 6"
 
 
@@ -123,6 +123,34 @@ def test_a_link_opens_the_fold_and_print_opens_all(browser: Browser, tmp_path: P
     assert page.evaluate(f"{hidden}.every(e => e.getBoundingClientRect().height > 0)")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+
+
+def very_long_run() -> Journal:
+    j = Journal().claimed("w-1")
+    for step in range(1, 2_600):
+        text = f"the needle <of> step {step}" if step == 2_222 else "hay"
+        j.ends(step, "look", {"n": step}, {"result": text}, effect="read", turn=step // 9)
+    return j
+
+
+def test_a_very_long_run_is_read_in_parts(browser: Browser, tmp_path: Path) -> None:
+    steps = "document.querySelectorAll('details>[id^=s]').length"
+    page = opened(browser, tmp_path, very_long_run())
+    assert page.evaluate(steps) == 500
+    assert page.evaluate("document.querySelector('[data-lens=tools]').innerText") == "tools 2599"
+    page.evaluate("document.querySelectorAll('.ar-page')[1].open = true")
+    page.evaluate("new Promise(done => setTimeout(done, 200))")
+    assert page.evaluate(steps) == 1_000
+    search = "const s = document.querySelector('.ar-bar input'); s.value = 'needle <OF>';"
+    page.evaluate(
+        f"(() => {{ {search} s.dispatchEvent(new Event('input')); }})();"
+        "new Promise(done => setTimeout(done, 600))"
+    )
+    assert page.evaluate("document.querySelector('[role=status]').textContent") == "1 of 2599"
+    page = opened(browser, tmp_path, very_long_run(), "#s2400")
+    place = "document.getElementById('s2400').getBoundingClientRect()"
+    assert page.evaluate(f"{place}.top >= -2 && {place}.top < innerHeight")
+    assert page.seen("Log.entryAdded") == []
 
 
 def test_it_fits_a_phone(browser: Browser, tmp_path: Path) -> None:
