@@ -153,6 +153,19 @@ def test_a_very_long_run_is_read_in_parts(browser: Browser, tmp_path: Path) -> N
     assert page.seen("Log.entryAdded") == []
 
 
+def test_without_scripts_a_very_long_run_is_complete(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "run.html"
+    journal = very_long_run()
+    file.write_text(as_page(fold(journal.events), journal.events), "utf-8")
+    page = browser.open("about:blank")
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.events.clear()
+    page.call("Page.navigate", url=file.as_uri())
+    browser.wait(lambda event: event.get("method") == "Page.loadEventFired")
+    assert page.evaluate("document.querySelectorAll('details [id^=s]').length") == 2_599
+    assert page.evaluate("document.querySelector('.ar-bar')") is None
+
+
 def test_it_fits_a_phone(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "run.html"
     journal = crashed_and_resumed()

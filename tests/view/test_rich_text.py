@@ -65,7 +65,8 @@ def test_text_without_markdown_keeps_its_layout() -> None:
 HOSTILE_MARKDOWN = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a <b onclick=alert(1)>b</b>",
     "[x](javascript:alert(1))", "[x](JaVaScRiPt:alert(1))", "[x](data:text/html,<script>)",
-    "[x](file:///etc/passwd)", "[x](vbscript:x)", "<javascript:alert(1)>", "[x](\x01javascript:x)",
+    "[x](file:///etc/passwd)", "[x](vbscript:x)", "[x](/runs?cancel=7)", "[x](ftp://e/x)",
+    "<javascript:alert(1)>", "[x](\x01javascript:x)",
     "[x]: javascript:alert(1)\n\n[x]", "![x](http://evil/p.png)", "![x](//evil/p.png)",
     "![x](data:image/svg+xml;base64,PHN2Zz4=)", "![x](data:text/html;base64,PHN2Zz4=)",
     "[x](http://e/\"onmouseover=alert(1))", "[x](http://e 'a\" onclick=\"alert(1)')",
