@@ -30,7 +30,7 @@ from agentrun.core.entries import (
 )
 from agentrun.core.events import Event, Json, RunStatus
 from agentrun.core.folding import Fold
-from agentrun.core.messages import Message, ToolRequest
+from agentrun.core.messages import Image, Message, ToolRequest
 
 __all__ = [
     "Attempt",
@@ -38,6 +38,7 @@ __all__ = [
     "Doubt",
     "Entry",
     "Failure",
+    "Image",
     "Message",
     "NewMessage",
     "Note",

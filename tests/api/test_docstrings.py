@@ -224,7 +224,7 @@ STATES = {
         Handle.astream Handle.transcript Handle.atranscript Piece Transcript Transcript.to_dict
         Transcript.to_json as_html as_text atranscript get transcript redo aredo Redo Redo.event
         Step Attempt Doubt Decision Resume Note NewMessage Message Failure Totals ToolRequest
-        Usage""",
+        Image Usage""",
     "held": "Waiting approve reject approval_link decide_by_link RunHeld",
     "doubtful": "Happened NotHappened Unknown resolve",
     "failed": "resume aresume RunFailed",

@@ -44,6 +44,7 @@ HELD = [
     "NewMessage",
     "Message",
     "ToolRequest",
+    "Image",
     "Resume",
     "Note",
 ]

@@ -64,6 +64,7 @@ DEFECTS: dict[str, Mutation] = {
         "shared.receive(event.packed.stored).stored",
         "event.packed.stored",
         "core/test_linear_reading.py::test_lines_that_begin_in_the_middle_are_read_back",
+    ),
     "equal resumes are a band each": Mutation(
         "_join_equal",
         "_counts(entry) != _counts(same[0])",
