@@ -17,7 +17,14 @@ from itertools import groupby
 from agentrun.core.transcript import NewMessage, Transcript
 from agentrun.view import phrases
 from agentrun.view.blocks import Part, ShownStep, arrange
-from agentrun.view.html_items import SUMMARY, ItemRenderer, make_fold, make_table, show_json
+from agentrun.view.html_items import (
+    SUMMARY,
+    ItemRenderer,
+    make_fold,
+    make_table,
+    show_failure,
+    show_json,
+)
 from agentrun.view.rich_text import Images
 from agentrun.view.safe import Markup, clip, element, join
 from agentrun.view.style import CSS
@@ -118,7 +125,8 @@ def _header(
         step, text = found
         place = f"step {step.step}"
         link = element("a", place, href=f"#s{step.step}") if look.index else place
-        yield element("p", "first error, in ", link, f": {clip(text, 300)}", class_="ar-dim")
+        label = "failed in " if transcript.failed_step is not None else "first error, in "
+        yield element("p", element("strong", label, link), f": {clip(text, 300)}")
     yield make_fold("input", show_json(transcript.input), look.shown)
     if timeline is not None and len(timeline.bars) > 1:
         yield _waterfall(timeline, drawn=look.index)
@@ -270,7 +278,7 @@ def _turns(
 
 def _ending(transcript: Transcript, parts: Sequence[Part], items: ItemRenderer) -> Markup:
     if transcript.error is not None:
-        return make_fold("error", phrases.failure(transcript.error), items.shown, open_=True)
+        return join(show_failure(transcript.error, items.shown))
     if transcript.status != "done":
         return Markup("")
     result = transcript.result

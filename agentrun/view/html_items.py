@@ -6,15 +6,17 @@ Each item is an element of its own. `view.html` puts them together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from agentrun.core.transcript import NewMessage, Note, Step
+from agentrun.core.events import Json
+from agentrun.core.sharing import Packed, whole
+from agentrun.core.transcript import Failure, NewMessage, Note, Step
 from agentrun.view import phrases
 from agentrun.view.blocks import Band, Interruption, Item, ShownStep
 from agentrun.view.rich_text import Images, render_text
 from agentrun.view.safe import Markup, clip, element, pretty, utf16_length
 
-__all__ = ["SUMMARY", "ItemRenderer", "make_fold", "make_table", "show_json"]
+__all__ = ["SUMMARY", "ItemRenderer", "make_fold", "make_table", "show_failure", "show_json"]
 
 _ROWS = 40  # attempts of one step
 SUMMARY = 160  # characters of the summary of a `details` element
@@ -31,6 +33,8 @@ class ItemRenderer:
     shown: int
     linked: bool
     images: Images
+    # The first step that had these tools, by their JSON text.
+    shown_tools: dict[str, int] = field(default_factory=dict)
 
     def render(self, item: Item) -> Markup:
         """One item as one element."""
@@ -84,6 +88,8 @@ class ItemRenderer:
             parts.append(element("p", "idempotency key ", element("code", step.idempotency_key)))
         if phrases.is_eventful(step):
             parts.append(_attempts(step))
+        if step.reply is not None:
+            parts.append(self._value(step, "reply", step.reply))
         of = step.kind if step.kind in ("model", "tool") else "other"
         kind = "error" if step.error is not None else "doubt" if step.doubts else "step"
         opened = {"open": "open"} if kind != "step" or item.inside else {}
@@ -91,8 +97,26 @@ class ItemRenderer:
         return element("details", summary, *inside, class_=f"ar-{kind} ar-of-{of}", **opened)
 
     def _values(self, step: Step) -> Iterator[Markup]:
-        label = "request" if step.kind == "model" else "arguments"
-        yield self._value(step, label, step.input)
+        if step.kind != "model":
+            yield self._value(step, "arguments", step.input)
+            return
+        settings = element("pre", clip(show_json(step.input), self.shown), dir="auto")
+        said = element("p", "Its messages are shown where they are new, its tools once.")
+        yield element("details", element("summary", "request"), settings, said)
+        yield from self._tools(step)
+
+    def _tools(self, step: Step) -> Iterator[Markup]:
+        """The tools that the model was told of, if no step before has shown the same."""
+        tools = _tools_of(step)
+        if not tools:
+            return
+        text = show_json(tools)
+        first = self.shown_tools.setdefault(text, step.step)
+        if first != step.step:
+            yield element("p", f"the same tools as in step {first}", class_="ar-dim")
+        else:
+            count = len(tools) if isinstance(tools, list) else 1
+            yield make_fold(f"tools: {count}", text, self.shown)
 
     def _value(self, step: Step, label: str, value: object) -> Markup:
         cut = f"{step.step} {label}" if self.linked else ""
@@ -100,7 +124,7 @@ class ItemRenderer:
 
     def _outcome(self, step: Step) -> Iterator[Markup]:
         if step.error is not None:
-            yield make_fold("error", phrases.failure(step.error), self.shown)
+            yield from show_failure(step.error, self.shown)
         elif step.finished_at is not None and step.kind != "model":
             yield self._value(step, "result", step.output)
 
@@ -140,6 +164,23 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *long: 
         for row in rows
     )
     return element("div", element("table", head, *body), class_="ar-wide")
+
+
+def show_failure(failure: Failure, shown: int) -> Iterator[Markup]:
+    """An error, the line of code that raised it, and its traceback in a fold."""
+    yield make_fold("error", phrases.failure(failure), shown, open_=True)
+    if failure.traceback is not None:
+        summary = element("summary", f"traceback, from {clip(failure.site or 'a library', 200)}")
+        inside = element("pre", clip(failure.traceback, shown), dir="auto")
+        yield element("details", summary, inside)
+
+
+def _tools_of(step: Step) -> Json:
+    """The tools in the request of a model call. The conversation beside them is not built."""
+    recorded = step.recorded_request
+    outline = recorded.outline() if isinstance(recorded, Packed) else recorded
+    body = outline.get("body") if isinstance(outline, dict) else None
+    return whole(body.get("tools")) if isinstance(body, dict) else None
 
 
 def show_json(value: object) -> str:

@@ -11,7 +11,16 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agentrun.core.transcript import Entry, Message, NewMessage, Note, Resume, Step, Transcript
+from agentrun.core.transcript import (
+    Entry,
+    Failure,
+    Message,
+    NewMessage,
+    Note,
+    Resume,
+    Step,
+    Transcript,
+)
 from agentrun.view import phrases
 from agentrun.view.blocks import Band, Interruption, Item, ShownStep, arrange
 from agentrun.view.safe import clip, pretty, visible
@@ -135,6 +144,7 @@ def lines_after(transcript: Transcript, width: int, full: bool) -> Iterator[Text
     yield TextLine()
     if transcript.error is not None:
         yield from _field("error", phrases.failure(transcript.error), width, full, "error")
+        yield from _traceback(transcript.error, width, full)
     elif transcript.status == "done":
         yield from _field("result", pretty(transcript.result), width, full, "done")
     yield from _field("total", phrases.totals(transcript), width, full, label_style="dim")
@@ -194,6 +204,7 @@ def _step(shown_step: ShownStep, width: int, full: bool) -> Iterator[TextLine]:
         yield from _interruption(interruption, width, full)
     if (step.kind != "model" or step.error is not None) and (shown := phrases.outcome(step)):
         yield from _field("     →", shown, width, full, style, label_style="dim")
+        yield from _traceback(step.error, width, full)
     if phrases.is_eventful(step):
         for attempt in step.attempts:
             line = phrases.attempt_line(attempt)
@@ -202,6 +213,14 @@ def _step(shown_step: ShownStep, width: int, full: bool) -> Iterator[TextLine]:
         yield from _wrap_styled(text, width, "in_doubt", indent=_DEEP)
     if step.doubts and step.idempotency_key:
         yield TextLine().add(f"{_DEEP}idempotency key ", "dim").add(step.idempotency_key)
+
+
+def _traceback(failure: Failure | None, width: int, full: bool) -> Iterator[TextLine]:
+    """Where an error was raised, and with ``full`` its traceback."""
+    if failure is None or failure.site is None:
+        return
+    text = failure.traceback if full and failure.traceback else f"at {failure.site}"
+    yield from _wrap_styled(text.rstrip(), width, "dim", indent=_DEEP)
 
 
 def _step_line(step: Step, width: int, full: bool, style: str) -> Iterator[TextLine]:

@@ -185,12 +185,13 @@
     if (typeof value === "string") yield value;
     else if (value && typeof value === "object") for (const part of Object.values(value)) yield* strings(part);
   };
+  const PLACES = { arguments: ["input", "args"], result: ["output", "result"], reply: ["output", "body"] };
   const find = (step, part, size) => {
     journal ??= data("agentrun-journal");
     const events = journal.filter((event) => event.step === step);
     const of = (name, field) =>
       events.map((event) => event[name]?.[field]).filter((value) => value !== undefined).pop();
-    const value = part === "arguments" ? of("input", "args") : part === "result" ? of("output", "result") : undefined;
+    const value = PLACES[part] && of(...PLACES[part]);
     if (value !== undefined && typeof value !== "string") return JSON.stringify(value, null, 2);
     for (const where of [events, journal])
       for (const text of strings(where)) if (text.length === size) return text;

@@ -75,7 +75,10 @@ def times(transcript: Transcript, timeline: Timeline | None = None) -> str:
 
 
 def first_error(transcript: Transcript) -> tuple[Step, str] | None:
-    """The first step that ended in an error, and the error. None if no step did."""
+    """The step that a failed run failed in, or else the first with an error; and the error."""
+    for step in transcript.steps:
+        if step.step == transcript.failed_step and transcript.error is not None:
+            return step, failure(transcript.error)
     for step in transcript.steps:
         if step.error is not None and not step.set_aside:
             return step, failure(step.error)

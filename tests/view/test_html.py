@@ -60,7 +60,7 @@ def test_the_header_names_the_first_error_and_the_relatives() -> None:
     page = ET.fromstring(render(fold(j.events), WHOLE, relatives=relatives))
     text = "".join(page.itertext())
     assert "first error, in step 2: Refused: ␛" in text
-    assert "#s2" in [link.get("href") for link in page.findall("p/a")]
+    assert "#s2" in [link.get("href") for link in page.findall("p/strong/a")]
     assert "child run of tree ␛" in text
     assert "$0.7500 with all runs below it" in text
     assert [link.get("href") for link in page.findall("details//td/a") if
@@ -69,7 +69,7 @@ def test_the_header_names_the_first_error_and_the_relatives() -> None:
 
 def test_the_final_answer_is_told_once() -> None:
     shown = as_html(fold(crashed_and_resumed().events))
-    assert shown.count("Refunded.") == 1
+    assert shown.count(">Refunded.<") == 1, "and in the reply as it came, in a fold"
     assert "the last message above" in shown
 
 
@@ -77,9 +77,8 @@ def test_a_turn_is_indented_without_styles_and_texts_have_a_direction() -> None:
     j = Journal().claimed("w-1").asks(1, [user("שלום")]).answers(1, assistant("مرحبا **x**"))
     page = ET.fromstring(as_html(fold(j.events)))
     (turn,) = page.findall("details[@class='ar-turn']/blockquote")
-    assert {part.get("dir") for part in turn.iter() if part.tag in ("p", "pre") and part.text} == {
-        "auto"
-    }
+    found = {p.text: p.get("dir") for p in turn.iter() if p.tag in ("p", "pre") and p.text}
+    assert (found["שלום"], found["مرحبا "]) == ("auto", "auto")
 
 
 def test_ids_are_inside_the_folds_that_they_open() -> None:
@@ -101,3 +100,33 @@ def test_special_tokens_and_short_times_are_shown() -> None:
     shown = as_html(fold(crashed_and_resumed().events))
     assert "100 → 20 tokens (40 cached, 5 reasoning)" in shown
     assert re.search(r"\b0\.0 s", shown) is None
+
+
+def test_a_model_call_shows_its_request_its_reply_and_its_tools_once() -> None:
+    tools = [{"type": "function", "function": {"name": "look", "description": HOSTILE}}]
+    j, said = Journal().claimed("w-1"), [user("a")]
+    for step in (1, 2):
+        body = {"model": "m", "temperature": 0.5, "messages": list(said), "tools": tools}
+        j.asks(step, said, input={"api": "chat", "body": body})
+        j.answers(step, {"body": {"choices": [], "strange": HOSTILE}})
+    shown = as_html(fold(j.events))
+    text = "".join(ET.fromstring(shown).itertext())
+    assert text.count("tools: 1") == 1
+    assert text.count("the same tools as in step 1") == 1
+    assert text.count('"temperature": 0.5') == 2
+    assert text.count('"strange": ') == 2, "a reply that has no message is seen"
+    assert "Its messages are shown where they are new" in text
+
+
+def test_the_traceback_of_an_error_is_shown_and_inert() -> None:
+    raised = (
+        f'Traceback (most recent call last):\n  File "/app/{HOSTILE}.py", line 7, in pay\nE: no'
+    )
+    error = {"type": "E", "message": "no", "traceback": raised}
+    j = Journal().claimed("w-1").ends(1, "pay", {}, {"error": error}, status="error")
+    transcript = fold(j.add("run_failed", output={"error": error}, step=1).events)
+    page = ET.fromstring(render(transcript, WHOLE))
+    texts = [pre.text or "" for pre in page.iter("pre")]
+    assert sum("line 7, in pay" in text for text in texts) == 2, "of the step and of the run"
+    assert "failed in step 1: E: no" in "".join(page.itertext())
+    assert "\x1b" not in "".join(texts)

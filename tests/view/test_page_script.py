@@ -69,8 +69,8 @@ def test_lenses_count_and_the_search_finds(browser: Browser, tmp_path: Path) -> 
         f"(() => {{ {search} s.dispatchEvent(new Event('input')); }})();"
         "new Promise(done => setTimeout(done, 400))"
     )
-    assert [text[:9] for text in shown(page)] == ["assistant"]
-    assert page.evaluate("document.querySelector('.ar-bar [role=status]').innerText") == "1 of 6"
+    assert [text[:9] for text in shown(page)] == ["3. gpt-5-", "assistant"]
+    assert page.evaluate("document.querySelector('.ar-bar [role=status]').innerText") == "2 of 6"
 
 
 def test_copies_are_whole_and_name_no_key(browser: Browser, tmp_path: Path) -> None:

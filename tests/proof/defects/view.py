@@ -161,4 +161,16 @@ DEFECTS: dict[str, Mutation] = {
         "False",
         "cli/test_cli_terminal.py::test_show_has_the_evidence_of_a_step_and_of_an_error",
     ),
+    "HTML shows the tools at each call": Mutation(
+        "ItemRenderer._tools",
+        "first != step.step",
+        "False",
+        "view/test_html.py::test_a_model_call_shows_its_request_its_reply_and_its_tools_once",
+    ),
+    "HTML has no traceback": Mutation(
+        "show_failure",
+        "failure.traceback is not None",
+        "False",
+        "view/test_html.py::test_the_traceback_of_an_error_is_shown_and_inert",
+    ),
 }
