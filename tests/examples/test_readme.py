@@ -109,4 +109,5 @@ def test_the_transcript_in_it_is_that_of_a_killed_run(dsn: str, tmp_path: Path) 
 def steady(transcript: str) -> list[str]:
     """The words of a transcript, less what differs from run to run and from price list to list."""
     text = re.sub(r"w-[0-9a-f]+", "w", transcript)
-    return re.sub(r"\$[\d.]+|\d+\.\d s\b", "…", text).split()
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "…", text)
+    return re.sub(r"\$[\d.]+|\d+(\.\d)? m?s\b", "…", text).split()
