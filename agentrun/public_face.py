@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentrun.api.agent import DurableAgent, StreamingAgent
 from agentrun.api.agent_decorator import agent
 from agentrun.api.approval_links import approval_link, decide_by_link
+from agentrun.api.comparison import compare
 from agentrun.api.context_window import trim_messages
 from agentrun.api.current_run import RunInfo, current_run
 from agentrun.api.deterministic import branch, now, rng, turn, uuid
@@ -28,12 +29,14 @@ from agentrun.api.operations import (
 from agentrun.api.ready_made_agent import Agent
 from agentrun.api.redo import aredo, redo
 from agentrun.api.run_list import runs
+from agentrun.api.sql import sql
 from agentrun.api.tool import Tool, ToolFunction
 from agentrun.api.tool_calls import acall_tools, call_tools
 from agentrun.api.tool_decorators import step, tool
 from agentrun.api.tool_schemas import schemas
 from agentrun.core.budget import Budget
 from agentrun.core.codec import Unserialisable
+from agentrun.core.comparison import ComparedStep, Comparison
 from agentrun.core.errors import (
     AgentrunError,
     AlreadyDecided,
@@ -67,6 +70,7 @@ from agentrun.core.errors import (
 from agentrun.core.events import Usage
 from agentrun.core.redo import Redo
 from agentrun.core.summary import RunList, RunSummary
+from agentrun.core.table import Table
 from agentrun.core.transcript import (
     Attempt,
     Decision,
@@ -82,6 +86,7 @@ from agentrun.core.transcript import (
     Totals,
     Transcript,
 )
+from agentrun.core.waiting import Inbox, Waiting
 from agentrun.lifecycle.reply_stream import Piece
 from agentrun.lifecycle.worker import Worker
 from agentrun.models import async_http_client, http_client, install, wrap
@@ -90,7 +95,6 @@ from agentrun.steps.doubt import Happened, NotHappened, Unknown
 from agentrun.steps.masking import mask
 from agentrun.steps.waits import areceive, asleep, receive, sleep
 from agentrun.store.database import Database
-from agentrun.store.inbox import Waiting
 from agentrun.store.opening import connect
 from agentrun.store.retention import Pruned
 from agentrun.view import as_html, as_text
@@ -104,6 +108,8 @@ __all__ = [
     "ApprovalExpired",
     "Attempt",
     "Budget",
+    "ComparedStep",
+    "Comparison",
     "ConfigError",
     "Database",
     "Decision",
@@ -115,6 +121,7 @@ __all__ = [
     "Handle",
     "Happened",
     "Image",
+    "Inbox",
     "Interrupt",
     "LeaseLost",
     "LimitExceeded",
@@ -149,6 +156,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StreamingAgent",
+    "Table",
     "Tool",
     "ToolError",
     "ToolFailed",
@@ -181,6 +189,7 @@ __all__ = [
     "call",
     "call_tools",
     "cancel",
+    "compare",
     "connect",
     "current_run",
     "current_step",
@@ -204,6 +213,7 @@ __all__ = [
     "schemas",
     "send",
     "sleep",
+    "sql",
     "step",
     "tool",
     "transcript",

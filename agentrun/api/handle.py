@@ -13,11 +13,13 @@ from agentrun.core.events import Event, RunStatus
 from agentrun.core.flow import Flow, pause, run_async, run_sync
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.transcript import Transcript, fold
+from agentrun.core.viewable import show_all
 from agentrun.lifecycle.live_workers import missing_worker, warn_missing_worker
 from agentrun.lifecycle.reply_stream import Piece, astream_text, stream_text
 from agentrun.lifecycle.run_ends import held_error, read_end
 from agentrun.steps.blocking import blocking
 from agentrun.store.database import OpenDatabase
+from agentrun.store.run_list import find_summary
 from agentrun.store.runs import FoundRun, find_run, is_decided, is_owner_lost
 from agentrun.store.values import read_events
 from agentrun.values.typed_values import Result
@@ -44,7 +46,16 @@ class Handle(Generic[R]):
         self._returns = returns  # None: this process does not know the agent
 
     def __repr__(self) -> str:
+        """The key alone: a log line or a debugger must not read the database."""
         return f"<agentrun run {self.key!r}>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """For a notebook: status, cost and what comes next, by one read of the database."""
+        try:
+            run = find_summary(self._database, self.key)
+        except Exception:  # a cell must show something, also while the database is away
+            run = None
+        return {"text/plain": repr(self)} if run is None else show_all(run)
 
     def status(self) -> RunStatus:
         """The status of the run now.

@@ -14,10 +14,11 @@ from agentrun.api.acting_user import acting_user
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check
 from agentrun.core.errors import AlreadyDecided, ConfigError, RunError
+from agentrun.core.waiting import Inbox
 from agentrun.lifecycle.live_workers import warn_missing_worker
 from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.store.database import OpenDatabase
-from agentrun.store.inbox import Waiting, find_decision, find_question, list_waiting, waiting_steps
+from agentrun.store.inbox import find_decision, find_question, list_waiting, waiting_steps
 from agentrun.store.mail import send_letter
 from agentrun.store.opening import default
 from agentrun.store.runs import FoundRun, find_run
@@ -25,7 +26,7 @@ from agentrun.store.runs import FoundRun, find_run
 _OUTCOMES = {Happened: "happened", NotHappened: "not_happened", Unknown: "unknown"}
 
 
-def inbox(key: str | None = None) -> list[Waiting]:
+def inbox(key: str | None = None) -> Inbox:
     """List the requests that wait for a person, the oldest first.
 
     Args:

@@ -8,7 +8,8 @@ Exit codes:
 
 ====  ==========================================================================
    0  ok
-   1  the run failed or was cancelled, a query failed, `doctor` or `crashtest` found something
+   1  the run failed or was cancelled, a query failed, the runs of `compare` differ, `doctor` or
+      `crashtest` found something
    2  wrong command line, file or setting
    3  the run is held: a person must decide (`agentrun inbox`)
    4  no run has this key, or it was pruned, or several keys begin with it
@@ -28,6 +29,7 @@ import typer
 
 import agentrun
 from agentrun.cli import (
+    compare_command,
     database_commands,
     decision_commands,
     gateway_command,
@@ -147,6 +149,11 @@ add(
     app, look_commands.export, LOOK,
     "agentrun export ticket-42 -o run.html",
     "agentrun export ticket-42 --tree --html -o ticket-42/",
+)  # fmt: skip
+add(
+    app, compare_command.compare, LOOK,
+    "agentrun compare ticket-42 ticket-43",
+    "agentrun compare run.jsonl other.html --json",
 )  # fmt: skip
 add(
     app, look_commands.sql, LOOK,

@@ -24,7 +24,8 @@ _BUDGET = re.compile(r"--budget (\S+)")
 
 def list_inbox(connect: Connect, *, as_json: bool, fields: str | None) -> None:
     """Print what waits for a person, and the decisions that no worker has taken up yet."""
-    from agentrun.store.inbox import Waiting, list_waiting
+    from agentrun.core.waiting import Waiting
+    from agentrun.store.inbox import list_waiting
 
     with connect() as database:
         waiting = [asdict(row) for row in list_waiting(database)]

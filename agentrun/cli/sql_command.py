@@ -61,7 +61,7 @@ def _describe(dsn: str, command: str) -> QueryResult:
 def _print(answer: QueryResult, form: Form) -> None:
     if form == "json":
         output.emit_rows(_rows_as_objects(answer))
-    elif not answer.columns:
+    elif answer.is_empty:
         output.note("no rows")
     elif form == "csv":
         output.emit_csv(answer.columns, answer.rows)

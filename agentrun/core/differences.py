@@ -11,7 +11,9 @@ from agentrun.core.events import Json
 
 __all__ = [
     "are_equal",
+    "comparable_text",
     "compare_arguments",
+    "compare_fields",
     "compare_requests",
     "join_changes",
     "json_diff",
@@ -34,9 +36,26 @@ def are_equal(one: Json, other: Json) -> bool:
     return canonical(one, sort=True) == canonical(other, sort=True)
 
 
+def comparable_text(value: Json) -> str:
+    """``value`` as canonical JSON text. A text that is JSON is parsed first.
+
+    So a tool's message can be compared with the result of the tool, however the agent wrote it.
+    """
+    spelt = value
+    if isinstance(value, str):
+        try:
+            spelt = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return _spell(spelt)
+
+
+_spell = json.JSONEncoder(sort_keys=True, default=str).encode
+
+
 def compare_arguments(before: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
     """The differences between the arguments of two calls, one phrase each."""
-    return list(_compare_fields(before, now, "argument "))
+    return list(compare_fields(before, now, "argument "))
 
 
 def compare_requests(
@@ -104,8 +123,10 @@ def shorten(value: Json) -> str:
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 
-def json_diff(recorded: Json, asked: Json) -> str:
-    """A short unified diff of two values as indented JSON.
+def json_diff(
+    recorded: Json, asked: Json, names: tuple[str, str] = ("recorded", "asked now")
+) -> str:
+    """A short unified diff of two values as indented JSON. ``names`` are those of the values.
 
     A text of several lines becomes a list with one item for each line, so the diff is readable.
     """
@@ -113,7 +134,7 @@ def json_diff(recorded: Json, asked: Json) -> str:
         json.dumps(_by_line(value), indent=1, sort_keys=True, ensure_ascii=True).splitlines()
         for value in (recorded, asked)
     )
-    lines = list(difflib.unified_diff(before, after, "recorded", "asked now", lineterm="", n=2))
+    lines = list(difflib.unified_diff(before, after, *names, lineterm="", n=2))
     if len(lines) > _DIFF_LINES:
         lines = [*lines[:_DIFF_LINES], f"… {len(lines) - _DIFF_LINES} more lines"]
     return "\n".join(line if len(line) <= _LINE else line[:_LINE] + "…" for line in lines)
@@ -166,7 +187,7 @@ def _compare_bodies(before: Mapping[str, Json], now: Mapping[str, Json]) -> Iter
     if "stream" in rest:
         rest -= {"stream", "stream_options"}
         yield f"streaming was switched {'on' if now.get('stream') else 'off'}"
-    yield from _compare_fields(
+    yield from compare_fields(
         {name: before[name] for name in sorted(rest) if name in before},
         {name: now[name] for name in sorted(rest) if name in now},
     )
@@ -228,9 +249,10 @@ def _tool_name(tool: Json) -> str:
     return str(name)
 
 
-def _compare_fields(
+def compare_fields(
     before: Mapping[str, Json], now: Mapping[str, Json], what: str = ""
 ) -> Iterator[str]:
+    """The differences between two objects, one phrase a field; ``what`` stands before its name."""
     for name in [*before, *(name for name in now if name not in before)]:
         one, other = before.get(name, _MISSING), now.get(name, _MISSING)
         if one is _MISSING:

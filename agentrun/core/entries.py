@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from agentrun.core.events import Effect, Json, Kind, Usage, first_name
 from agentrun.core.messages import Message
 from agentrun.core.sharing import Packed
+from agentrun.core.viewable import Viewable
 
 __all__ = [
     "Attempt",
@@ -133,14 +134,16 @@ class Doubt:
     decision: Decision | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+@dataclass(frozen=True, slots=True, repr=False)
+class Step(Viewable):
     """One recorded unit: a model call, a tool call, a function, a wait, a child run.
 
     Example:
         >>> for step in agentrun.transcript("ticket-42").steps:
         ...     print(step.step, step.kind, step.name, step.status)
     """
+
+    form = "step"
 
     step: int
     turn: int | None
@@ -212,6 +215,9 @@ class Step:
             ...         print(step.name, step.failure_site)
         """
         return None if self.error is None else self.error.site
+
+    def __repr__(self) -> str:
+        return f"<Step {self.step}: {self.kind} {self.name!r}, {self.status}>"
 
     @property
     def unpriced(self) -> bool:

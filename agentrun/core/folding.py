@@ -7,7 +7,6 @@ event. So the band of a resume follows the step that the crash interrupted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,6 +14,7 @@ from decimal import Decimal
 from typing import ClassVar
 
 from agentrun.core.conversations import ConversationRequest, Conversations
+from agentrun.core.differences import comparable_text
 from agentrun.core.entries import (
     Attempt,
     AttemptStatus,
@@ -174,7 +174,7 @@ class Fold:
         self._steps: dict[int, _FoldedStep] = {}
         self._conversations = Conversations()
         self._requests: dict[int, ConversationRequest] = {}  # by model step
-        self._results: set[str] = set()  # the results of tools, as `_comparable` text
+        self._results: set[str] = set()  # the results of tools, as `comparable_text` text
         self._band: _Band | None = None
 
     def add(self, event: Event) -> None:
@@ -183,9 +183,13 @@ class Fold:
         if handler := self._HANDLERS.get(event.event):
             handler(self, event)
 
-    def entries(self) -> tuple[Entry, ...]:
-        """The entries of the transcript so far, as frozen values."""
-        return tuple(map(_freeze, self._entries))
+    def entries(self, first: int = 0) -> tuple[Entry, ...]:
+        """The entries of the transcript so far, from a position on, as frozen values."""
+        return tuple(map(_freeze, self._entries[first:]))
+
+    def entry(self, position: int) -> Entry:
+        """One entry of the transcript so far, as a frozen value. Raises IndexError."""
+        return _freeze(self._entries[position])
 
     def mark_attempts_lost(self, *, accepted: bool = False) -> None:
         """Mark running attempts as ``unknown``, because the run has no live owner.
@@ -236,7 +240,12 @@ class Fold:
         self._add_note(event)
 
     def _on_step_reused(self, event: Event) -> None:
-        self._mark_set_aside(listed_steps(event, "steps"), False)
+        moved = listed_steps(event, "steps") & self._steps.keys()
+        self._mark_set_aside(moved, False)
+        before = (self._steps[event.step].first.ident or "") if event.step in moved else ""
+        for step in (self._steps[number] for number in moved if before and event.ident):
+            ident = f"{event.ident}{(step.first.ident or '').removeprefix(before)}"
+            step.first = replace(step.first, ident=ident)
 
     def _mark_set_aside(self, numbers: set[int], set_aside: bool) -> None:
         for number in numbers & self._steps.keys():
@@ -293,7 +302,7 @@ class Fold:
         step.model, step.usage = event.model or step.model, event.usage
         if step.first.kind == "tool":
             result = {"error": step.error.message} if step.error else step.output
-            self._results.add(_comparable(result))
+            self._results.add(comparable_text(result))
         if step.first.kind == "model":
             self._add_reply(step.first, reply_messages(_get(event.output, "body")), event.at)
 
@@ -380,7 +389,7 @@ class Fold:
         ]
 
     def _is_echo(self, message: Message) -> bool:
-        return message.role == "tool" and _comparable(message.text) in self._results
+        return message.role == "tool" and comparable_text(message.text) in self._results
 
     _HANDLERS: ClassVar[dict[str, Callable[[Fold, Event], None]]] = {
         "created": _on_created,
@@ -468,20 +477,3 @@ def _get(value: Json, field: str) -> Json:
 
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _comparable(value: Json) -> str:
-    """``value`` as canonical JSON text. A text that is JSON is parsed first.
-
-    So a tool's message can be compared with the result of the tool, however the agent wrote it.
-    """
-    spelt = value
-    if isinstance(value, str):
-        try:
-            spelt = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return _spell(spelt)
-
-
-_spell = json.JSONEncoder(sort_keys=True, default=str).encode

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from agentrun.core.events import Event, Json, RunStatus
 from agentrun.core.messages import reply_messages
+from agentrun.core.viewable import Viewable
 
 __all__ = ["MESSAGE_LENGTH", "RunList", "RunSummary", "is_summed", "last_message"]
 
@@ -20,8 +21,8 @@ MESSAGE_LENGTH = 200  # characters of a message or an error in a summary
 
 
 @dataclass(frozen=True, slots=True)
-class RunSummary:
-    """A run as a list shows it. No journal is read for it.
+class RunSummary(Viewable):
+    """A run as a list shows it. No journal is read for it. It prints as a card of its facts.
 
     The sums include steps that a divergence has set aside, because they were paid.
 
@@ -29,6 +30,8 @@ class RunSummary:
         >>> for run in agentrun.runs(status="failed"):
         ...     print(run.key, run.failed_step, run.error_type, run.cost)
     """
+
+    form = "run"
 
     key: str
     run_id: UUID
@@ -68,13 +71,18 @@ class RunSummary:
         return f"{self.created_at.isoformat()}/{self.run_id}"
 
 
-class RunList(list[RunSummary]):
-    """The runs that `runs` found, the newest first.
+class RunList(Viewable, list[RunSummary]):
+    """The runs that `runs` found, the newest first. It is a table in a notebook.
 
     Example:
         >>> first = agentrun.runs(limit=20)
         >>> more = agentrun.runs(limit=20, after=first[-1].cursor) if first else []
     """
+
+    form = "runs"
+
+    def __repr__(self) -> str:
+        return f"<RunList of {len(self)} runs>"
 
 
 def is_summed(event: Event) -> bool:

@@ -4,14 +4,13 @@ A transcript depends on the journal alone. `fold` makes no call, reads no clock 
 and all viewers (terminal, notebook, JSON) render the same transcript. A malformed reply is never an
 error: it is shown as far as it can be read.
 
-The renderers are in the room `view`, which `core` must not import. So `view` registers them in
-`renderers`, by MIME type.
+How it is shown is decided in the room `view`: see `core/viewable.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -31,6 +30,7 @@ from agentrun.core.entries import (
 from agentrun.core.events import Event, Json, RunStatus
 from agentrun.core.folding import Fold
 from agentrun.core.messages import Image, Message, ToolRequest
+from agentrun.core.viewable import Viewable
 
 __all__ = [
     "Attempt",
@@ -47,19 +47,21 @@ __all__ = [
     "ToolRequest",
     "Totals",
     "Transcript",
+    "as_transcript",
     "fold",
-    "renderers",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Viewable):
     """Sums over the steps of a run. ``cost`` includes only the calls with a known price.
 
     Example:
         >>> totals = agentrun.transcript("ticket-42").totals
         >>> print(f"{totals.model_calls} model calls, ${totals.cost}")
     """
+
+    form = "totals"
 
     model_calls: int = 0
     tool_calls: int = 0
@@ -77,12 +79,14 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Transcript:
+class Transcript(Viewable):
     """A run, built from its journal. It prints as text of 80 columns, and as HTML in a notebook.
 
     Example:
         >>> print(agentrun.transcript("ticket-42"))
     """
+
+    form = "transcript"
 
     key: str
     agent: str
@@ -130,20 +134,6 @@ class Transcript:
     def __repr__(self) -> str:
         return f"<Transcript {self.key!r}: {self.status}, {len(self.steps)} steps>"
 
-    def __str__(self) -> str:
-        return _render(self, "text/plain")
-
-    def _repr_html_(self) -> str | None:
-        return _render(self, "text/html") if "text/html" in renderers else None
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        mimes = {"text/plain", *renderers}
-        return {mime: _render(self, mime) for mime in sorted(mimes)}
-
-
-# The renderers of a transcript by MIME type. `agentrun.view` registers them.
-renderers: dict[str, Callable[[Transcript], str]] = {}
-
 
 def fold(
     events: Iterable[Event], *, key: str | None = None, owner_lost: bool = False
@@ -161,7 +151,13 @@ def fold(
         run.add(event)
     if owner_lost:
         run.mark_attempts_lost()
-    entries = run.entries()
+    return as_transcript(run, run.entries(), key=key, owner_lost=owner_lost)
+
+
+def as_transcript(
+    run: Fold, entries: tuple[Entry, ...], *, key: str | None = None, owner_lost: bool = False
+) -> Transcript:
+    """The transcript of a run that was folded, with the entries that the fold gave."""
     return Transcript(
         key=key or run.key,
         agent=run.agent,
@@ -206,14 +202,6 @@ def _response(step: Step) -> str | None:
     body = step.output.get("body") if isinstance(step.output, dict) else None
     identifier = body.get("id") if isinstance(body, dict) else None
     return identifier if isinstance(identifier, str) else None
-
-
-def _render(transcript: Transcript, mime: str) -> str:
-    """Render without ever raising, because a notebook or a debugger calls this."""
-    try:
-        return renderers[mime](transcript)
-    except Exception:
-        return repr(transcript)
 
 
 # The field `type` of an entry in JSON. Users read it, so renaming a class must not change it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from uuid import UUID
 
 from agentrun.core.events import Event, Json
 from agentrun.core.messages import reply_messages
@@ -16,7 +17,7 @@ from agentrun.store.partials import partials_of
 from agentrun.store.runs import find_run
 from agentrun.store.watching import watch
 
-__all__ = ["Piece", "astream_text", "stream_text"]
+__all__ = ["Piece", "astream_text", "read_replies", "stream_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,15 @@ async def astream_text(
         yield piece
 
 
+def read_replies(database: OpenDatabase, run_id: UUID) -> dict[int, str]:
+    """The text so far of each reply of a run that is under way, by the number of its step."""
+    return {part.step: _text_of(part.body) for part in partials_of(database, run_id)}
+
+
+def _text_of(body: Json) -> str:
+    return "\n".join(message.text for message in reply_messages(body))
+
+
 class _PieceReader:
     """Remembers how much of each step's text was read, and returns what is new."""
 
@@ -82,7 +92,7 @@ class _PieceReader:
         """The new text in a reply, which may be complete or partial."""
         if step < self._after or step in self._ended:
             return
-        text = "\n".join(message.text for message in reply_messages(body))
+        text = _text_of(body)
         before, had, length = self._read.get(step, (attempt, "", 0))
         if attempt < before:
             return

@@ -6,8 +6,9 @@ Neither needs a current schema or a primary server: an audit may read a standby.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -39,42 +40,48 @@ __all__ = [
 
 TIMEOUT = 30  # seconds a query may take
 _STUCK = 20  # the most stuck runs that are listed
+_NO_ROWS = re.compile(r"COPY|produce a result")  # how psycopg refuses what is no query
 _GRACE = 5.0  # seconds after TIMEOUT until the connection is closed: the server should be first
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """The result of a query. The ``rows`` are fetched from the server while they are read.
-
-    If there are no rows, the columns are unknown.
-    """
+    """The result of a query. The ``rows`` are fetched from the server while they are read."""
 
     columns: tuple[str, ...]
     rows: Iterator[tuple[Any, ...]]
+    is_empty: bool = False  # there is no row
 
 
 @contextlib.contextmanager
-def read_only_query(dsn: str, query: str) -> Iterator[QueryResult]:
+def read_only_query(
+    dsn: str, query: str, parameters: Sequence[Any] = (), *, timeout: float = TIMEOUT
+) -> Iterator[QueryResult]:
     """Execute one statement in a read-only transaction, which is always rolled back.
+
+    The ``parameters`` are the values of the placeholders ``%s``. Without parameters, ``%`` in the
+    query is an ordinary character. ``timeout`` is in seconds.
 
     Raises:
         StoreUnavailable: the server cannot be reached, or the connection was lost.
-        AgentrunError: the statement is wrong, would write, or took longer than `TIMEOUT`.
+        AgentrunError: the statement is wrong, would write, or took longer than ``timeout``.
     """
-    with open_connection(dsn, TIMEOUT + _GRACE) as conn, _translate_errors():
+    with open_connection(dsn, timeout + _GRACE) as conn, _translate_errors(timeout):
         conn.autocommit, conn.read_only = False, True  # closed without a commit
         cursor = conn.cursor(row_factory=tuple_row)
         # This takes a snapshot. After that no statement can make the transaction read-write.
-        cursor.execute(QUERIES["audit"], {"timeout": f"{TIMEOUT}s"})
+        cursor.execute(QUERIES["audit"], {"timeout": f"{round(timeout * 1000)}ms"})
         if cursor.execute(QUERIES["present"], {"relations": ["roles"]}).fetchone():
             cursor.execute(QUERIES["be_reader"])
         # A stream uses the extended protocol, which accepts one statement only. So the query cannot
         # end the transaction and go on. The stream is closed before its connection, since it holds
         # the connection's lock.
-        with contextlib.closing(_stream(cursor, query)) as rows:
+        with contextlib.closing(_stream(cursor, query, parameters)) as rows:
             first = list(islice(rows, 1))  # the columns are known after the first row
             columns = tuple(column.name for column in cursor.description or ())
-            yield QueryResult(columns, chain(first, rows))
+            if not first:
+                columns = _describe_last(conn)
+            yield QueryResult(columns, chain(first, rows), not first)
 
 
 def list_relations(dsn: str) -> QueryResult:
@@ -102,9 +109,17 @@ def _catalogue(dsn: str, statement: str, parameters: dict[str, Any]) -> QueryRes
 
 
 def _stream(
-    cursor: psycopg.Cursor[tuple[Any, ...]], query: str
+    cursor: psycopg.Cursor[tuple[Any, ...]], query: str, parameters: Sequence[Any]
 ) -> Generator[tuple[Any, ...], None, None]:
-    yield from cursor.stream(query.encode())
+    # With an empty sequence psycopg would still read % as a placeholder.
+    yield from cursor.stream(query.encode(), parameters or None)
+
+
+def _describe_last(conn: DeadlineConnection) -> tuple[str, ...]:
+    """The columns of the last statement. The server keeps it as the statement without a name."""
+    described = conn.pgconn.describe_prepared(b"")
+    names = (described.fname(number) or b"" for number in range(described.nfields))
+    return tuple(name.decode() for name in names)
 
 
 @contextlib.contextmanager
@@ -119,17 +134,18 @@ def open_connection(dsn: str, deadline: float) -> Iterator[DeadlineConnection]:
 
 
 @contextlib.contextmanager
-def _translate_errors() -> Iterator[None]:
+def _translate_errors(timeout: float = TIMEOUT) -> Iterator[None]:
     try:
         yield
     except errors.ReadOnlySqlTransaction as error:
         raise AgentrunError(f"queries here only read: {_text(error)}") from error
     except errors.QueryCanceled as error:
-        raise AgentrunError(f"the query took longer than {TIMEOUT} s: {_text(error)}") from error
+        raise AgentrunError(f"the query took longer than {timeout:g} s: {_text(error)}") from error
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"the database went away: {_text(error)}") from error
     except psycopg.Error as error:
-        if error.sqlstate is None:  # raised by psycopg itself, for BEGIN, COPY and the like
+        # psycopg itself refuses BEGIN, COPY and the like, and parameters that do not fit.
+        if error.sqlstate is None and _NO_ROWS.search(str(error)):
             raise AgentrunError("this is no query: it returns no rows") from error
         raise AgentrunError(f"the query failed: {_text(error)}") from error
 

@@ -9,47 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from agentrun.core.events import Effect, Json
+from agentrun.core.events import Json
+from agentrun.core.waiting import Inbox, Waiting
 from agentrun.store.session import Session
 
 __all__ = [
     "Question",
     "UnreadDecision",
-    "Waiting",
     "find_decision",
     "find_question",
     "list_unread_decisions",
     "list_waiting",
     "waiting_steps",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One request that waits for a person, as `inbox` returns it.
-
-    The command `agentrun inbox` and the view `inbox` list the same requests.
-
-    Example:
-        >>> for waiting in agentrun.inbox():
-        ...     print(waiting.key, waiting.step, waiting.waits_for, waiting.name, waiting.args)
-    """
-
-    key: str
-    agent: str
-    step: int | None  # the number for `approve`, `reject`, `resolve`; None: the run as a whole
-    # "doubt": resolve it. "decision": approve or reject it, or see the reason. "divergence": the
-    # code asks for another step than this one; the reason lists the ways on and their prices.
-    waits_for: str
-    name: str | None  # of the tool
-    effect: Effect | None
-    attempt: int | None
-    args: Json  # the arguments of the call
-    idempotency_key: str | None
-    reason: str
-    since: datetime
-    fingerprint: str | None  # of the exact request; None: no letter can answer it
-    masked: Json = None  # how many values in the arguments are masked, by kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +52,9 @@ class UnreadDecision:
     decided_at: datetime
 
 
-def list_waiting(session: Session, key: str | None = None) -> list[Waiting]:
+def list_waiting(session: Session, key: str | None = None) -> Inbox:
     """The requests that wait for a person, of one run or of all, the oldest first."""
-    return session.rows(Waiting, "inbox", key=key)
+    return Inbox(session.rows(Waiting, "inbox", key=key))
 
 
 def list_unread_decisions(session: Session, key: str | None = None) -> list[UnreadDecision]:

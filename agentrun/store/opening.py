@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cache
 from urllib.parse import unquote
@@ -29,8 +29,11 @@ from agentrun.store.connection import connect as open_connection
 from agentrun.store.database import Database, OpenDatabase
 from agentrun.store.liveness import LEASE
 from agentrun.store.patience import PROCESS, at_exit
-from agentrun.store.revival import use
+from agentrun.store.revival import is_embedded, use
 from agentrun.store.sql import QUERIES
+
+DATABASE, BLOBS = "AGENTRUN_DATABASE_URL", "AGENTRUN_BLOBS"
+READER = "AGENTRUN_READER_URL"
 
 _default: OpenDatabase | None = None
 _open: WeakSet[OpenDatabase] = WeakSet()
@@ -73,7 +76,7 @@ def connect(
         >>> database = agentrun.connect("postgresql://localhost/agents", lease=30)
     """
     global _default
-    dsn = dsn or os.environ.get("AGENTRUN_DATABASE_URL") or None
+    dsn = dsn or os.environ.get(DATABASE) or None
     know_environment()
     mask.know(_passwords(dsn or ""))
     target = dsn or use()
@@ -88,7 +91,7 @@ def connect(
                 migrate.check(conn)
             if dsn is None:
                 roles.use_reader(conn)
-            outside = _blobs(conn, blobs or os.environ.get("AGENTRUN_BLOBS"))
+            outside = _blobs(conn, blobs or os.environ.get(BLOBS))
     except psycopg.OperationalError as error:
         raise explain_refusal(error, target) from error
     tools = tools_dsn or os.environ.get("AGENTRUN_TOOLS_URL") or None
@@ -133,6 +136,23 @@ def internals(database: Database | None) -> OpenDatabase:
         return default()
     assert isinstance(database, OpenDatabase)
     return database
+
+
+def choose_reader(dsn: str | None, start_embedded: Callable[[], str]) -> str:
+    """The DSN for queries on the database ``dsn``, of a read-only login where there is one.
+
+    None is the embedded database, whose DSN ``start_embedded`` returns. The reader's login in the
+    environment belongs to the database in the environment, so it is used for no other one.
+    """
+    from_environment = dsn == (os.environ.get(DATABASE) or None)
+    if from_environment and (found := os.environ.get(READER)):
+        return found
+    return dsn if dsn is not None else roles.reader_dsn(start_embedded())
+
+
+def reader_of(database: OpenDatabase) -> str:
+    """The DSN for queries on an open database, as `choose_reader` chooses it."""
+    return choose_reader(None if is_embedded(database.dsn) else database.dsn, lambda: database.dsn)
 
 
 def _check_tools(dsn: str) -> None:

@@ -368,6 +368,7 @@ FROM (
                    AS queued
     ) time
     WHERE (%(status)s::text[] IS NULL OR r.status = ANY (%(status)s))
+      AND (%(key)s::text IS NULL OR r.key = %(key)s)
       AND (%(agent)s::text IS NULL OR r.agent = %(agent)s)
       AND (%(since)s::timestamptz IS NULL OR r.created_at >= %(since)s)
       AND (%(until)s::timestamptz IS NULL OR r.created_at < %(until)s)

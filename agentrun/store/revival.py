@@ -23,7 +23,7 @@ from agentrun.core.errors import AgentrunError
 from agentrun.core.log import logger
 from agentrun.store import embedded
 
-__all__ = ["revive", "use"]
+__all__ = ["is_embedded", "revive", "use"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two starts that fail
 STARTUP_TIMEOUT = 60.0  # seconds; if crash recovery takes longer, the next start waits for it
@@ -51,6 +51,11 @@ def use(root: Path | None = None) -> str:
     dsn = embedded.start(root)
     _used[dsn] = _Used(embedded.where(root).root)
     return dsn
+
+
+def is_embedded(dsn: str) -> bool:
+    """Whether this is the DSN of an embedded server that this process uses."""
+    return dsn in _used
 
 
 def revive(dsn: str, error: psycopg.OperationalError) -> bool:

@@ -12,8 +12,9 @@ from agentrun.core.errors import ConfigError
 from agentrun.core.events import RunStatus
 from agentrun.core.summary import RunList, RunSummary
 from agentrun.store.session import Session
+from agentrun.store.sql import QUERIES
 
-__all__ = ["RunFilter", "list_runs"]
+__all__ = ["RunFilter", "find_summary", "list_runs"]
 
 _FIELDS = frozenset(RunSummary.__dataclass_fields__)
 
@@ -40,24 +41,36 @@ def list_runs(
 
     Raises ConfigError for a cursor that no run gave.
     """
-    wanted = where or RunFilter()
     at, run_id = (None, None) if after is None else _read_cursor(after)
-    rows = session.query(
-        "runs",
-        status=None if wanted.status is None else list(wanted.status),
-        agent=wanted.agent,
-        since=wanted.since,
-        until=wanted.until,
-        min_cost=wanted.min_cost,
-        text=wanted.text,
-        error=wanted.error,
-        roots=wanted.roots,
-        root=wanted.root,
-        after_at=at,
-        after_id=run_id,
-        limit=limit,
-    )
+    parameters = _parameters(where or RunFilter())
+    rows = session.query("runs", **parameters, key=None, after_at=at, after_id=run_id, limit=limit)
     return RunList(RunSummary(**_fields(row)) for row in rows)
+
+
+def find_summary(session: Session, key: str) -> RunSummary | None:
+    """The run with this key; None if there is none.
+
+    It reads once. A database that is away raises psycopg.Error at once and is not waited for,
+    because a notebook calls this only to show a value.
+    """
+    alone = {"key": key, "after_at": None, "after_id": None, "limit": 1}
+    with session.connection() as conn:
+        row = conn.execute(QUERIES["runs"], {**_parameters(RunFilter()), **alone}).fetchone()
+    return None if row is None else RunSummary(**_fields(dict(row)))
+
+
+def _parameters(wanted: RunFilter) -> dict[str, Any]:
+    return {
+        "status": None if wanted.status is None else list(wanted.status),
+        "agent": wanted.agent,
+        "since": wanted.since,
+        "until": wanted.until,
+        "min_cost": wanted.min_cost,
+        "text": wanted.text,
+        "error": wanted.error,
+        "roots": wanted.roots,
+        "root": wanted.root,
+    }
 
 
 def _fields(row: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
 
-from agentrun.core.transcript import NewMessage, Transcript
+from agentrun.core.transcript import Entry, NewMessage, Resume, Step, Transcript
 from agentrun.view import phrases
-from agentrun.view.blocks import Part, ShownStep, arrange
+from agentrun.view.blocks import Band, Part, ShownStep, arrange
 from agentrun.view.html_items import (
     SUMMARY,
     ItemRenderer,
@@ -31,7 +31,17 @@ from agentrun.view.style import CSS
 from agentrun.view.timeline import Timeline, read_timeline
 from agentrun.view.waterfall import draw_chart, draw_text
 
-__all__ = ["CSS", "WHOLE", "Child", "Relatives", "RenderOptions", "as_html", "render"]
+__all__ = [
+    "CSS",
+    "WHOLE",
+    "Child",
+    "Relatives",
+    "RenderOptions",
+    "as_html",
+    "ending_html",
+    "entry_html",
+    "render",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,29 @@ def render(
         room = limit - _size(before) - _size(after) - 400
         body = _fit(parts, items, room, transcript.started_at)
     return element("div", before, *body, after, class_="ar-root")
+
+
+def entry_html(entry: Entry) -> Markup:
+    """One entry by itself, without styles. It is empty if it only repeats a recorded step."""
+    match entry:
+        case NewMessage(echo=True):
+            return Markup("")
+        case Step():
+            return _alone().render(ShownStep(entry))
+        case Resume():
+            return _alone().render(Band((entry,)))
+        case _:
+            return _alone().render(entry)
+
+
+def ending_html(transcript: Transcript) -> Markup:
+    """The result or the error of a run by itself, without styles."""
+    return _ending(transcript, (), _alone())
+
+
+def _alone() -> ItemRenderer:
+    """Renders what stands by itself in a notebook."""
+    return ItemRenderer(_IN_NOTEBOOK.shown, False, Images(_IN_NOTEBOOK.image_room))
 
 
 # ---- above the entries -----------------------------------------------------------------------

@@ -1,20 +1,20 @@
-"""Shows a run while it executes: new lines in a terminal, or one growing view in a notebook.
+"""Shows a run while it executes, as lines for a terminal.
 
-Both take the journal in pieces, as `store.watching` yields it. This module uses no database.
+It takes the journal in pieces, as `store.watching` yields it. This module uses no database.
+`view/live_page.py` does the same for a notebook.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from agentrun.core.events import Event
-from agentrun.core.folding import Fold
+from agentrun.core.live_fold import LiveFold
 from agentrun.core.state import ENDED
-from agentrun.core.transcript import Entry, NewMessage, Step, Transcript, fold
+from agentrun.core.transcript import Entry, NewMessage, Step
 from agentrun.view.layout import TextLine, entry_lines, lines_after, lines_before, turn_line
 
-__all__ = ["Feed", "display_live"]
+__all__ = ["Feed"]
 
 
 class Feed:
@@ -26,9 +26,8 @@ class Feed:
 
     def __init__(self, *, width: int, full: bool = False) -> None:
         self._width, self._full = width, full
-        self._run = Fold()
-        self._events: list[Event] = []
-        self._shown: tuple[Entry, ...] = ()
+        self._live = LiveFold()
+        self._has_head = False
         self._turn: int | None = None
 
     def take(self, events: Iterable[Event]) -> Iterator[TextLine]:
@@ -37,41 +36,17 @@ class Feed:
             yield line.fit(self._width)
 
     def _lines(self, events: list[Event]) -> Iterator[TextLine]:
-        first = not self._events
-        self._events += events
-        if first:
-            yield from lines_before(fold(events), self._width, self._full)
-        for event in events:
-            self._run.add(event)
-        before, self._shown = self._shown, self._run.entries()
-        for number, entry in enumerate(self._shown):
-            if number >= len(before) or entry != before[number]:
-                yield from self._entry(entry)
-        if self._run.status in ENDED:
-            yield from lines_after(fold(self._events), self._width, self._full)
+        changed = self._live.take(events)
+        if not self._has_head:
+            self._has_head = True
+            yield from lines_before(self._live.transcript(), self._width, self._full)
+        for position in changed:
+            yield from self._entry(self._live.entries[position])
+        if self._live.run.status in ENDED:
+            yield from lines_after(self._live.transcript(), self._width, self._full)
 
     def _entry(self, entry: Entry) -> Iterator[TextLine]:
         if isinstance(entry, NewMessage | Step) and entry.turn not in (None, self._turn):
             self._turn = entry.turn
             yield from turn_line(entry.turn, self._width)
         yield from entry_lines(entry, self._width, self._full)
-
-
-def display_live(pieces: Iterable[list[Event]]) -> Transcript:
-    """Show a run in a notebook, and update this one view. Returns the last transcript.
-
-    An empty piece changes nothing. The saved notebook has only the last state.
-    """
-    from IPython.display import display
-
-    events: list[Event] = []
-    shown: Any = None
-    for piece in pieces:
-        if not piece:
-            continue
-        events += piece
-        if shown is None:
-            shown = display(fold(events), display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            shown.update(fold(events))
-    return fold(events)

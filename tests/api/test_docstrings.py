@@ -36,7 +36,8 @@ TWINS = {
 }
 # These raise no error of their own.
 RAISE_NOTHING = {
-    "Transcript.to_dict", "Transcript.to_json", "Worker.stop",
+    "Comparison.to_dict", "Comparison.to_json", "Transcript.to_dict", "Transcript.to_json",
+    "Worker.stop",
     "current_run", "current_step", "inbox", "now", "rng", "turn", "uuid", "as_html", "as_text",
     "response_ended",
 }  # fmt: skip
@@ -148,6 +149,11 @@ class Desk:
 
         self.run(act)
 
+    def compared(self) -> None:
+        """There is another run of the same agent."""
+        self.agent(lambda: "Order 8 is lost.").with_options(key="ticket-7").run("refund order 8")
+        self.done()
+
     def held(self) -> None:
         self.run(lambda: pay(900), agentrun.RunHeld)
         link = agentrun.approval_link("ticket-42", 3, base_url="https://x.example", signer="ana")
@@ -224,8 +230,9 @@ STATES = {
         Handle.astream Handle.transcript Handle.atranscript Piece Transcript Transcript.to_dict
         Transcript.to_json as_html as_text atranscript get transcript redo aredo Redo Redo.event
         Step Attempt Doubt Decision Resume Note NewMessage Message Failure Totals ToolRequest
-        Image Usage""",
-    "held": "Waiting approve reject approval_link decide_by_link RunHeld",
+        Image Usage sql Table Table.to_pandas Table.to_polars""",
+    "compared": "Comparison Comparison.to_dict Comparison.to_json ComparedStep compare",
+    "held": "Inbox Waiting approve reject approval_link decide_by_link RunHeld",
     "doubtful": "Happened NotHappened Unknown resolve",
     "failed": "resume aresume RunFailed",
     "listening": "cancel send asend",

@@ -47,6 +47,10 @@ HELD = [
     "Image",
     "Resume",
     "Note",
+    "Comparison",
+    "ComparedStep",
+    "Table",
+    "Inbox",
 ]
 
 

@@ -11,7 +11,8 @@ from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
 from agentrun.core.entries import NewMessage, Note, Resume, Step
 from agentrun.core.messages import reply_messages, request_messages
-from agentrun.core.transcript import Transcript, fold, renderers
+from agentrun.core.transcript import Transcript, fold
+from agentrun.core.viewable import renderers
 from agentrun.view import as_text
 
 
@@ -288,7 +289,7 @@ def test_a_repr_never_raises_and_is_inert(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(_: Transcript) -> str:
         raise ValueError
 
-    monkeypatch.setitem(renderers, "text/plain", broken)
+    monkeypatch.setitem(renderers, ("transcript", "text/plain"), broken)
     transcript = fold(Journal(key=HOSTILE).events)
     assert transcript._repr_mimebundle_()["text/plain"] == repr(transcript)
     assert "\x1b" not in repr(transcript)

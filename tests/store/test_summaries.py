@@ -225,7 +225,7 @@ SELECT run_id, 1, 0, 'w', gen_random_uuid(), 'created', agent, key FROM agentrun
 ANALYZE agentrun.runs; ANALYZE agentrun.summaries; ANALYZE agentrun.journal;
 """
 NO_FILTER: dict[str, Any] = dict.fromkeys(
-    ["status", "agent", "since", "until", "min_cost", "text", "error", "root", "after_at"]
+    ["key", "status", "agent", "since", "until", "min_cost", "text", "error", "root", "after_at"]
 ) | {"after_id": None, "roots": False, "limit": 50}
 
 

@@ -40,17 +40,16 @@ def executed(name: str) -> tuple[list[dict[str, Any]], list[Any]]:
 
 def test_view_a_run_follows_it_and_shows_its_transcript() -> None:
     shown, messages = executed("view_a_run.ipynb")
-    views = [data for data in shown if "resumed by" in data.get("text/html", "")]
-    followed, transcript = views  # the view that was kept current, and the transcript
-    assert followed == transcript
-    assert "· done ·" in transcript["text/plain"].splitlines()[0]
+    (transcript,) = (data for data in shown if "<details" in data.get("text/html", "")
+                     and "· done ·" in data["text/plain"])  # fmt: skip
+    assert "resumed by" in transcript["text/html"]
     assert "<script" not in transcript["text/html"]
     assert all(len(line) <= 80 for line in transcript["text/plain"].splitlines())
-    # The first look is a display of its own; how many updates follow is a matter of speed.
-    kinds = ("display_data", "update_display_data")
-    looks = [msg["content"]["data"]["text/html"] for msg in messages if msg["msg_type"] in kinds]
-    assert "resumed by" not in looks[0]
-    assert len(set(looks)) > 1
+    # The displays of `follow` keep their last state. How often they are updated is a matter of
+    # speed; the head is updated at least for the end of the run.
+    followed = "".join(data.get("text/html", "") for data in shown if data is not transcript)
+    assert "resumed by" in followed
+    assert any(msg["msg_type"] == "update_display_data" for msg in messages)
 
 
 def test_audit_with_sql_tells_what_the_tools_did() -> None:

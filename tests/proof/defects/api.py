@@ -226,4 +226,10 @@ DEFECTS: dict[str, Mutation] = {
         "run.model_warning_given",
         "api/test_framework_calls.py::test_a_run_that_records_no_model_call_is_warned_of_once",
     ),
+    "a handle is shown only if its database is there": Mutation(
+        "Handle._repr_mimebundle_",
+        "except Exception",
+        "except KeyError",
+        "view/test_reprs.py::test_a_handle_of_a_database_that_is_away_is_shown_at_once",
+    ),
 }

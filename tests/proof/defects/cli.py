@@ -131,4 +131,10 @@ DEFECTS: dict[str, Mutation] = {
         'reason.partition("\\0")',
         "cli/test_cli_terminal.py::test_an_approval_has_its_two_commands_and_json_has_them_too",
     ),
+    "different runs exit with 0": Mutation(
+        "compare_command.compare",
+        "if not found.same",
+        "if False",
+        "cli/test_cli_compare.py::test_compare_exits_0_for_equal_runs_and_1_for_different_ones",
+    ),
 }

@@ -335,4 +335,52 @@ DEFECTS: dict[str, Mutation] = {
         "frames",
         "api/test_evidence.py::test_the_error_of_a_tool_names_the_line_of_its_code",
     ),
+    "an id of a tool call is a difference of two runs": Mutation(
+        "comparison._comparable",
+        "(call.name, comparable_text(call.arguments))",
+        "(call.id, call.name, comparable_text(call.arguments))",
+        "view/test_comparison.py::test_ids_of_calls_times_and_keys_are_no_difference",
+    ),
+    "steps that were set aside are compared": Mutation(
+        "_steps_by_place",
+        "not step.set_aside",
+        "True",
+        "view/test_comparison.py::test_what_was_set_aside_is_counted_and_not_compared",
+    ),
+    "a reused step is compared at its old place": Mutation(
+        "Fold._on_step_reused",
+        "replace(step.first, ident=ident)",
+        "step.first",
+        "view/test_comparison.py::test_a_step_that_was_reused_is_compared_at_its_new_place",
+    ),
+    "a changed result is told again by each later model call": Mutation(
+        "_messages_by_step",
+        "and not entry.echo",
+        "",
+        "view/test_comparison.py::test_the_first_difference_is_found_and_not_told_again",
+    ),
+    "a nullable integer becomes a float in pandas": Mutation(
+        "_pandas_type",
+        '"Int64" if None in column else "int64"',
+        "None",
+        "api/test_sql.py::test_pandas_keeps_the_types",
+    ),
+    "a numeric becomes a float in polars": Mutation(
+        "_polars_type",
+        "polars.Decimal(38, scale)",
+        "polars.Float64",
+        "api/test_sql.py::test_polars_keeps_the_types",
+    ),
+    "a piece of a journal builds every entry again": Mutation(
+        "LiveFold.take",
+        "event.event in _FAR",
+        "True",
+        "view/test_follow.py::test_a_piece_builds_only_the_entries_that_it_changes",
+    ),
+    "a claim changes no entry before it": Mutation(
+        "LiveFold.take",
+        "event.event in _FAR",
+        "False",
+        "view/test_follow.py::test_pieces_fold_to_the_same_transcript",
+    ),
 }

@@ -518,4 +518,22 @@ DEFECTS: dict[str, Mutation] = {
         "postgresql://user:password@host:5432/database",
         "cli/test_cli_terminal.py::test_the_hint_about_a_dsn_is_not_masked",
     ),
+    "a query is asked as the owner": Mutation(
+        "read_only_query",
+        'cursor.execute(QUERIES["be_reader"])',
+        "pass",
+        "api/test_sql.py::test_it_reads_by_the_role_of_readers",
+    ),
+    "an empty result has no columns": Mutation(
+        "read_only_query",
+        "_describe_last(conn)",
+        "()",
+        "api/test_sql.py::test_an_empty_result_has_its_columns",
+    ),
+    "an empty list of parameters makes % a placeholder": Mutation(
+        "audit._stream",
+        "parameters or None",
+        "parameters",
+        "api/test_sql.py::test_a_query_takes_parameters_and_returns_values_with_their_types",
+    ),
 }

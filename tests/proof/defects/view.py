@@ -173,4 +173,58 @@ DEFECTS: dict[str, Mutation] = {
         "False",
         "view/test_html.py::test_the_traceback_of_an_error_is_shown_and_inert",
     ),
+    "a comparison opens every difference": Mutation(
+        "_different_block",
+        "if first else {}",
+        "if True else {}",
+        "view/test_comparison.py::test_the_page_opens_the_first_difference_and_no_other",
+    ),
+    "equal steps beyond the limit vanish": Mutation(
+        "_same_block",
+        "missing > 0",
+        "missing < 0",
+        "view/test_comparison.py::test_what_is_cut_is_counted",
+    ),
+    "a wide table is broken instead of made into records": Mutation(
+        "text_table",
+        "<= width",
+        "<= 10_000",
+        "view/test_tables.py::test_a_table_that_is_too_wide_becomes_records",
+    ),
+    "rows beyond the limit vanish": Mutation(
+        "text_table",
+        "> 0:",
+        "> 1_000_000:",
+        "view/test_tables.py::test_rows_that_are_not_shown_are_counted",
+    ),
+    "a call that decides does not name the request that was seen": Mutation(
+        "decision_calls",
+        "waiting.fingerprint!a",
+        "None",
+        "view/test_reprs.py::test_a_request_shows_the_calls_that_decide_it_and_they_are_python",
+    ),
+    "the key in a call is no literal of Python": Mutation(
+        "decision_calls",
+        "ascii(waiting.key)",
+        "waiting.key",
+        "view/test_reprs.py::test_a_request_shows_the_calls_that_decide_it_and_they_are_python",
+    ),
+    "a card shows the key as it is": Mutation(
+        "run_card",
+        "visible(run.key)",
+        "run.key",
+        "view/test_reprs.py::test_hostile_values_are_inert",
+    ),
+    "follow sends what has not changed": Mutation(
+        "_Display.send",
+        "markup == self.shown",
+        "False",
+        "view/test_follow.py::test_a_reply_that_has_not_grown_is_not_sent_again",
+    ),
+    "follow shows no reply that is under way": Mutation(
+        "LivePage._reply_of",
+        "self._replies.get(entry.step)",
+        "None",
+        "view/test_follow.py::test_hostile_pieces_are_inert",
+    ),
 }
