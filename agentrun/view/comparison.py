@@ -146,8 +146,11 @@ def _step_lines(compared: ComparedStep, *, with_diff: bool) -> Iterator[TextLine
 # -- HTML ------------------------------------------------------------------------------------------
 
 
-def comparison_html(comparison: Comparison) -> Markup:
-    """The comparison as one ``div`` of ``details``, ``table`` and ``pre``, for any page."""
+def comparison_html(comparison: Comparison, *, styled: bool = True) -> Markup:
+    """The comparison as one ``div`` of ``details``, ``table`` and ``pre``, for any page.
+
+    ``styled`` is False for a page that brings `CSS` itself.
+    """
     head = element("tr", *(element("th", name, align="left") for name in ("", "A", "B")))
     runs = [
         ("run", clip(comparison.a.key, 200), clip(comparison.b.key, 200)),
@@ -170,7 +173,7 @@ def comparison_html(comparison: Comparison) -> Markup:
     same_text = "The runs are the same. " if comparison.same else ""
     return element(
         "div",
-        element("style", CSS),
+        element("style", CSS) if styled else "",
         element("h3", "Two runs"),
         element("table", head, *rows),
         *(element("p", clip(change, 2_000), dir="auto") for change in comparison.changes),

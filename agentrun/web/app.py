@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from agentrun.store.database import Database
-from agentrun.web import decisions, inbox_pages, overviews, run_pages
+from agentrun.web import compare_page, decisions, inbox_pages, overviews, run_pages, sql_pages
 from agentrun.web.guard import Guard
 from agentrun.web.look import CSS
 from agentrun.web.openapi import describe_pages
@@ -28,6 +28,8 @@ PAGES: tuple[PageRoute, ...] = (
     *inbox_pages.PAGES,
     *run_pages.PAGES,
     *decisions.PAGES,
+    *compare_page.PAGES,
+    *sql_pages.PAGES,
 )
 ACTIONS: tuple[Action, ...] = decisions.ACTIONS
 

@@ -58,7 +58,8 @@ def hostile(client: Any, provider: Provider, db: Any) -> str:
 def places(key: str) -> list[str]:
     """The address of every page, for this run."""
     return [
-        "", "inbox", "spend", "health", f"run?key={key}", f"journal?key={key}",
+        "", "inbox", "spend", "health", "sql", f"run?key={key}",
+        f"journal?key={key}", f"compare?a={key}&b={key}", "sql?query=SELECT key FROM runs",
         f"redo?key={key}&step=1", "nothing", "run?key=nobody",
         f"?text={key}&agent={key}&error={key}&root={key}", f"inbox?decided={key}",
     ]  # fmt: skip

@@ -114,6 +114,24 @@ DEFECTS: dict[str, Mutation] = {
         "pass",
         "web/test_web_command.py::test_a_stream_does_not_keep_it_from_ending",
     ),
+    "queries are on in every application": Mutation(
+        "sql_pages._sql",
+        "if not site.sql:",
+        "if False:",
+        "web/test_web_queries.py::test_queries_are_off_unless_they_are_asked_for",
+    ),
+    "a query shows all rows": Mutation(
+        "sql_pages.ROWS",
+        "1_000",
+        "1_000_000",
+        "web/test_web_queries.py::test_a_query_has_a_limit_of_rows_and_of_time",
+    ),
+    "a CSV file calculates": Mutation(
+        "sql_pages._cell",
+        "isinstance(value, str) and text.startswith",
+        "False and text.startswith",
+        "web/test_web_queries.py::test_rows_are_saved_as_csv_that_calculates_nothing",
+    ),
     "the spend of a child is of the child": Mutation(
         "-- name: spend_sums",
         "ON up.below = s.run_id AND up.parent IS NULL",

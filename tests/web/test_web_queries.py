@@ -1,0 +1,107 @@
+"""The pages for queries and for comparisons."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+import httpx
+import pytest
+from web_pages import serving
+
+import agentrun
+from agentrun.testing import Provider
+from agentrun.web.sql_pages import SAVED
+
+
+@pytest.fixture
+def two(writer: Any, provider: Provider) -> None:
+    provider.say(["It is done."])
+    writer.with_options(key="a").run("Why?")
+    writer.with_options(key="b").run("Who?")
+
+
+def ask(url: str, query: str, path: str = "sql.json") -> httpx.Response:
+    return httpx.get(f"{url}/{path}", params={"query": query}, timeout=30)
+
+
+def test_a_query_reads_rows(pages: str, two: None) -> None:
+    found = ask(pages, "SELECT key, status FROM runs ORDER BY key;").json()
+    assert found["columns"] == ["key", "status"]
+    assert found["rows"] == [["a", "done"], ["b", "done"]]
+    assert found["truncated"] is False
+    text = ask(pages, "SELECT '<b>' AS \"<i>\", NULL, ARRAY[1, 2]", "sql").text
+    assert "&lt;b&gt;" in text
+    assert "<b>" not in text
+    assert "<i>" not in text
+
+
+def test_a_query_has_a_limit_of_rows_and_of_time(
+    pages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ask(pages, "SELECT generate_series(1, 1001)").json()
+    assert (len(found["rows"]), found["truncated"]) == (1000, True)
+    monkeypatch.setattr("agentrun.web.sql_pages.SECONDS", 0.2)
+    slow = ask(pages, "SELECT pg_sleep(20)")
+    assert slow.status_code == 400
+    assert "longer than" in slow.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM agentrun.runs",
+        "SELECT 1; DELETE FROM agentrun.runs",
+        "COMMIT",
+        "SELECT set_config('transaction_read_only', 'off', true)",
+        "SELEC 1",
+        "SELECT nothing",
+    ],
+)
+def test_a_query_that_is_wrong_or_writes_is_answered_with_why(
+    pages: str, two: None, query: str, sql: Any
+) -> None:
+    answer = ask(pages, query)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+    assert sql("SELECT count(*) FROM agentrun.runs") == [(2,)]
+
+
+def test_saved_queries_work(pages: str, two: None) -> None:
+    for name, query in SAVED:
+        answer = ask(pages, query)
+        assert answer.status_code == 200, (name, answer.text)
+
+
+def test_rows_are_saved_as_csv_that_calculates_nothing(pages: str) -> None:
+    query = "SELECT '=1+1' AS a, '@x' AS b, 'a,\"b' AS c, -3 AS d, NULL AS e"
+    answer = ask(pages, query, "sql.csv")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert list(csv.reader(answer.text.splitlines())) == [
+        ["a", "b", "c", "d", "e"],
+        ["'=1+1", "'@x", 'a,"b', "-3", ""],
+    ]
+
+
+def test_comments_stand_beside_the_query(pages: str) -> None:
+    text = httpx.get(f"{pages}/sql").text
+    assert "Attempts at model calls: what they cost" in text
+    assert "tool_calls" in text
+
+
+def test_queries_are_off_unless_they_are_asked_for(db: Any) -> None:
+    with serving(agentrun.ui()) as url:
+        for path in ("sql", "sql.json", "sql.csv"):
+            assert httpx.get(f"{url}/{path}?query=SELECT 1").status_code == 404
+        assert ">SQL</a>" not in httpx.get(f"{url}/").text
+
+
+def test_two_runs_are_compared(pages: str, two: None) -> None:
+    same = httpx.get(f"{pages}/compare.json?a=a&b=a").json()
+    assert same["comparison"]["same"] is True
+    other = httpx.get(f"{pages}/compare.json?a=a&b=b").json()
+    assert other["comparison"]["same"] is False
+    assert "<style" not in httpx.get(f"{pages}/compare?a=a&b=b").text
+    assert "Who?" in httpx.get(f"{pages}/compare?a=a&b=b").text
+    assert httpx.get(f"{pages}/compare").status_code == 200
+    assert httpx.get(f"{pages}/compare?a=a&b=none").status_code == 404
