@@ -38,7 +38,7 @@ def ui(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at runs in a browser: live, with the inbox, spend and health.
+    """Look at runs in a browser: live, with the inbox, spend, SQL and health.
 
     The printed URL works once, in one browser. Other machines can connect only with --host,
     --token-file and --trusted-host; put TLS before it, since tokens are sent as they are.

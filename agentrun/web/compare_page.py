@@ -43,6 +43,6 @@ PAGES = (
         "Two runs, compared by the identity of their steps",
         CompareData,
         {"a": "the key of a run", "b": "the key of another"},
-        "Compare",
+        name="Compare",
     ),
 )

@@ -116,6 +116,6 @@ def _cell(value: Any) -> Any:
 
 _QUERY = {"query": "one SELECT, which takes 5 s at most"}
 PAGES = (
-    PageRoute("sql", _sql, "The rows of a query, which only reads", QueryData, _QUERY, "SQL"),
+    PageRoute("sql", _sql, "The rows of a query, which only reads", QueryData, _QUERY, name="SQL"),
     PageRoute("sql.csv", _csv, "The rows of a query as CSV", None, _QUERY),
 )
