@@ -123,7 +123,7 @@ def _sql_login(health: Health, *, embedded: bool) -> str:
 
 
 def _problems(health: Health) -> list[str]:
-    found = []
+    found: list[str] = []
     if health.standby:
         found.append("the server is a standby: it takes no writes; name the primary in the DSN")
     if health.synchronous_commit == "off":

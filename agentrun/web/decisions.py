@@ -23,8 +23,9 @@ from agentrun.api.redo import redo
 from agentrun.core.budget import Budget
 from agentrun.core.events import Json
 from agentrun.core.redo import Redo
+from agentrun.core.waiting import Waiting
 from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
-from agentrun.store.inbox import Waiting, list_waiting
+from agentrun.store.inbox import list_waiting
 from agentrun.store.opening import default
 from agentrun.view.safe import visible
 from agentrun.web.page import Page, Refused, json_response, person_of, read_form, see_other

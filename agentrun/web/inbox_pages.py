@@ -10,7 +10,8 @@ from starlette.requests import Request
 from agentrun.api.handle import transcript_of
 from agentrun.core.errors import RunNotFound
 from agentrun.core.transcript import NewMessage, Transcript
-from agentrun.store.inbox import UnreadDecision, Waiting, list_unread_decisions, list_waiting
+from agentrun.core.waiting import Waiting
+from agentrun.store.inbox import UnreadDecision, list_unread_decisions, list_waiting
 from agentrun.store.opening import default
 from agentrun.view.safe import clip
 from agentrun.web.decisions import editable_json

@@ -8,8 +8,9 @@ from decimal import Decimal
 
 from agentrun.core.events import Event
 from agentrun.core.transcript import Step, Transcript, fold
+from agentrun.core.waiting import Waiting
 from agentrun.store.database import OpenDatabase
-from agentrun.store.inbox import Waiting, list_waiting
+from agentrun.store.inbox import list_waiting
 from agentrun.store.runs import find_run, list_children
 
 __all__ = ["RunData", "TurnUse", "describe_run"]
