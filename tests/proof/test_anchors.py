@@ -258,7 +258,7 @@ def test_a_name_of_several_definitions_is_refused_with_the_longer_ones(tree: Tre
     )
     assert refusal(here, "Worker.stop", "return") == (
         "Worker.stop is the name of several definitions: write one of "
-        "runs.worker.Worker.stop (agentrun/lifecycle/worker.py), "
+        "lifecycle.worker.Worker.stop (agentrun/lifecycle/worker.py), "
         "store.worker.Worker.stop (agentrun/store/worker.py), "
         "cook.Worker.stop (tools/cook.py)"
     )

@@ -317,12 +317,29 @@ assert_type(agentrun.prune(dt.timedelta(days=30), status=["done"]), agentrun.Pru
 agentrun.prune(forget_keys=dt.timedelta(days=365), agent="support", dry_run=True)
 agentrun.prune(30)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(agentrun.resume("k", by="ada", reason="the bug is fixed"), Any)
-assert_type(agentrun.inbox(), list[agentrun.Waiting])
+assert_type(agentrun.inbox(), agentrun.Inbox)
 for waiting in agentrun.inbox("k"):
+    assert_type(waiting, agentrun.Waiting)
     assert_type(waiting.step, int | None)
     assert_type(waiting.since, dt.datetime)
 
 
+compared = agentrun.compare("k", agentrun.transcript("l"))
+assert_type(compared, agentrun.Comparison)
+assert_type(compared.first_difference, agentrun.ComparedStep | None)
+table = agentrun.sql("SELECT key FROM runs WHERE agent = %s", "support", timeout=5)
+assert_type(table, agentrun.Table)
+assert_type(table.columns, tuple[str, ...])
+agentrun.sql(["SELECT 1"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def authorize(request: Any) -> agentrun.Person | None:
+    return agentrun.Person("ana") if request.headers else None
+
+
+pages = agentrun.ui(authorize=authorize, allow_decisions=True)
+image = agentrun.Image("data:image/png;base64,")
+assert_type(image.address, str)
 assert_type(agentrun.runs(status=["done", "failed"], min_cost=0.5), agentrun.RunList)
 for listed in agentrun.runs(since=dt.datetime.now(dt.UTC), roots=True):
     assert_type(listed, agentrun.RunSummary)
