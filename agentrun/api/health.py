@@ -11,15 +11,13 @@ from typing import Any
 from agentrun.store import embedded
 from agentrun.store.audit import Health, examine, wake_delay
 from agentrun.store.connection import describe
+from agentrun.store.opening import READER
 from agentrun.store.runs import StuckRun
 
-__all__ = ["READER", "explain_stuck", "report_health", "span"]
+__all__ = ["explain_stuck", "report_health", "span"]
 
-READER = "AGENTRUN_READER_URL"  # the variable with the login that queries of people use
-
-_DEAD_ROWS = (
-    10_000  # dead rows of a table, and 20 % of the live ones, that autovacuum should not leave
-)
+# Dead rows of a table, and 20 % of the live ones, that autovacuum should not leave.
+_DEAD_ROWS = 10_000
 _LONG_TRANSACTION = 300.0  # seconds
 _SLOW_COMMIT = 1.0  # seconds
 _CLOCK_DIFFERENCE = 1.0  # seconds between the clocks

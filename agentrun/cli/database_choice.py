@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,10 @@ import agentrun
 if TYPE_CHECKING:
     from agentrun.store.database import OpenDatabase
 
-__all__ = ["BLOBS", "DATABASE", "READER", "DatabaseChoice"]
+__all__ = ["BLOBS", "DATABASE", "DatabaseChoice"]
 
 DATABASE = "AGENTRUN_DATABASE_URL"
 BLOBS = "AGENTRUN_BLOBS"
-READER = "AGENTRUN_READER_URL"
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,7 @@ class DatabaseChoice:
             return database.dsn
 
     def reader(self) -> str:
-        """The DSN for queries, of a read-only login where there is one.
+        """The DSN for queries, of a read-only login where there is one."""
+        from agentrun.store.opening import choose_reader
 
-        The reader's login in the environment belongs to the database in the environment. It is not
-        used if ``--dsn`` names another database.
-        """
-        from agentrun.store.roles import reader_dsn
-
-        from_environment = self.dsn in (None, os.environ.get(DATABASE))
-        if from_environment and (found := os.environ.get(READER)):
-            return found
-        return self.owner() if self.dsn is not None else reader_dsn(self.owner())
+        return choose_reader(self.dsn, self.owner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 __all__ = ["ago", "brief"]
 
@@ -20,13 +20,15 @@ def ago(at: datetime | None, now: datetime) -> str:
     return f"{int(seconds)} s"
 
 
-def brief(seconds: float | None) -> str:
-    """A length of time, with two units at most: ``14 ms``, ``4.2 s``, ``3 min 4 s``, ``2 h 5 min``.
+def brief(length: timedelta | float | None) -> str:
+    """A length of time, or of so many seconds, with two units at most.
 
-    None is an empty text.
+    ``14 ms``, ``4.2 s``, ``3 min 4 s``, ``2 h 5 min``, ``3 d 4 h``. Never below zero. None is an
+    empty text.
     """
-    if seconds is None:
+    if length is None:
         return ""
+    seconds = length.total_seconds() if isinstance(length, timedelta) else length
     if seconds < 0.0995:
         return f"{max(0.0, seconds) * 1000:.0f} ms"
     if seconds < 59.95:

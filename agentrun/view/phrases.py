@@ -17,6 +17,7 @@ from agentrun.core.transcript import (
     Transcript,
 )
 from agentrun.view.blocks import Band, Part, ShownStep
+from agentrun.view.durations import brief
 from agentrun.view.safe import pretty
 from agentrun.view.timeline import Timeline, attempt_time, read_timeline
 
@@ -30,7 +31,6 @@ __all__ = [
     "call",
     "clock",
     "decision_lines",
-    "duration",
     "facts",
     "failure",
     "first_error",
@@ -70,8 +70,8 @@ def times(transcript: Transcript, timeline: Timeline | None = None) -> str:
     if timeline is None:
         created = transcript.created_at
         return f"created {moment(created)} · not started" if created else "not started"
-    waited = f"waited {duration(timeline.waiting)}" if timeline.waiting else None
-    return _facts(moment(timeline.start), f"worked {duration(timeline.working)}", waited)
+    waited = f"waited {brief(timeline.waiting)}" if timeline.waiting else None
+    return _facts(moment(timeline.start), f"worked {brief(timeline.working)}", waited)
 
 
 def first_error(transcript: Transcript) -> tuple[Step, str] | None:
@@ -155,8 +155,8 @@ def took(step: Step) -> str | None:
     if step.kind == "wait" or worked is None or step.started_at is None or not step.finished_at:
         return f"waited {whole}" if whole and step.kind == "wait" else whole
     waited = step.finished_at - step.started_at - worked
-    parts = [duration(worked)] if worked or waited < timedelta(seconds=1) else []
-    parts += [f"{duration(waited)} of waiting"] if waited >= timedelta(seconds=1) else []
+    parts = [brief(worked)] if worked or waited < timedelta(seconds=1) else []
+    parts += [f"{brief(waited)} of waiting"] if waited >= timedelta(seconds=1) else []
     return " + ".join(parts)
 
 
@@ -318,22 +318,8 @@ def _utc(at: datetime) -> datetime:
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str | None:
-    """The time between two moments, as `duration`. None if one of them is not known."""
-    return None if start is None or end is None else duration(end - start)
-
-
-def duration(length: timedelta) -> str:
-    """``14 ms``, ``0.2 s``, ``3 min 4 s``, ``2 h 5 min``, ``3 d 4 h``. Never below zero."""
-    took = max(0.0, length.total_seconds())
-    if took < 0.0995:
-        return f"{took * 1000:.0f} ms"
-    if took < 59.95:
-        return f"{took:.1f} s"
-    minutes, rest = divmod(round(took), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    """The time between two moments, as `brief`. None if one of them is not known."""
+    return None if start is None or end is None else brief(end - start)
 
 
 def tokens(step: Step) -> str | None:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from agentrun.core.history import scope_of
 from agentrun.view import phrases
+from agentrun.view.durations import brief
 from agentrun.view.safe import Markup, clip, element, visible
 from agentrun.view.timeline import Bar, Timeline
 
@@ -126,7 +127,7 @@ def _bar_shapes(lanes: Sequence[_Lane], axis: _Axis) -> Iterator[Markup]:
 
 
 def _title(bar: Bar) -> Markup:
-    took = phrases.duration(bar.end - bar.start)
+    took = brief(bar.end - bar.start)
     name = clip(bar.step.model or bar.step.name, 100)
     parts = f"{bar.step.step}. {name} · attempt {bar.attempt.number} · {bar.attempt.status}"
     return element("title", f"{parts} · {took}")
@@ -137,7 +138,7 @@ def _cut_shapes(axis: _Axis, height: float) -> Iterator[Markup]:
         first, last = axis.place(start), axis.place(end)
         box = {"x": _x(first), "y": "0", "height": f"{height:.0f}", "fill": "currentColor"}
         box["width"] = f"{(last - first) * (_WIDTH - _LEFT):.1f}"
-        title = element("title", f"{phrases.duration(end - start)} without work, cut out")
+        title = element("title", f"{brief(end - start)} without work, cut out")
         yield element("rect", title, **box, fill_opacity="0.12")
 
 
@@ -172,7 +173,7 @@ def _legend(timeline: Timeline, axis: _Axis, more: int, first: int = 0) -> list[
     if axis.cuts:
         count = len(axis.cuts)
         cuts = "one time" if count == 1 else f"{count} times"
-        notes.append(f"{cuts} without work cut out, {phrases.duration(cut)} in all")
+        notes.append(f"{cuts} without work cut out, {brief(cut)} in all")
     if more:
         notes.append(f"{more} more lanes are not drawn")
     return [*signs, *notes]
