@@ -316,7 +316,7 @@ COMMENT ON COLUMN agentrun.summaries.cost IS 'US dollars of its calls with a kno
 COMMENT ON COLUMN agentrun.summaries.unpriced IS 'Answered calls whose price is not known.';
 COMMENT ON COLUMN agentrun.summaries.started_at IS 'When a process took the run first.';
 COMMENT ON COLUMN agentrun.summaries.working_seconds IS
-    'Seconds in which a process had the run, without those since `since`.';
+    'Seconds in which a process had the run, until it was killed, without those since `since`.';
 COMMENT ON COLUMN agentrun.summaries.waiting_seconds IS
     'Seconds in which no process had it, from started_at on, without those since `since`.';
 COMMENT ON COLUMN agentrun.summaries.is_working IS 'Whether a process has the run now.';

@@ -148,6 +148,7 @@ sums AS (
                AND agentrun.billing(event, status, codec, output::json, NULL, input_tokens)
                    = 'unpriced') AS unpriced,
            max(run_status) AS run_status,
+           max(seq) FILTER (WHERE event = 'claimed') AS claim,
            (array_agg(message ORDER BY seq DESC) FILTER (WHERE message IS NOT NULL))[1] AS message
     FROM outcomes GROUP BY run_id
 ),
@@ -164,8 +165,10 @@ summed AS (
         coalesce(o.reasoning_tokens, 0) + coalesce(n.reasoning_tokens, 0),
         coalesce(o.cost, 0) + coalesce(n.cost, 0), coalesce(o.unpriced, 0) + n.unpriced,
         coalesce(o.started_at, t.now),
-        coalesce(o.working_seconds, 0) + CASE WHEN o.is_working THEN t.passed ELSE 0 END,
-        coalesce(o.waiting_seconds, 0) + CASE WHEN o.is_working THEN 0 ELSE t.passed END,
+        coalesce(o.working_seconds, 0) + coalesce(extract(epoch FROM t.stopped - o.since), 0),
+        coalesce(o.waiting_seconds, 0)
+            + CASE WHEN n.run_status IS NULL THEN 0
+                   ELSE coalesce(extract(epoch FROM t.now - coalesce(t.stopped, o.since)), 0) END,
         CASE WHEN n.run_status IS NULL THEN coalesce(o.is_working, false)
              ELSE n.run_status = 'running' END,
         CASE WHEN n.run_status IS NULL THEN o.since
@@ -180,8 +183,13 @@ summed AS (
     LEFT JOIN failures f USING (run_id)
     CROSS JOIN LATERAL (SELECT clock_timestamp() AS now) c
     CROSS JOIN LATERAL (
-        SELECT c.now, CASE WHEN n.run_status IS NULL OR o.since IS NULL THEN 0
-                           ELSE extract(epoch FROM c.now - o.since) END AS passed
+        SELECT c.now, CASE
+            WHEN NOT o.is_working OR n.run_status IS NULL THEN NULL
+            WHEN n.claim IS NULL THEN c.now
+            -- The process before was killed. It has worked until it wrote its last row.
+            ELSE (SELECT p.at FROM agentrun.journal p
+                  WHERE p.run_id = n.run_id AND p.seq = n.claim - 1)
+        END AS stopped
     ) t
     ORDER BY n.run_id
     ON CONFLICT (run_id) DO UPDATE SET (

@@ -82,7 +82,7 @@ _APPROVER: _Privileges = {
 _OPERATOR: _Privileges = {"limits": _KEPT, "tombstones": ("DELETE",), "workers": ("DELETE",)}
 # What the append of a checkpoint reads and writes. `_CONFINED` restricts the rows.
 _TOOLS: _Privileges = {
-    "journal": ("SELECT (run_id, seq, epoch, worker, batch)", "INSERT"),
+    "journal": ("SELECT (run_id, seq, epoch, worker, batch, at)", "INSERT"),
     "runs": ("SELECT (run_id)", _PROJECTED),
     "summaries": ("SELECT", "INSERT", "UPDATE"),
     "payloads": ("SELECT (run_id, digest)", "INSERT"),

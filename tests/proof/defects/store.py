@@ -536,4 +536,10 @@ DEFECTS: dict[str, Mutation] = {
         "parameters",
         "api/test_sql.py::test_a_query_takes_parameters_and_returns_values_with_their_types",
     ),
+    "the time after a crash counts as work": Mutation(
+        "-- name: append",
+        "WHEN n.claim IS NULL THEN c.now",
+        "WHEN true THEN c.now",
+        "store/test_summaries.py::test_a_killed_and_resumed_run_is_summed_once",
+    ),
 }
