@@ -112,7 +112,7 @@ def test_people_see_masks_and_that_something_is_masked(
         return f"wrote {text}"
 
     looped(client, [write], [], lambda: None).with_options(key="k").run("q")
-    tables = ["journal", "runs", "payloads", "mail", "partials"]
+    tables = ["journal", "runs", "summaries", "payloads", "mail", "partials"]
     views = ["tool_calls", "model_calls", "transcript", "attempts"]
     dump = "".join(str(row) for name in tables + views for row in sql(EVERYTHING.format(name)))
     transcript = agentrun.transcript("k")

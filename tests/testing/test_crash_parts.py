@@ -126,6 +126,11 @@ def test_connections_are_seen_in_sync_and_async_code(
     assert sync["place"] == line_of(get)
 
 
+def test_the_rooms_and_the_files_that_pass_calls_on_are_there() -> None:
+    assert all(Path(room).is_dir() for room in code_owners._OURS)
+    assert all(Path(file).is_file() for file, _ in code_owners._PASSES_ON)
+
+
 def test_what_a_library_does_for_the_agent_is_seen(tmp_path: Path, dsn: str) -> None:
     """As the body of a thread, as a tool, and in a task of `.run()`, with no line of the agent's
     between it and agentrun."""

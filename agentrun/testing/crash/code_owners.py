@@ -19,7 +19,7 @@ __all__ = ["CodeOwners"]
 Owner = Literal["agent", "library", "agentrun"]
 
 _PACKAGE = Path(__file__).parents[2]
-_ROOMS = ("api", "core", "models", "runs", "steps", "store", "testing", "values")
+_ROOMS = ("api", "core", "lifecycle", "models", "steps", "store", "testing", "values")
 _OURS = tuple(str(_PACKAGE / room) + os.sep for room in _ROOMS)
 # In these functions agentrun calls code that it did not write: a request that is no model call, the
 # body of a thread, an event loop, a tool. Effects below them are not agentrun's own, so the walk up
