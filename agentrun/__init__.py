@@ -38,7 +38,8 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
         """Load the public names, and return the one that is asked for."""
         if name == "__all__" or not (name.startswith("__") or _is_module(name)):
             public = import_module("agentrun.public_face")
-            globals().update({each: getattr(public, each) for each in public.__all__})
+            for each in public.__all__:  # a name that was assigned before stays
+                globals().setdefault(each, getattr(public, each))
             globals()["__all__"] = [*public.__all__, "__version__"]
             if name in globals():
                 return globals()[name]
@@ -49,4 +50,4 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def _is_module(name: str) -> bool:
         """A submodule is imported by whoever asks for it, without the public names."""
-        return find_spec(f"{__name__}.{name}") is not None
+        return name.isidentifier() and find_spec(f"{__name__}.{name}") is not None

@@ -323,7 +323,7 @@ COMMENT ON COLUMN agentrun.summaries.is_working IS 'Whether a process has the ru
 COMMENT ON COLUMN agentrun.summaries.since IS
     'When it began to work or to wait; null once the run has ended.';
 COMMENT ON COLUMN agentrun.summaries.failed_step IS
-    'The step whose error ended the run, or else the first step that ended in an error.';
+    'The step of the error that ended the run last, or else the first step with an error.';
 COMMENT ON COLUMN agentrun.summaries.error_type IS 'The type of that error.';
 COMMENT ON COLUMN agentrun.summaries.error IS 'Its message, 200 characters at most.';
 COMMENT ON COLUMN agentrun.summaries.last_message IS

@@ -16,7 +16,8 @@ SQL = cast(LiteralString, _RULES.replace("/* summaries.sql */", _SUMMARIES))
 SUMMARIZE = cast(
     LiteralString,
     "INSERT INTO agentrun.summaries (run_id, turns, model_calls, input_tokens, output_tokens,"
-    f" cached_tokens, reasoning_tokens, cost, error_type, error) {_SUMMARIES}",
+    " cached_tokens, reasoning_tokens, cost, unpriced, failed_step, error_type, error)"
+    f" {_SUMMARIES}",
 )
 
 

@@ -105,7 +105,7 @@ UNION ALL
 SELECT 'summary', n.run_id, format('summaries %%s, journal %%s', s, n)
 FROM summed n LEFT JOIN agentrun.summaries s USING (run_id)
 WHERE (s.turns, s.model_calls, s.input_tokens, s.output_tokens, s.cached_tokens, s.reasoning_tokens,
-       s.cost, s.error_type, s.error) IS DISTINCT FROM
+       s.cost, s.unpriced, s.failed_step, s.error_type, s.error) IS DISTINCT FROM
       (n.turns, n.model_calls, n.input_tokens, n.output_tokens, n.cached_tokens, n.reasoning_tokens,
-       n.cost, n.error_type, n.error)
+       n.cost, n.unpriced, n.failed_step, n.error_type, n.error)
 ORDER BY 1, 2

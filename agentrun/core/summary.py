@@ -56,7 +56,8 @@ class RunSummary(Viewable):
     tree_cost: Decimal  # US dollars, with the runs below it
     working_seconds: float  # while a process had it
     waiting_seconds: float  # while no process had it, from its creation on
-    # The step whose error ended the run, or else the first one that ended in an error.
+    # The step of the error that ended the run last, or else the first step with an error. It stays
+    # when the run is resumed.
     failed_step: int | None
     error_type: str | None
     error: str | None  # 200 characters at most

@@ -246,10 +246,12 @@ class RecordedCall:
             )
 
     def begin_stream(self, reply: OpenReply) -> None:
-        self.point.run.open_replies[self.step.ident] = (self.point.scope, reply)
+        with self.point.run.lock:
+            self.point.run.open_replies[self.step.ident] = (self.point.scope, reply)
 
     def abandon_attempt(self) -> None:
-        self.point.run.open_replies.pop(self.step.ident, None)
+        with self.point.run.lock:
+            self.point.run.open_replies.pop(self.step.ident, None)
         self._close_limited_call(None)
         self.step.leave()
 
@@ -308,7 +310,8 @@ class RecordedCall:
         status_told = 0 if reply.flaw else reply.status
         reason = reply.flaw.text if reply.flaw else f"HTTP {reply.status}"
         self._report_to_limits(status_told, _header_dict(reply.headers), reason)
-        self.point.run.open_replies.pop(self.step.ident, None)
+        with self.point.run.lock:
+            self.point.run.open_replies.pop(self.step.ident, None)
         self.point.run.learn_reply(self.point.scope, self.step.ident, self.step.turn, reply.body)
 
     def _usage(self, reply: ModelReply) -> Usage | None:

@@ -122,11 +122,13 @@ outcomes AS (
     SELECT *, event IN ('step_finished', 'attempt_failed') AND kind = 'model' AS is_call,
            event = 'run_failed' OR event = 'step_finished' AND status = 'error' AS is_error
     FROM b JOIN heads USING (run_id)
-    WHERE run_status IS NOT NULL OR message IS NOT NULL
+    WHERE run_status IS NOT NULL OR message IS NOT NULL OR event = 'claimed'
        OR event IN ('step_finished', 'attempt_failed') AND (kind = 'model' OR status = 'error')
 ),
 failures AS (
-    SELECT DISTINCT ON (run_id) run_id, step, event,
+    SELECT DISTINCT ON (run_id) run_id, event,
+           CASE WHEN event = 'run_failed' AND step IS NULL AND codec & 8 = 0
+                THEN (output::json ->> 'reply')::integer ELSE step END AS step,
            CASE WHEN codec & 8 = 0 THEN agentrun.error_type(output::json) ELSE 'Error' END AS type,
            CASE WHEN codec & 8 = 0 THEN agentrun.error_text(output::json) END AS text
     FROM outcomes WHERE is_error
@@ -142,7 +144,8 @@ sums AS (
            sum(reasoning_tokens) FILTER (WHERE is_call) AS reasoning_tokens,
            sum(cost::numeric) FILTER (WHERE is_call) AS cost,
            count(*) FILTER (
-               WHERE is_call AND cost IS NULL AND effect IS DISTINCT FROM 'read'
+               WHERE is_call AND cost IS NULL
+               AND (effect IS DISTINCT FROM 'read' OR input_tokens IS NOT NULL)
                AND CASE WHEN codec & 8 = 0
                         THEN NOT agentrun.goes_on(event, codec, output::json) ELSE true END
                AND agentrun.billing(event, status, codec, output::json, NULL, input_tokens)
@@ -173,8 +176,7 @@ summed AS (
              ELSE n.run_status = 'running' END,
         CASE WHEN n.run_status IS NULL THEN o.since
              WHEN n.run_status IN ('done', 'failed', 'cancelled') THEN NULL ELSE t.now END,
-        CASE WHEN f.event = 'run_failed' THEN coalesce(f.step, o.failed_step)
-             WHEN o.error_type IS NULL THEN f.step ELSE o.failed_step END,
+        CASE WHEN f.event = 'run_failed' OR o.error_type IS NULL THEN f.step ELSE o.failed_step END,
         CASE WHEN f.event = 'run_failed' OR o.error_type IS NULL THEN f.type ELSE o.error_type END,
         CASE WHEN f.event = 'run_failed' OR o.error_type IS NULL THEN f.text ELSE o.error END,
         coalesce(n.message, o.last_message)
@@ -184,7 +186,7 @@ summed AS (
     CROSS JOIN LATERAL (SELECT clock_timestamp() AS now) c
     CROSS JOIN LATERAL (
         SELECT c.now, CASE
-            WHEN NOT o.is_working OR n.run_status IS NULL THEN NULL
+            WHEN o.is_working IS NOT TRUE OR n.run_status IS NULL THEN NULL
             WHEN n.claim IS NULL THEN c.now
             -- The process before was killed. It has worked until it wrote its last row.
             ELSE (SELECT p.at FROM agentrun.journal p

@@ -8,6 +8,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import psycopg
+from psycopg.rows import dict_row
+
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import RunStatus
 from agentrun.core.summary import RunList, RunSummary
@@ -43,7 +46,8 @@ def list_runs(
     """
     at, run_id = (None, None) if after is None else _read_cursor(after)
     parameters = _parameters(where or RunFilter())
-    rows = session.query("runs", **parameters, key=None, after_at=at, after_id=run_id, limit=limit)
+    place = {"key": None, "after_at": at, "after_id": run_id, "limit": limit}
+    rows = session.on_connection(lambda conn: _read(conn, parameters | place))
     return RunList(RunSummary(**_fields(row)) for row in rows)
 
 
@@ -55,8 +59,18 @@ def find_summary(session: Session, key: str) -> RunSummary | None:
     """
     alone = {"key": key, "after_at": None, "after_id": None, "limit": 1}
     with session.connection() as conn:
-        row = conn.execute(QUERIES["runs"], {**_parameters(RunFilter()), **alone}).fetchone()
-    return None if row is None else RunSummary(**_fields(dict(row)))
+        rows = _read(conn, _parameters(RunFilter()) | alone)
+    return RunSummary(**_fields(rows[0])) if rows else None
+
+
+def _read(conn: psycopg.Connection[Any], parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Execute the statement `runs` with its values as constants.
+
+    Our connections plan a statement with parameters once. Such a plan could use no index, because
+    each filter may be left out. With constants the filters that are left out vanish.
+    """
+    cursor = psycopg.ClientCursor(conn, row_factory=dict_row)
+    return cursor.execute(QUERIES["runs"], parameters).fetchall()
 
 
 def _parameters(wanted: RunFilter) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def cost_text(run: RunSummary) -> str:
 
 def note_text(run: RunSummary) -> str:
     """Why the run waits or failed, or else what the model said last; the first line of it."""
-    if run.error_type or run.error:
+    if run.status == "failed" and (run.error_type or run.error):
         step = f"step {run.failed_step}: " if run.failed_step is not None else ""
         text = f"{step}{run.error_type or 'Error'}: {run.error or ''}"
     else:

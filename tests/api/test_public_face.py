@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +60,12 @@ HELD = [
 def test_types_that_users_hold_are_exported(name: str) -> None:
     assert name in agentrun.__all__
     assert isinstance(getattr(agentrun, name), type)
+
+
+def test_a_name_that_was_assigned_before_the_first_use_stays() -> None:
+    code = "import agentrun; agentrun.runs = 7; agentrun.agent; assert agentrun.runs == 7"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_with_a_dot_is_no_attribute() -> None:
+    assert not hasattr(agentrun, "a.b")

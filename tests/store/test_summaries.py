@@ -5,6 +5,7 @@ Every other test compares the sums of its runs with their journals, too: see `in
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +16,8 @@ import openai
 import pytest
 from crashing import World, die_recorded, killed
 from invariants import assert_invariants
-from psycopg import Connection
+from psycopg import ClientCursor, Connection
+from psycopg.rows import tuple_row
 
 import agentrun
 from agentrun.store.database import OpenDatabase
@@ -128,6 +130,49 @@ def test_waiting_is_not_working(db: Any) -> None:
     whole = (run.finished_at - run.created_at).total_seconds()
     assert run.waiting_seconds >= 1.2
     assert run.working_seconds + run.waiting_seconds == pytest.approx(whole, abs=1)
+
+
+def test_a_run_that_was_killed_and_cancelled_later_has_not_worked_in_between(
+    db: Any, dsn: str, provider: Provider, world: World
+) -> None:
+    provider.say(asks("7"))
+    agent = make_agent(provider, world, [True]).with_options(key="k")
+    killed(lambda: (agentrun.connect(dsn), agent.run("7")))
+    time.sleep(1.2)
+    agentrun.cancel("k")
+    run = only()
+    assert run.status == "cancelled"
+    assert run.waiting_seconds >= 1.2
+
+
+def test_the_time_in_the_queue_counts_once(db: Any) -> None:
+    listed = child.with_options(key="k")
+    listed.submit("x")
+    time.sleep(0.6)
+    listed.run("x")
+    run = only()
+    assert run.finished_at is not None
+    whole = (run.finished_at - run.created_at).total_seconds()
+    assert run.working_seconds + run.waiting_seconds == pytest.approx(whole, abs=0.3)
+
+
+def test_the_step_of_an_error_that_was_handled_is_not_that_of_the_run(db: Any) -> None:
+    @agentrun.step(effect="read")
+    def parse(text: str) -> int:
+        return int(text)
+
+    @agentrun.agent(name="handles_one_error")
+    def handles() -> None:
+        with contextlib.suppress(ValueError):
+            parse("seven")
+        parse("7")
+        raise LookupError("nothing there")
+
+    with pytest.raises(agentrun.RunFailed):
+        handles.with_options(key="k").run()
+    run = only()
+    assert (run.failed_step, run.error_type) == (None, "LookupError")
+    assert agentrun.transcript("k").failed_step is None
 
 
 def test_what_a_refused_call_cost_and_what_a_failed_attempt_said(
@@ -261,6 +306,41 @@ def test_no_list_reads_a_journal_or_a_whole_table(
     assert ("Seq Scan", "runs") not in scans
     assert ("Seq Scan", "summaries") not in scans
     assert "journal" not in [table for _, table in scans]
+
+
+@pytest.mark.tampers
+def test_a_key_an_agent_and_a_place_in_the_list_are_found_in_an_index(
+    db: OpenDatabase, dsn: str
+) -> None:
+    with Connection.connect(dsn, autocommit=True) as conn:
+        for statement in MANY.strip().split(";\n"):
+            conn.execute(statement)
+        ((at, run_id),) = conn.execute(
+            "SELECT created_at, run_id FROM agentrun.runs WHERE key = 'many-9000'"
+        ).fetchall()
+    with db.connection() as own:  # whose statements are planned once
+        for wanted in (
+            {"key": "many-9000"},
+            {"agent": "agent-7"},
+            {"after_at": at, "after_id": run_id},
+        ):
+            assert sum(passed_over(explain(own, wanted))) <= 1, wanted
+
+
+def explain(conn: Connection[Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """How the list is found that `list_runs` asks for, with the rows that were read."""
+    statement = "EXPLAIN (ANALYZE, FORMAT JSON) " + QUERIES["runs"]
+    cursor = ClientCursor(conn, row_factory=tuple_row)
+    ((found,),) = cursor.execute(statement, NO_FILTER | wanted).fetchall()
+    plan: dict[str, Any] = found[0]["Plan"]
+    return plan
+
+
+def passed_over(plan: dict[str, Any]) -> Any:
+    """Of each scan, the rows that were read for nothing."""
+    yield plan.get("Rows Removed by Filter", 0) * plan["Actual Loops"]
+    for below in plan.get("Plans", []):
+        yield from passed_over(below)
 
 
 def walk(plan: dict[str, Any]) -> Any:

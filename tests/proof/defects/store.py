@@ -542,4 +542,16 @@ DEFECTS: dict[str, Mutation] = {
         "WHEN true THEN c.now",
         "store/test_summaries.py::test_a_killed_and_resumed_run_is_summed_once",
     ),
+    "a claim that another event follows is no claim": Mutation(
+        "-- name: append",
+        "OR event = 'claimed'",
+        "",
+        "store/test_summaries.py::test_a_run_that_was_killed_and_cancelled_later_has_not_worked_in_between",
+    ),
+    "the time in the queue counts twice": Mutation(
+        "-- name: append",
+        "o.is_working IS NOT TRUE",
+        "NOT o.is_working",
+        "store/test_summaries.py::test_the_time_in_the_queue_counts_once",
+    ),
 }
