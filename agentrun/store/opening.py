@@ -155,6 +155,11 @@ def reader_of(database: OpenDatabase) -> str:
     return choose_reader(None if is_embedded(database.dsn) else database.dsn, lambda: database.dsn)
 
 
+def has_reader(database: OpenDatabase) -> bool:
+    """Whether queries on an open database log in as somebody who may do nothing else."""
+    return reader_of(database) != database.dsn
+
+
 def _check_tools(dsn: str) -> None:
     describe(dsn)
     try:

@@ -21,6 +21,7 @@ from agentrun.api.operations import cancel
 from agentrun.api.queued_resume import queue_resume
 from agentrun.api.redo import redo
 from agentrun.core.budget import Budget
+from agentrun.core.codec import digest
 from agentrun.core.events import Json
 from agentrun.core.redo import Redo
 from agentrun.core.waiting import Waiting
@@ -31,7 +32,7 @@ from agentrun.view.safe import visible
 from agentrun.web.page import Page, Refused, json_response, person_of, read_form, see_other
 from agentrun.web.site import Action, PageRoute, Site, key_in, number_in
 
-__all__ = ["ACTIONS", "PAGES", "RedoData", "editable_json"]
+__all__ = ["ACTIONS", "PAGES", "RedoData", "asks_for_budget", "editable_json"]
 
 _LONGEST_REASON = 4_000  # characters
 
@@ -79,8 +80,10 @@ async def _approve(site: Site, request: Request) -> Response:
     form = await read_form(request)
     step = number_in(request.query_params, "step")
     given: dict[str, Any] = {"step": step, "fingerprint": _fingerprint_in(request)}
+    waiting = await site.read(_waiting_at, key_in(request), step)
+    if waiting is not None and asks_for_budget(waiting):
+        raise Refused(409, "budget", "the run waits for a larger budget: raise it")
     if text := form.get("arguments", "").strip():
-        waiting = await site.read(_waiting_at, key_in(request), step)
         edited = _json_in(text, "the arguments")
         if waiting is None or not _is_unchanged(text, edited, waiting):
             if waiting is not None and waiting.masked:
@@ -96,6 +99,11 @@ def _is_unchanged(text: str, edited: Any, waiting: Waiting) -> bool:
     # As text, since 1, 1.0 and true are equal in Python, and no tool takes them for the same.
     equal = json.dumps(edited, sort_keys=True) == json.dumps(waiting.args, sort_keys=True)
     return equal or text.replace("\r\n", "\n") == editable_json(waiting.args)
+
+
+def asks_for_budget(waiting: Waiting) -> bool:
+    """Whether a request is about a budget and not about a call (`steps/budgets.py` words it)."""
+    return waiting.reason.startswith("the budget")
 
 
 def _waiting_at(key: str, step: int) -> Waiting | None:
@@ -157,6 +165,9 @@ async def _raise(site: Site, request: Request) -> Response:
         raise Refused(400, "budget", "a limit is a number") from None
     step = number_in(request.query_params, "step")
     fingerprint = _fingerprint_in(request)
+    waiting = await site.read(_waiting_at, key_in(request), step)
+    if waiting is not None and not asks_for_budget(waiting):
+        raise Refused(409, "no_budget", "the run waits for no larger budget: approve or reject it")
     return await _decide(
         site, request, approve, form, step=step, budget=Budget(**limits), fingerprint=fingerprint
     )
@@ -172,18 +183,26 @@ async def _resume(site: Site, request: Request) -> Response:
 
 @dataclass(frozen=True)
 class RedoData:
-    """What a redo of a step would do: ``plan`` in words, and what it would perform again."""
+    """What a redo of a step would do: ``plan`` in words, and what it would perform again.
+
+    ``seen`` is sent with the redo. It is refused if the plan is another one by then.
+    """
 
     key: str
     step: int
     plan: str
     once: tuple[str, ...]
+    seen: str
 
 
 async def _plan_redo(site: Site, request: Request) -> Page:
     key, step = key_in(request), number_in(request.query_params, "step")
     plan: Redo = await site.read(redo, key, step, dry_run=True)
-    return Page("redo.html", RedoData(key, step, str(plan), tuple(plan.once)))
+    return Page("redo.html", RedoData(key, step, str(plan), tuple(plan.once), _name_of(plan)))
+
+
+def _name_of(plan: Redo) -> str:
+    return digest(f"{plan} {plan.once}".encode("utf-8", "surrogatepass"))
 
 
 async def _redo(site: Site, request: Request) -> Response:
@@ -191,6 +210,8 @@ async def _redo(site: Site, request: Request) -> Response:
     step = number_in(request.query_params, "step")
 
     def set_aside(key: str, **given: Any) -> None:
+        if form.get("seen") != _name_of(redo(key, step, dry_run=True)):
+            raise Refused(409, "stale", "the run has gone on: look again at what a redo would do")
         redo(key, step, once=form.get("once") == "yes", **given)
 
     return await _decide(site, request, set_aside, form)
@@ -233,6 +254,10 @@ ACTIONS = (
     Action(
         "redo", _redo, "Set a step aside, so that the run does it anew", None,
         {**_KEY, "step": "the number of the step"},
-        {"once": "yes: perform what acts once again", **_REASON},
+        {
+            "seen": "of the plan that you have seen, as GET redo.json has it",
+            "once": "yes: perform what acts once again",
+            **_REASON,
+        },
     ),
 )  # fmt: skip

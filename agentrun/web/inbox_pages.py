@@ -14,7 +14,7 @@ from agentrun.core.waiting import Waiting
 from agentrun.store.inbox import UnreadDecision, list_unread_decisions, list_waiting
 from agentrun.store.opening import default
 from agentrun.view.safe import clip
-from agentrun.web.decisions import editable_json
+from agentrun.web.decisions import asks_for_budget, editable_json
 from agentrun.web.page import Page
 from agentrun.web.site import PageRoute, Site
 
@@ -35,8 +35,8 @@ class Card:
 
     @property
     def asks_for_budget(self) -> bool:
-        """Whether it is about money and not about a call (`steps/budgets.py` writes the reason)."""
-        return self.waiting.reason.startswith("the budget")
+        """Whether it is about a budget and not about a call."""
+        return asks_for_budget(self.waiting)
 
     @property
     def arguments(self) -> str:

@@ -1,7 +1,10 @@
 """Queries in a browser: by the read-only login of `agentrun sql`, for seconds, with few rows.
 
-The query is in the URL, so a bookmark saves it, and a link shares it. A page of another site cannot
-have one executed: its requests come without the cookie, or are refused (`web.guard`).
+The query is in the URL, so a bookmark saves it, and a link shares it. A link on another site does
+not have it executed.
+
+A query that says what it likes can leave a role that only the session has set. So there has to be
+a login that may do nothing but read: that of the embedded server, or AGENTRUN_READER_URL.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from starlette.responses import Response
 from agentrun.api.sql import sql
 from agentrun.core.errors import AgentrunError, StoreError
 from agentrun.core.table import Table
-from agentrun.store.opening import default
+from agentrun.store.opening import default, has_reader
 from agentrun.store.schema_comments import CommentedColumn, list_columns
 from agentrun.web.page import Page, Refused
 from agentrun.web.site import PageRoute, Site
@@ -28,6 +31,10 @@ __all__ = ["PAGES", "QueryData"]
 SECONDS = 5.0  # that a query may take
 ROWS = 1_000  # that are shown, and that a CSV file has
 _LONGEST = 20_000  # characters of a query
+_NO_READER = (
+    "queries need a login that may do nothing but read: `agentrun roles create`, then "
+    "`agentrun roles grant reader LOGIN`, and name that login in AGENTRUN_READER_URL"
+)
 
 SAVED = (
     ("The latest errors", "SELECT key, step, name, output, at FROM steps WHERE status = 'error' "
@@ -69,12 +76,16 @@ def _query_in(request: Request) -> str:
     query = request.query_params.get("query", "").strip()
     if len(query) > _LONGEST:
         raise Refused(400, "long", f"a query has at most {_LONGEST} characters")
+    if query and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        raise Refused(403, "origin", "a link on another site does not execute a query: paste it")
     return query
 
 
 def _query(query: str) -> QueryData:
     if not query:
         return QueryData("", (), (), False, None)
+    if not has_reader(default()):
+        raise Refused(409, "no_reader", _NO_READER)
     try:
         found: Table = sql(query.rstrip(";"), timeout=SECONDS, limit=ROWS)
     except StoreError:

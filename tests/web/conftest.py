@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from browser import Browser
 from openai import OpenAI
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from web_pages import ANA, serving
 
 import agentrun
+from agentrun.store import roles
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +31,19 @@ def browser(chromium: Browser) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def pages(db: Any) -> Iterator[str]:
+def reader_login(dsn: str, db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login that may do nothing but read, for the queries of people."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        name = conn.info.dbname
+        login = sql.Identifier(f"{name}_reads")
+        role = sql.Identifier(roles.create(conn, prefix=name)["reader"])
+        conn.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(login, role))
+    monkeypatch.setenv("AGENTRUN_DATABASE_URL", dsn)
+    monkeypatch.setenv("AGENTRUN_READER_URL", make_conninfo(dsn, user=f"{name}_reads"))
+
+
+@pytest.fixture
+def pages(db: Any, reader_login: None) -> Iterator[str]:
     """All pages, for somebody who may decide."""
     app = agentrun.ui(authorize=lambda request: ANA, allow_decisions=True, sql=True)
     with serving(app) as url:

@@ -14,7 +14,7 @@ from hypothesis import given
 from web_pages import complaints, eventually, hold_for_approval, in_browser, post
 
 import agentrun
-from agentrun.testing import Provider
+from agentrun.testing import Call, Provider, Reply
 from agentrun.view.safe import visible
 from agentrun.web.decisions import editable_json
 
@@ -149,6 +149,14 @@ def test_a_doubt_is_resolved(pages: str, sql: Any, form: dict[str, str], result:
     assert web_sender.with_options(key="k").run() == result
 
 
+def test_a_call_is_not_approved_by_a_budget(pages: str, desk: Any, provider: Provider) -> None:
+    provider.say([Reply(None, [Call("web_pay", {"cents": 5})])])
+    with pytest.raises(agentrun.RunHeld):
+        desk.with_options(key="k").run("Pay.")
+    assert post(pages, f"raise?{place_of('k')}", {"usd": "5"}).status_code == 409
+    assert len(agentrun.inbox("k")) == 1
+
+
 def test_a_budget_is_raised(pages: str, client: Any, provider: Provider) -> None:
     provider.say(["It is done."])
 
@@ -165,6 +173,7 @@ def test_a_budget_is_raised(pages: str, client: Any, provider: Provider) -> None
     assert "Raise the budget" in httpx.get(f"{pages}/inbox").text
     assert post(pages, f"raise?{place_of('k')}", {"model_calls": "many"}).status_code == 400
     assert post(pages, f"raise?{place_of('k')}", {}).status_code == 400
+    assert post(pages, f"approve?{place_of('k')}", {}).status_code == 409
     assert post(pages, f"raise?{place_of('k')}", {"model_calls": "5"}).status_code == 303
     assert web_spender.with_options(key="k").run() == "It is done."
 

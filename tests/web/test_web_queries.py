@@ -67,6 +67,35 @@ def test_a_query_that_is_wrong_or_writes_is_answered_with_why(
     assert sql("SELECT count(*) FROM agentrun.runs") == [(2,)]
 
 
+def test_a_query_that_leaves_its_role_may_still_only_read(pages: str, two: None) -> None:
+    trick = (
+        "SELECT word FROM (SELECT set_config('role', 'none', true) AS r OFFSET 0) a, LATERAL"
+        " ts_stat('SELECT array_to_tsvector(array[count(*)::text]) FROM agentrun.exact_values'"
+        " || left(a.r, 0)) t"
+    )
+    answer = ask(pages, trick)
+    assert answer.status_code == 400
+    assert "permission denied" in answer.json()["error"]
+
+
+def test_without_a_login_that_only_reads_there_are_no_queries(
+    pages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AGENTRUN_READER_URL")
+    answer = ask(pages, "SELECT 1")
+    assert answer.status_code == 409
+    assert "AGENTRUN_READER_URL" in answer.text
+
+
+def test_a_link_on_another_site_executes_nothing(pages: str) -> None:
+    for site in ("cross-site", "same-site"):
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+        url = f"{pages}/sql.json"
+        answer = httpx.get(url, params={"query": "SELECT 1"}, headers=headers)
+        assert answer.status_code == 403
+        assert httpx.get(url, headers=headers).status_code == 200
+
+
 def test_saved_queries_work(pages: str, two: None) -> None:
     for name, query in SAVED:
         answer = ask(pages, query)

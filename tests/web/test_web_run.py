@@ -211,5 +211,8 @@ def test_a_step_is_redone_once_its_price_was_seen(
     assert plan["once"] == []
     assert plan["plan"] in httpx.get(f"{pages}/redo?key=k&step=1").text.replace("&#39;", "'")
     assert agentrun.get("k").status() == "done"
-    assert post(pages, "redo?key=k&step=1", {"reason": "again"}).status_code == 303
+    assert post(pages, "redo?key=k&step=1", {"reason": "again"}).status_code == 409
+    assert post(pages, "redo?key=k&step=1", {"seen": "another plan"}).status_code == 409
+    form = {"reason": "again", "seen": plan["seen"]}
+    assert post(pages, "redo?key=k&step=1", form).status_code == 303
     assert agentrun.get("k").status() == "queued"

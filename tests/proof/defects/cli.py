@@ -18,9 +18,9 @@ DEFECTS: dict[str, Mutation] = {
         "api/test_redo.py::test_resume_redo_says_the_price_and_asks",
     ),
     "`agentrun sql` asks as the superuser": Mutation(
-        "DatabaseChoice.reader",
-        "else reader_dsn(self.owner())",
-        "else self.owner()",
+        "choose_reader",
+        "roles.reader_dsn(start_embedded())",
+        "start_embedded()",
         "store/test_roles.py::test_sql_on_the_command_line_asks_by_that_login",
     ),
     "help loads the driver of the database": Mutation(

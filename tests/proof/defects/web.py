@@ -138,4 +138,28 @@ DEFECTS: dict[str, Mutation] = {
         "ON up.below = s.run_id",
         "web/test_web_overviews.py::test_the_spend_of_a_child_is_of_its_tree",
     ),
+    "a query may leave its role": Mutation(
+        "sql_pages._query",
+        "not has_reader(default())",
+        "False",
+        "web/test_web_queries.py::test_without_a_login_that_only_reads_there_are_no_queries",
+    ),
+    "a link on another site executes a query": Mutation(
+        "_query_in",
+        '("cross-site", "same-site")',
+        "()",
+        "web/test_web_queries.py::test_a_link_on_another_site_executes_nothing",
+    ),
+    "a budget approves a call": Mutation(
+        "decisions._raise",
+        "waiting is not None and not asks_for_budget(waiting)",
+        "False",
+        "web/test_web_inbox.py::test_a_call_is_not_approved_by_a_budget",
+    ),
+    "a redo does what nobody has seen": Mutation(
+        "decisions._redo",
+        'form.get("seen") != _name_of(redo(key, step, dry_run=True))',
+        "False",
+        "web/test_web_run.py::test_a_step_is_redone_once_its_price_was_seen",
+    ),
 }
