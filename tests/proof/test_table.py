@@ -33,7 +33,10 @@ def test_tables_add_up_what_was_counted_and_leave_the_rest_of_the_pages(tmp_path
             ]
         )
     )
-    results.write_text(f"{table.HEAD}| soak | runs 5 | 1.0 | 6 | old |\n| views | old |\n")
+    before = "| site-packages | files 20,000, cases 500 | 82.5 | 9 | old |\n"
+    results.write_text(
+        f"{table.HEAD}{before}| soak | runs 5 | 1.0 | 6 | old |\n| views | journals 9 | 1.0 | 6 | old |\n"
+    )
     table.main([str(out)], readme, evidence, results)
     short, full = (
         next(row for row in page.read_text("utf-8").splitlines() if row.startswith("| 1 |"))
@@ -42,8 +45,9 @@ def test_tables_add_up_what_was_counted_and_leave_the_rest_of_the_pages(tmp_path
     assert "1,234 SIGKILLs, 10 effects: 2 repeated" in short
     assert full.startswith(f"{short} 7 | abc1234 | `pytest ")
     assert "| soak | runs 5 | 1.0 | 6 | old |\n| stopped" in results.read_text("utf-8")
+    assert "killed 3 times and 20,000 files" in readme.read_text("utf-8")
     assert "| views | journals 5, cases 1 | 0.5 | 7 | abc1234 |" in results.read_text("utf-8")
-    assert "| views | old" not in results.read_text("utf-8")
+    assert "| views | journals 9" not in results.read_text("utf-8")
 
     def around(text: str) -> list[str]:
         return [text.partition(table.BEGIN)[0], text.partition(table.END)[2]]
