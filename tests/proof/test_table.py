@@ -35,7 +35,8 @@ def test_tables_add_up_what_was_counted_and_leave_the_rest_of_the_pages(tmp_path
     )
     before = "| site-packages | files 20,000, cases 500 | 82.5 | 9 | old |\n"
     results.write_text(
-        f"{table.HEAD}{before}| soak | runs 5 | 1.0 | 6 | old |\n| views | journals 9 | 1.0 | 6 | old |\n"
+        f"{table.HEAD}{before}| soak | runs 5 | 1.0 | 6 | old |\n"
+        "| views | journals 9 | 1.0 | 6 | old |\n"
     )
     table.main([str(out)], readme, evidence, results)
     short, full = (
