@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agentrun.core.errors import AgentrunError
 from agentrun.core.events import Event
@@ -28,6 +29,7 @@ from agentrun.view.safe import Markup, element, join
 from agentrun.web.look import LIVE, SHOWN_BYTES
 from agentrun.web.page import fill
 from agentrun.web.run_data import describe_run
+from agentrun.web.threads import ReadingThreads
 
 __all__ = ["EVERY", "LiveRun", "LiveRuns", "RunView", "messages"]
 
@@ -52,8 +54,8 @@ class RunView:
 class LiveRun:
     """One run, and the task that looks at it while it has viewers."""
 
-    def __init__(self, database: OpenDatabase, key: str) -> None:
-        self._database, self._key = database, key
+    def __init__(self, database: OpenDatabase, key: str, threads: ReadingThreads) -> None:
+        self._database, self._key, self._threads = database, key, threads
         self._events: list[Event] = []
         self._lost = False
         self._follower: JournalFollower | None = None
@@ -92,7 +94,7 @@ class LiveRun:
         while True:
             before = self._view
             try:
-                view = await asyncio.to_thread(self._look, before)
+                view = await self._threads.call(partial(self._look, before))
             except AgentrunError as error:  # such as: the run was pruned
                 logger.warning("run %s is looked at no more: %s", self._key, error)
                 view = _with_trouble(before, str(error))
@@ -140,10 +142,10 @@ def _with_trouble(view: RunView | None, why: str) -> RunView:
 def _streamed(partials: Iterable[Partial]) -> Markup:
     """The texts of replies that are being written."""
     texts = []
-    for partial in partials:
-        text = "\n".join(message.text for message in reply_messages(partial.body) if message.text)
+    for written in partials:
+        text = "\n".join(message.text for message in reply_messages(written.body) if message.text)
         if text:
-            head = element("p", f"step {partial.step} is being written", class_="dim")
+            head = element("p", f"step {written.step} is being written", class_="dim")
             texts.append(join([head, element("pre", text, dir="auto")]))
     return join(texts)
 
@@ -153,12 +155,14 @@ class LiveRuns:
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, str], LiveRun] = {}
+        # Not those of the pages: a look waits until the database is back, however long that takes.
+        self._threads = ReadingThreads()
 
     @asynccontextmanager
     async def watched(self, database: OpenDatabase, key: str) -> AsyncIterator[LiveRun]:
         """Watch a run inside the block. The last one who leaves ends the looks at it."""
         place = (database.dsn, key)
-        run = self._runs.setdefault(place, LiveRun(database, key))
+        run = self._runs.setdefault(place, LiveRun(database, key, self._threads))
         run.viewers += 1
         run.start()
         try:

@@ -25,8 +25,10 @@ from agentrun.core.errors import (
 from agentrun.core.log import logger
 from agentrun.store.database import Database, OpenDatabase
 from agentrun.store.opening import internals, using
+from agentrun.web import threads
 from agentrun.web.live import EVERY, LiveRuns
 from agentrun.web.page import Page, Refused, refuse, respond
+from agentrun.web.threads import ReadingThreads
 
 __all__ = ["Action", "PageRoute", "Site", "endpoint", "key_in", "number_in"]
 
@@ -49,27 +51,32 @@ class Site:
         self._database = database
         self.sql = sql
         self.live = LiveRuns()
+        self._threads = ReadingThreads()
         self._shared: dict[tuple[str, ...], tuple[float, asyncio.Task[Any]]] = {}
 
     async def open(self) -> OpenDatabase:
         """The database that is shown. Opening the embedded one takes a moment."""
-        return await asyncio.to_thread(internals, self._database)
+        return await self._threads.call(lambda: internals(self._database))
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of the package in a thread, for this database."""
+        """Call a function of the package in a thread, for this database.
+
+        Raises StoreUnavailable if the database does not answer for some seconds.
+        """
         database = await self.open()
 
         def call() -> T:
             with using(database):
                 return function(*args, **kwargs)
 
-        return await asyncio.to_thread(call)
+        return await self._threads.call(call, threads.PATIENCE)
 
     async def share(self, name: tuple[str, ...], function: Callable[[], T]) -> T:
         """Like `read`, once a second for all who ask for the same thing by the same name."""
         now = asyncio.get_running_loop().time()
-        for old in [one for one, (at, _) in self._shared.items() if at < now - EVERY]:
-            del self._shared[old]
+        for old, (at, reading) in list(self._shared.items()):
+            if at < now - EVERY and reading.done():
+                del self._shared[old]
         if name not in self._shared:
             self._shared[name] = now, asyncio.create_task(self.read(function))
         shared: T = await asyncio.shield(self._shared[name][1])

@@ -68,8 +68,8 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "each viewer looks at the run": Mutation(
         "LiveRuns.watched",
-        "self._runs.setdefault(place, LiveRun(database, key))",
-        "LiveRun(database, key)",
+        "self._runs.setdefault(place, LiveRun(database, key, self._threads))",
+        "LiveRun(database, key, self._threads)",
         "web/test_web_run.py::test_viewers_of_a_run_share_one_look_a_second",
     ),
     "a browser that reconnects gets all of a run again": Mutation(
@@ -101,6 +101,24 @@ DEFECTS: dict[str, Mutation] = {
         "with using(database):",
         "if database:",
         "web/test_web_overviews.py::test_several_databases_are_shown_apart",
+    ),
+    "pages wait for the database for ever": Mutation(
+        "ReadingThreads.call",
+        "loop.call_later(seconds, own.hurry)",
+        "None",
+        "web/test_web_outage.py::test_a_page_says_that_the_database_is_away",
+    ),
+    "pages read in the threads of the application around them": Mutation(
+        "ReadingThreads.call",
+        "loop.run_in_executor(self._pool,",
+        "loop.run_in_executor(None,",
+        "web/test_web_outage.py::test_pages_need_no_thread_of_the_application_around_them",
+    ),
+    "each request begins the same read again": Mutation(
+        "Site.share",
+        "at < now - EVERY and reading.done()",
+        "at < now - EVERY",
+        "web/test_web_outage.py::test_a_read_that_goes_on_is_not_begun_again",
     ),
     "other machines need no token": Mutation(
         "check_exposure",
