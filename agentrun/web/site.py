@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from starlette.requests import Request
@@ -71,6 +72,10 @@ class Site:
 
         return await self._threads.call(call, threads.PATIENCE)
 
+    async def compute(self, function: Callable[[], T]) -> T:
+        """Call what may take long and reads nothing in a thread, so that other requests go on."""
+        return await self._threads.call(function)
+
     async def share(self, name: tuple[str, ...], function: Callable[[], T]) -> T:
         """Like `read`, once a second for all who ask for the same thing by the same name."""
         now = asyncio.get_running_loop().time()
@@ -116,11 +121,13 @@ def endpoint(site: Site, make: MakePage, *, as_json: bool) -> Callable[[Request]
     async def answer(request: Request) -> Response:
         try:
             made = await make(site, request)
+            if isinstance(made, Page):
+                return await site.compute(partial(respond, request, made, as_json=as_json))
+            return made
         except Refused as refused:
             return refuse(request, refused)
         except AgentrunError as error:
             return refuse(request, _as_refusal(error))
-        return respond(request, made, as_json=as_json) if isinstance(made, Page) else made
 
     return answer
 

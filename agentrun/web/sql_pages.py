@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,10 +19,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agentrun.api.sql import sql
 from agentrun.core.errors import AgentrunError, StoreError
-from agentrun.core.table import Table
-from agentrun.store.opening import default, has_reader
+from agentrun.store.audit import read_only_query
+from agentrun.store.opening import default, has_reader, reader_of
 from agentrun.store.schema_comments import CommentedColumn, list_columns
 from agentrun.web.page import Page, Refused
 from agentrun.web.site import PageRoute, Site
@@ -30,6 +30,8 @@ __all__ = ["PAGES", "QueryData"]
 
 SECONDS = 5.0  # that a query may take
 ROWS = 1_000  # that are shown, and that a CSV file has
+CELLS = 50_000  # of all these rows
+SIZE = 5_000_000  # characters of all these cells
 _LONGEST = 20_000  # characters of a query
 _NO_READER = (
     "queries need a login that may do nothing but read: `agentrun roles create`, then "
@@ -54,7 +56,10 @@ SAVED = (
 
 @dataclass(frozen=True)
 class QueryData:
-    """The rows of a query, at most 1,000. ``error`` says why there are none."""
+    """The rows of a query, at most 1,000, with 50,000 cells and 5,000,000 characters in all.
+
+    ``truncated`` says that there are more rows, and ``error`` why there are none.
+    """
 
     query: str
     columns: tuple[str, ...]
@@ -68,7 +73,8 @@ async def _sql(site: Site, request: Request) -> Page:
         raise Refused(404, "no_sql", "queries are off: mount the pages with agentrun.ui(sql=True)")
     data = await site.read(_query, _query_in(request))
     columns = await site.share(("columns",), lambda: _relations())
-    shown = {"saved": SAVED, "relations": columns, "seconds": SECONDS, "most": ROWS}
+    limits = {"seconds": SECONDS, "most": ROWS, "cells": CELLS, "size": SIZE}
+    shown = {"saved": SAVED, "relations": columns, **limits}
     return Page("sql.html", data, shown, 200 if data.error is None else 400)
 
 
@@ -87,12 +93,32 @@ def _query(query: str) -> QueryData:
     if not has_reader(default()):
         raise Refused(409, "no_reader", _NO_READER)
     try:
-        found: Table = sql(query.rstrip(";"), timeout=SECONDS, limit=ROWS)
+        reader = reader_of(default())
+        with read_only_query(reader, query.rstrip(";"), timeout=SECONDS) as answer:
+            rows, truncated = _take(answer.rows)
     except StoreError:
         raise
     except AgentrunError as error:  # the query is wrong, would write, or takes too long
         return QueryData(query, (), (), False, str(error))
-    return QueryData(query, found.columns, found.rows, found.truncated, None)
+    return QueryData(query, answer.columns, rows, truncated, None)
+
+
+def _take(rows: Iterator[tuple[Any, ...]]) -> tuple[tuple[tuple[Any, ...], ...], bool]:
+    """The first rows, as many as a page can show, and whether there are more."""
+    shown: list[tuple[Any, ...]] = []
+    cells = size = 0
+    for row in rows:
+        length = sum(len(value if isinstance(value, str) else str(value)) for value in row)
+        if length > SIZE:
+            raise AgentrunError(
+                f"row {len(shown) + 1} has {length:,} characters, and a page shows {SIZE:,} at"
+                " most: select parts of it, or use `agentrun sql --csv`"
+            )
+        cells, size = cells + len(row), size + length
+        if len(shown) == ROWS or cells > CELLS or size > SIZE:
+            return tuple(shown), True
+        shown.append(row)
+    return tuple(shown), False
 
 
 def _relations() -> list[tuple[CommentedColumn, list[CommentedColumn]]]:
@@ -107,16 +133,20 @@ async def _csv(site: Site, request: Request) -> Response:
     data = await site.read(_query, _query_in(request))
     if data.error is not None:
         raise Refused(400, "query", data.error)
+    headers = {"content-disposition": 'attachment; filename="query.csv"'}
+    return Response(
+        await site.compute(lambda: _write_csv(data)),
+        headers=headers,
+        media_type="text/csv; charset=utf-8",
+    )
+
+
+def _write_csv(data: QueryData) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(data.columns)
     writer.writerows([_cell(value) for value in row] for row in data.rows)
-    headers = {"content-disposition": 'attachment; filename="query.csv"'}
-    return Response(
-        text.getvalue().encode("utf-8", "backslashreplace"),
-        headers=headers,
-        media_type="text/csv; charset=utf-8",
-    )
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _cell(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ from web_pages import serving
 
 import agentrun
 from agentrun.testing import Provider
+from agentrun.web import site as site_module
+from agentrun.web import sql_pages
 from agentrun.web.sql_pages import SAVED
 
 
@@ -45,6 +48,37 @@ def test_a_query_has_a_limit_of_rows_and_of_time(
     slow = ask(pages, "SELECT pg_sleep(20)")
     assert slow.status_code == 400
     assert "longer than" in slow.json()["error"]
+
+
+def test_a_query_has_a_limit_of_cells_and_of_size(pages: str) -> None:
+    wide = "SELECT " + ", ".join(["n"] * 1600) + " FROM generate_series(1, 1000) n"  # noqa: S608
+    found = ask(pages, wide).json()
+    assert (len(found["rows"]), found["truncated"]) == (31, True)  # of 1,600 cells each
+    assert "50,000 cells" in ask(pages, wide, "sql").text
+    long = "SELECT repeat('x', 500000) FROM generate_series(1, 600)"
+    found = ask(pages, long).json()
+    assert (len(found["rows"]), found["truncated"]) == (10, True)
+    assert len(ask(pages, long, "sql.csv").content) < 6_000_000
+    too_long = ask(pages, "SELECT 'a' UNION ALL SELECT repeat('x', 5000001)")
+    assert too_long.status_code == 400
+    assert "characters" in too_long.json()["error"]
+
+
+def test_other_requests_go_on_while_a_page_is_made(
+    pages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    for module, name in ((site_module, "respond"), (sql_pages, "_write_csv")):
+        function = getattr(module, name)
+
+        def seen(*args: Any, function: Any = function, **kwargs: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, seen)
+    for path in ("sql", "sql.json", "sql.csv"):
+        assert ask(pages, "SELECT 1", path).status_code == 200
+    assert [name.partition("_")[0] for name in threads] == ["agentrun-web"] * 3
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,24 @@ DEFECTS: dict[str, Mutation] = {
         "1_000_000",
         "web/test_web_queries.py::test_a_query_has_a_limit_of_rows_and_of_time",
     ),
+    "a query shows as many cells as there are": Mutation(
+        "sql_pages._take",
+        "cells > CELLS or size > SIZE",
+        "size > SIZE",
+        "web/test_web_queries.py::test_a_query_has_a_limit_of_cells_and_of_size",
+    ),
+    "a query shows values of any size": Mutation(
+        "sql_pages._take",
+        "cells > CELLS or size > SIZE",
+        "cells > CELLS",
+        "web/test_web_queries.py::test_a_query_has_a_limit_of_cells_and_of_size",
+    ),
+    "a page is made while no other request goes on": Mutation(
+        "Site.compute",
+        "await self._threads.call(function)",
+        "function()",
+        "web/test_web_queries.py::test_other_requests_go_on_while_a_page_is_made",
+    ),
     "a CSV file calculates": Mutation(
         "sql_pages._cell",
         "isinstance(value, str) and text.startswith",
