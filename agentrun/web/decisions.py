@@ -29,7 +29,7 @@ from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.store.inbox import list_waiting
 from agentrun.store.opening import default
 from agentrun.view.safe import visible
-from agentrun.web.page import Page, Refused, json_response, person_of, read_form, see_other
+from agentrun.web.page import Page, Refused, json_response, path_in, person_of, read_form, see_other
 from agentrun.web.site import Action, PageRoute, Site, key_in, number_in
 
 __all__ = ["ACTIONS", "PAGES", "RedoData", "asks_for_budget", "editable_json"]
@@ -61,7 +61,7 @@ async def _decide(
     made = await site.read(
         function, key, by=person_of(request).name, reason=_reason_in(form), **given
     )
-    if request.url.path.endswith(".json"):
+    if path_in(request).endswith(".json"):
         return json_response({"key": key, "letter": str(made) if made is not None else None})
     if form.get("next") == "inbox":
         return see_other(request, "inbox", decided=key)

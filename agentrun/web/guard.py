@@ -18,6 +18,7 @@ markup that was not escaped by mistake could neither run nor load anything.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -27,7 +28,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentrun.web.page import Refused, refuse
+from agentrun.web.page import Refused, path_in, refuse
 from agentrun.web.people import Authorize, Person, UrlEntry
 
 __all__ = ["POLICY", "Guard"]
@@ -45,6 +46,8 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 _READ = ("GET", "HEAD")
+# The whole header: what a lenient parser would skip could stand for something else elsewhere.
+_HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?", re.ASCII | re.IGNORECASE)
 _NOBODY = Person("", may_decide=False)
 
 
@@ -99,10 +102,12 @@ class Guard:
         """The person who asks. Raises Refused."""
         self._check_host(request.headers.get("host"))
         _check_site(request)
-        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        path, reads = path_in(request), request.method in _READ
         # What a browser needs before it has a cookie.
-        enters = self.entry is not None and (path == "/enter" or path.startswith("/static/"))
-        if request.method not in _READ and not enters:
+        enters = self.entry is not None and (
+            path == "/enter" or (reads and path.startswith("/static/"))
+        )
+        if not reads and not enters:
             if request.method != "POST":
                 raise Refused(405, "method", "these pages take GET, and POST for decisions")
             if not self.allow_decisions:
@@ -115,7 +120,7 @@ class Guard:
     def _check_host(self, host: str | None) -> None:
         name = _host_of(host)
         if name is None:
-            raise Refused(400, "host", "a request needs a Host header")
+            raise Refused(400, "host", "a request needs a Host header: a name, and a port if any")
         if name in self.hosts or name == "localhost":
             return
         try:
@@ -180,8 +185,5 @@ def _is_own(origin: str, host: str | None) -> bool:
 
 
 def _host_of(host: str | None) -> str | None:
-    try:
-        name = urlsplit(f"//{host}").hostname if host else None
-    except ValueError:
-        return None
-    return name.rstrip(".") if name else None
+    found = _HOST.fullmatch(host or "")
+    return None if found is None else found[1].strip("[]").rstrip(".").lower()

@@ -33,6 +33,7 @@ __all__ = [
     "Refused",
     "fill",
     "json_response",
+    "path_in",
     "person_of",
     "plain",
     "read_form",
@@ -74,7 +75,7 @@ def respond(request: Request, page: Page, *, as_json: bool) -> Response:
 
 def refuse(request: Request, refused: Refused) -> Response:
     """The answer to a request that was refused: JSON for programs, a page for people."""
-    if request.url.path.endswith(".json"):
+    if path_in(request).endswith(".json"):
         error = {"error": {"code": refused.code, "message": str(refused)}}
         return json_response(error, refused.status)
     text = render(request, "refused.html", code=refused.code, message=str(refused))
@@ -83,8 +84,15 @@ def refuse(request: Request, refused: Refused) -> Response:
 
 def see_other(request: Request, path: str, **parameters: str) -> Response:
     """Lead the browser to another page, after a form."""
-    up = "../" * _path_in(request).count("/")
+    up = "../" * path_in(request).strip("/").count("/")
     return RedirectResponse(up + _address(path, **parameters), 303)
+
+
+def path_in(request: Request) -> str:
+    """The path below the application, which the routes match too. ``request.url`` is no help: older
+    versions of Starlette read it out of the ``Host`` that was sent."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", ""))
 
 
 def person_of(request: Request) -> Person:
@@ -160,7 +168,7 @@ def plain(value: Any) -> Any:
 
 def render(request: Request, template: str, **values: Any) -> str:
     """Fill a template for a request. Every text that it prints is made inert."""
-    path = _path_in(request)
+    path = path_in(request).strip("/")
     person = getattr(request.state, "person", Person("", may_decide=False))
     return fill(
         template, up="../" * path.count("/"), path=path, person=person, places=_places_in(request),
@@ -184,11 +192,6 @@ def _address(path: str, **parameters: object) -> str:
         errors="surrogatepass",
     )
     return f"{path or './'}{'?' if query else ''}{query}"
-
-
-def _path_in(request: Request) -> str:
-    root: str = request.scope.get("root_path", "")
-    return request.url.path.removeprefix(root).strip("/")
 
 
 def _places_in(request: Request) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -37,6 +38,11 @@ def status(url: str, path: str = "/inbox", **headers: str) -> int:
         ("evil.example#localhost", False),
         ("localhost@evil.example", False),
         ("[", False),
+        ("localhost/static/?", False),
+        ("localhost:80/enter?", False),
+        ("localhost:80#", False),
+        ("evil.example:80@localhost", False),
+        ("[::1].evil.example", False),
     ],
 )
 def test_only_names_of_this_server_are_answered(db: Any, host: str, let_in: bool) -> None:
@@ -45,6 +51,52 @@ def test_only_names_of_this_server_are_answered(db: Any, host: str, let_in: bool
         found += (status(url, "/openapi.json", host=host),)
     assert found == ((200, 200, 200) if let_in else found)
     assert let_in or set(found) <= {400, 403}
+
+
+def ask(
+    app: Any, method: str, path: str, host: str, *, mount: str = "", **headers: str
+) -> tuple[int, str]:
+    """The status and the text of an answer. No client checks or changes the request."""
+    named = {"host": host, **headers}
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method,
+        "scheme": "http", "path": path, "raw_path": path.encode(), "root_path": mount,
+        "query_string": b"key=k", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+        "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    bodies = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Any:
+        return bodies.pop() if bodies else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], b"".join(one.get("body", b"") for one in sent).decode()
+
+
+@pytest.mark.parametrize("host", ["localhost/static/?", "localhost/enter?", "localhost/enter#"])
+def test_no_host_stands_for_a_path_that_needs_no_login(db: Any, host: str) -> None:
+    entry = UrlEntry(ANA, cookie="agentrun-1")
+    app = make_app(None, authorize=None, allow_decisions=False, sql=True, hosts=[], entry=entry)
+    assert ask(app, "GET", "/runs.json", host)[0] == 400
+    assert ask(app, "POST", "/cancel", host, origin=f"http://{host}")[0] in (400, 403)
+    assert ask(app, "GET", "/runs.json", "localhost")[0] == 401
+
+
+def test_without_a_login_only_the_entry_takes_a_form(db: Any) -> None:
+    entry = UrlEntry(ANA, cookie="agentrun-1")
+    app = make_app(None, authorize=None, allow_decisions=True, sql=True, hosts=[], entry=entry)
+    own = {"origin": "http://localhost"}
+    assert ask(app, "GET", "/static/pages.css", "localhost")[0] == 200
+    assert ask(app, "POST", "/static/pages.css", "localhost", **own)[0] == 401
+    assert ask(app, "POST", "/cancel", "localhost", **own)[0] == 401
+    refused, text = ask(app, "POST", "/enter", "localhost", **own)
+    assert refused == 401
+    assert 'name="token"' in text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,18 @@ DEFECTS: dict[str, Mutation] = {
         "if False:",
         f"{_GUARD}::test_only_names_of_this_server_are_answered",
     ),
+    "a host is what is left after a path": Mutation(
+        "_host_of",
+        '_HOST.fullmatch(host or "")',
+        '_HOST.match(host or "")',
+        f"{_GUARD}::test_no_host_stands_for_a_path_that_needs_no_login",
+    ),
+    "a form for a file needs no login": Mutation(
+        "Guard._check",
+        '(reads and path.startswith("/static/"))',
+        'path.startswith("/static/")',
+        f"{_GUARD}::test_without_a_login_only_the_entry_takes_a_form",
+    ),
     "pages of other sites may ask the pages": Mutation(
         "_check_site",
         "origin is not None and not _is_own(origin, headers.get('host'))".replace("'", '"'),
