@@ -40,8 +40,8 @@ def ui(
         allow_decisions: let people decide, cancel, resume and redo. The journal records them under
             the name that ``authorize`` gives. Default: the pages only read.
         sql: offer the page for queries, which read everything that the pages' login may read.
-        hosts: host names by which people reach your application, besides localhost and addresses of
-            this machine. Requests by other names are refused.
+        hosts: host names by which people reach your application, besides localhost and
+            loopback addresses. Requests by other names are refused.
 
     Raises:
         ConfigError: a package is missing; or decisions are allowed and nothing names who decides.

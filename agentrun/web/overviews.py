@@ -80,12 +80,16 @@ _FILTERS = {
 
 def _filter_in(request: Request, now: datetime) -> dict[str, Any]:
     given = request.query_params
+    for name in (*_FILTERS, "after"):
+        if "\0" in given.get(name, ""):
+            raise Refused(400, name, f"{name} has a character U+0000, which no text here has")
     status = given.get("status") or None
     if status is not None and status not in _STATUSES:
         raise Refused(400, "status", f"a status is one of {', '.join(_STATUSES)}")
     try:
         cost = Decimal(given["min_cost"]) if given.get("min_cost") else None
-        if cost is not None and not cost.is_finite():
+        # The database refuses exponents that Decimal takes.
+        if cost is not None and not (cost.is_finite() and abs(cost.adjusted()) < 20):
             raise InvalidOperation
     except InvalidOperation:
         raise Refused(400, "min_cost", "min_cost is an amount of US dollars, as 0.05") from None

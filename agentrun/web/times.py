@@ -26,9 +26,9 @@ def time_in(values: Mapping[str, str], name: str, now: datetime) -> datetime | N
         if found := re.fullmatch(r"([0-9]{1,5})([mhdw])", text):
             return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
         at = datetime.fromisoformat(text)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise Refused(400, "bad_time", f"{name} is an age such as 7d, or a time") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def days_since(since: datetime, now: datetime) -> list[str]:
