@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentrun.web.page import Refused, path_in, refuse
-from agentrun.web.people import Authorize, Person, UrlEntry
+from agentrun.web.people import NOBODY, Authorize, Person, UrlEntry
 
 __all__ = ["POLICY", "Guard"]
 
@@ -48,7 +48,6 @@ _HEADERS = {
 _READ = ("GET", "HEAD")
 # The whole header: what a lenient parser would skip could stand for something else elsewhere.
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?", re.ASCII | re.IGNORECASE)
-_NOBODY = Person("", may_decide=False)
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,10 @@ class Guard:
                 raise Refused(405, "method", "these pages take GET, and POST for decisions")
             if not self.allow_decisions:
                 raise Refused(403, "read_only", _READ_ONLY)
-        person = _NOBODY if enters else await self._identify(request)
-        if request.method == "POST" and not enters and not person.may_decide:
+        person = NOBODY if enters else await self._identify(request)
+        if request.method == "POST" and not enters and not (person.may_decide and person.name):
             raise Refused(403, "may_not_decide", f"{person.name or 'this person'} may only read")
-        return person if self.allow_decisions else Person(person.name, may_decide=False)
+        return person if self.allow_decisions else replace(person, may_decide=False)
 
     def _check_host(self, host: str | None) -> None:
         name = _host_of(host)
@@ -144,7 +143,7 @@ class Guard:
                 return self.entry.person
             raise Refused(401, "enter", "open the URL that `agentrun ui` printed when it started")
         if self.authorize is None:
-            return _NOBODY
+            return NOBODY
         person = self.authorize(request)
         if inspect.isawaitable(person):
             person = await person

@@ -25,7 +25,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from agentrun.core.transcript import Transcript
 from agentrun.view import safe
 from agentrun.view.phrases import money
-from agentrun.web.people import Person
+from agentrun.web.people import NOBODY, Person
 
 __all__ = [
     "FOLDER",
@@ -169,7 +169,7 @@ def plain(value: Any) -> Any:
 def render(request: Request, template: str, **values: Any) -> str:
     """Fill a template for a request. Every text that it prints is made inert."""
     path = path_in(request).strip("/")
-    person = getattr(request.state, "person", Person("", may_decide=False))
+    person = getattr(request.state, "person", NOBODY)
     return fill(
         template, up="../" * path.count("/"), path=path, person=person, places=_places_in(request),
         **values,

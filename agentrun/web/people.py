@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
+from agentrun.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["Authorize", "Person", "UrlEntry"]
+__all__ = ["NOBODY", "Authorize", "Person", "UrlEntry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,9 @@ class Person:
         name: recorded with each decision of this person.
         may_decide: False: this person only reads.
 
+    Raises:
+        ConfigError: the name is no text, or empty: a decision would have nobody's name.
+
     Example:
         >>> agentrun.Person("ana@desk.example", may_decide=False).name
         'ana@desk.example'
@@ -31,6 +36,19 @@ class Person:
     name: str
     may_decide: bool = True
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ConfigError(f"a Person needs a name, and {self.name!r} is none")
+
+
+class _Nobody(Person):
+    """Somebody whom nothing names. They read."""
+
+    def __post_init__(self) -> None:
+        """Allow the empty name, which no `Person` of an application has."""
+
+
+NOBODY = _Nobody("", may_decide=False)
 
 Authorize: TypeAlias = "Callable[[Request], Person | Awaitable[Person | None] | None]"
 

@@ -187,6 +187,12 @@ def test_who_may_only_read_cannot_decide_where_others_may(
     assert agentrun.get("k").status() == "cancelled"
 
 
+@pytest.mark.parametrize("name", ["", " ", None, 7])
+def test_a_person_has_a_name(name: Any) -> None:
+    with pytest.raises(agentrun.ConfigError, match="needs a name"):
+        Person(name)
+
+
 def test_decisions_need_somebody_who_takes_them() -> None:
     with pytest.raises(agentrun.ConfigError, match="give authorize="):
         agentrun.ui(allow_decisions=True)

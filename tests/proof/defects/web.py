@@ -44,7 +44,7 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "who may only read decides": Mutation(
         "Guard._check",
-        'request.method == "POST" and not enters and not person.may_decide',
+        'request.method == "POST" and not enters and not (person.may_decide and person.name)',
         "False",
         f"{_GUARD}::test_who_may_only_read_cannot_decide_where_others_may",
     ),
