@@ -61,8 +61,8 @@ def make_app(
         exception_handlers={HTTPException: _refuse_request, 500: _report_failure},
     )
     named = ((page.path, page.name) for page in PAGES if page.name is not None)
-    pages.state.places = tuple(place for place in named if sql or place[0] != "sql")
-    return WebApp(site, Guard.around(pages, hosts, allow_decisions, entry, authorize))
+    places = tuple(place for place in named if sql or place[0] != "sql")
+    return WebApp(site, Guard.around(pages, hosts, allow_decisions, entry, authorize, places))
 
 
 def _routes(site: Site) -> list[Route | Mount]:

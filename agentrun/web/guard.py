@@ -59,6 +59,7 @@ class Guard:
     allow_decisions: bool
     entry: UrlEntry | None = None
     authorize: Authorize | None = None
+    places: tuple[tuple[str, str], ...] = ()  # what the pages link to: path and name
 
     @classmethod
     def around(
@@ -68,9 +69,10 @@ class Guard:
         allow_decisions: bool,
         entry: UrlEntry | None,
         authorize: Authorize | None,
+        places: tuple[tuple[str, str], ...] = (),
     ) -> Guard:
         names = frozenset(host.lower().rstrip(".") for host in hosts)
-        return cls(app, names, allow_decisions, entry, authorize)
+        return cls(app, names, allow_decisions, entry, authorize, places)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -92,9 +94,11 @@ class Guard:
         try:
             person = await self._check(request)
         except Refused as refused:
-            await refuse(request, refused)(scope, receive, send_guarded)
+            # The state is that of the application around, which may mean others by a person.
+            apart = Request({**scope, "state": {}}, receive)
+            await refuse(apart, refused)(scope, receive, send_guarded)
             return
-        scope.setdefault("state", {})["person"] = person
+        scope = {**scope, "state": {"person": person, "places": self.places}}
         await self.app(scope, receive, send_guarded)
 
     async def _check(self, request: Request) -> Person:

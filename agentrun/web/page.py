@@ -196,8 +196,8 @@ def _address(path: str, **parameters: object) -> str:
 
 def _places_in(request: Request) -> tuple[tuple[str, str], ...]:
     """The pages that every page links to: path and name. None before a person is let in."""
-    app = request.scope.get("app")
-    return () if app is None else tuple(app.state.places)
+    # Not of scope["app"]: where the guard refuses, that is the application around.
+    return tuple(getattr(request.state, "places", ()))
 
 
 def _finish(value: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from web_pages import ANA, hold_for_approval, post, serving
 
 import agentrun
@@ -185,6 +187,25 @@ def test_who_may_only_read_cannot_decide_where_others_may(
         assert agentrun.get("k").status() == "held"
         assert post(url, "cancel?key=k", {}, **{"x-user": "ana"}).status_code == 303
     assert agentrun.get("k").status() == "cancelled"
+
+
+def test_an_application_around_gets_the_refusals(db: Any) -> None:
+    def authorize(request: Any) -> Person | None:
+        name = request.headers.get("x-user")
+        return None if name is None else Person(name, may_decide=False)
+
+    pages = agentrun.ui(authorize=authorize, allow_decisions=True)
+    app = Starlette(routes=[Mount("/runs", pages)])
+    own = {"origin": "http://localhost", "x-user": "bo"}
+    assert ask(app, "GET", "/runs/inbox", "localhost", **own)[0] == 200
+    for answer in (
+        ask(app, "GET", "/runs/inbox", "localhost"),
+        ask(app, "GET", "/runs/inbox", "evil.example"),
+        ask(app, "GET", "/runs/inbox", "localhost", origin="http://evil.example"),
+        ask(app, "POST", "/runs/cancel", "localhost", **own),
+    ):
+        assert answer[0] == 403
+        assert "That was not done" in answer[1]
 
 
 @pytest.mark.parametrize("name", ["", " ", None, 7])
