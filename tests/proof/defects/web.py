@@ -13,7 +13,7 @@ DEFECTS: dict[str, Mutation] = {
         f"{_GUARD}::test_only_names_of_this_server_are_answered",
     ),
     "a host is what is left after a path": Mutation(
-        "_host_of",
+        "web.guard._host_of",
         '_HOST.fullmatch(host or "")',
         '_HOST.match(host or "")',
         f"{_GUARD}::test_no_host_stands_for_a_path_that_needs_no_login",
