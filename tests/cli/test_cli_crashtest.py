@@ -42,7 +42,7 @@ def test_findings_exit_with_1_and_are_told_as_a_table(process: Cli, outside: Pat
     assert done.returncode == 1, done.stderr
     head, row, *_ = done.stdout.splitlines()
     assert head.split() == ["finding", "step", "where", "kills", "at", "what"]
-    assert row.startswith("divergence  1 gpt-5-mini")
+    assert row.startswith("divergence\t1 gpt-5-mini\t")
     assert "crash_agents.py:" in row
     assert "\ndivergence → take time" in done.stdout
     assert "clocked: 1 finding; " in done.stdout
