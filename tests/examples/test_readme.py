@@ -110,4 +110,6 @@ def steady(transcript: str) -> list[str]:
     """The words of a transcript, less what differs from run to run and from price list to list."""
     text = re.sub(r"w-[0-9a-f]+", "w", transcript)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "…", text)
-    return re.sub(r"\$[\d.]+|\d+(\.\d)? m?s\b", "…", text).split()
+    words = re.sub(r"\$[\d.]+|\d+(\.\d)? m?s\b", "…", text).split()
+    # The facts of a step stand behind a point, or on a line of their own if they do not fit.
+    return [word for word in words if word != "·"]
