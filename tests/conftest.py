@@ -26,11 +26,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import partial, partialmethod
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import faults
 import httpx
@@ -314,6 +316,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 2)
     monkeypatch.setitem(connection.connect.__kwdefaults__, "deadline", 0.4)
     monkeypatch.setattr(connection._Lent, "deadline", 0.4)
+
+
+@pytest.fixture(autouse=True)
+def closed_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The connections of clients that a test has made are closed after it.
+
+    A client that a test drops is part of a cycle, so the garbage collector finalizes its sockets in
+    any order, at any later time. A socket that comes before its client warns in a test of others.
+    """
+    opened = weakref.WeakSet[httpx.HTTPTransport | httpx2.HTTPTransport]()
+
+    def made(transport: Any, *args: Any, make: Callable[..., None], **options: Any) -> None:
+        make(transport, *args, **options)
+        opened.add(transport)
+
+    for kind in (httpx.HTTPTransport, httpx2.HTTPTransport):
+        monkeypatch.setattr(kind, "__init__", partialmethod(made, make=kind.__init__))
+    yield
+    for transport in opened:
+        transport.close()
 
 
 @pytest.fixture(autouse=True)
