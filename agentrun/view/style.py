@@ -43,7 +43,10 @@ background:none}
 background:none}
 .ar-root table{border-collapse:collapse;margin:.4em 0;font-size:.92em}
 .ar-root.ar-root th,.ar-root.ar-root td{vertical-align:top;
-padding:.15em 1.1em .15em 0;border-bottom:1px solid var(--ar-line)}
+padding:.15em 1.1em .15em 0;border-bottom:1px solid var(--ar-line);text-align:left}
+.ar-root.ar-root [align=right]{text-align:right}
+.ar-root th{white-space:nowrap}
+.ar-root td{min-width:4.5em}
 .ar-root .ar-dim,.ar-root .ar-other>summary,.ar-root th,.ar-root em{opacity:.72;font-weight:normal}
 .ar-root .ar-md em,.ar-root .ar-md th{opacity:1}
 .ar-root .ar-md th{font-weight:600}
