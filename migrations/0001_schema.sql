@@ -1877,7 +1877,9 @@ CREATE VIEW agentrun.asked WITH (security_invoker = true) AS
 SELECT r.run_id, r.key, r.agent, r.status AS run_status, q.seq, q.step, q.turn, q.kind, q.name,
        q.effect, CASE q.event WHEN 'in_doubt' THEN 'doubt' ELSE 'decision' END AS waits_for,
        CASE WHEN g.codec & 4 <> 0 THEN g.input ELSE g.input -> 'args' END AS args,
-       q.fingerprint, q.key AS idempotency_key, q.reason, q.at, g.masked -> 'input' AS masked
+       q.fingerprint, q.key AS idempotency_key, q.reason, q.at, g.masked -> 'input' AS masked,
+       CASE q.event WHEN 'approval_requested' THEN q.output -> 'suggested_budget' END
+           AS suggested_budget
 FROM agentrun.runs r
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (j.step) j.* FROM agentrun.journal j
@@ -1900,12 +1902,14 @@ COMMENT ON VIEW agentrun.asked IS
     'What open runs ask a person: approvals, budgets and doubts, decided or not.';
 COMMENT ON COLUMN agentrun.asked.seq IS 'Journal row of the request.';
 COMMENT ON COLUMN agentrun.asked.waits_for IS
-    'doubt: `agentrun resolve`; decision: an approval or a budget, see reason; divergence: the '
+    'doubt: `agentrun resolve`; decision: an approval or a budget; divergence: the '
     'code asks for another step, see reason.';
 COMMENT ON COLUMN agentrun.asked.fingerprint IS
     'Of what is asked for: a decision is about exactly that.';
 COMMENT ON COLUMN agentrun.asked.at IS 'When it was asked, by the database clock.';
 COMMENT ON COLUMN agentrun.asked.masked IS 'How much of args is masked, by kind; null: nothing.';
+COMMENT ON COLUMN agentrun.asked.suggested_budget IS
+    'The limit that the budget reached, doubled; null: the request is not about a budget.';
 
 CREATE VIEW agentrun.in_doubt WITH (security_invoker = true) AS
 SELECT a.run_id, a.key, a.agent, a.run_status, a.seq, a.step, i.turn, i.kind, i.name, i.effect,
@@ -1952,7 +1956,7 @@ SELECT a.run_id, a.key, a.agent, a.step, a.waits_for, a.name, a.effect,
        (SELECT max(s.attempt) FROM agentrun.journal s
         WHERE s.run_id = a.run_id AND s.step = a.step AND s.event = 'attempt_started') AS attempt,
        a.args, a.idempotency_key, a.reason, a.at AS since, a.fingerprint,
-       a.masked
+       a.masked, a.suggested_budget
 FROM agentrun.asked a
 WHERE NOT EXISTS (
     SELECT FROM agentrun.mail m
@@ -1966,7 +1970,7 @@ SELECT r.run_id, r.key, r.agent, p.step,
        (SELECT max(a.attempt) FROM agentrun.journal a
         WHERE a.run_id = r.run_id AND a.step = p.step AND a.event = 'attempt_started'),
        CASE WHEN g.codec & 4 <> 0 THEN g.input ELSE g.input -> 'args' END,
-       coalesce(p.key, i.key), coalesce(p.reason, r.reason), p.at, NULL, g.masked -> 'input'
+       coalesce(p.key, i.key), coalesce(p.reason, r.reason), p.at, NULL, g.masked -> 'input', NULL
 FROM agentrun.runs r
 CROSS JOIN LATERAL (
     SELECT j.seq, j.name, j.effect, j.key, j.reason, j.at,
@@ -1993,11 +1997,13 @@ WHERE r.status = 'held' AND CASE WHEN p.diverged
     ELSE NOT EXISTS (SELECT FROM agentrun.asked a WHERE a.run_id = r.run_id) END;
 COMMENT ON VIEW agentrun.inbox IS 'What waits for a person: doubts to resolve, decisions to take.';
 COMMENT ON COLUMN agentrun.inbox.waits_for IS
-    'doubt: `agentrun resolve`; decision: an approval or a budget, see reason; divergence: the '
+    'doubt: `agentrun resolve`; decision: an approval or a budget; divergence: the '
     'code asks for another step, see reason.';
 COMMENT ON COLUMN agentrun.inbox.fingerprint IS
     'Of what is asked for: a decision is about exactly that.';
 COMMENT ON COLUMN agentrun.inbox.masked IS 'How much of args is masked, by kind; null: nothing.';
+COMMENT ON COLUMN agentrun.inbox.suggested_budget IS
+    'The limit that the budget reached, doubled; null: the request is not about a budget.';
 
 
 -- Views: what it cost -----------------------------------------------------------------------------

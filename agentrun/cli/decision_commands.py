@@ -9,18 +9,23 @@ import typer
 import agentrun
 from agentrun.cli import options, output
 from agentrun.cli.keys import full_key
-from agentrun.cli.options import AsJson, By, Fields, Key, Larger, Reason, RowsAsJson
+from agentrun.cli.options import AsJson, By, Fields, Key, Larger, MaybeKey, Reason, RowsAsJson
 
 __all__ = ["approve", "cancel", "inbox", "reject", "resolve"]
 
 Step = Annotated[int, typer.Argument(help="The number that `show` and `inbox` print.")]
 
 
-def inbox(ctx: typer.Context, as_json: RowsAsJson = False, fields: Fields = None) -> None:
+def inbox(
+    ctx: typer.Context,
+    key: MaybeKey = None,
+    as_json: RowsAsJson = False,
+    fields: Fields = None,
+) -> None:
     """List what waits for a person, and decisions that no worker has taken up yet."""
     from agentrun.cli.inbox_list import list_inbox
 
-    list_inbox(ctx.obj.connect, as_json=as_json, fields=fields)
+    list_inbox(ctx.obj.connect, key, as_json=as_json, fields=fields)
 
 
 def resolve(

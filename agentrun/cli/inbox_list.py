@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from agentrun.cli import output
-from agentrun.cli.keys import Connect
+from agentrun.cli.keys import Connect, full_key
 
 if TYPE_CHECKING:
+    from agentrun.core.waiting import Waiting
     from agentrun.store.database import OpenDatabase
     from agentrun.store.inbox import UnreadDecision
 
-__all__ = ["list_inbox", "pending_decisions", "without_commands"]
+__all__ = ["list_inbox", "pending_decisions"]
 
-_COLUMNS = ("key", "step", "waits_for", "name", "args", "since", "why")
-_BUDGET = re.compile(r"--budget (\S+)")
+_COLUMNS = ("key", "step", "waits_for", "name", "args", "since", "reason")
 
 
-def list_inbox(connect: Connect, *, as_json: bool, fields: str | None) -> None:
+def list_inbox(connect: Connect, key: str | None, *, as_json: bool, fields: str | None) -> None:
     """Print what waits for a person, and the decisions that no worker has taken up yet."""
     from agentrun.core.waiting import Waiting
     from agentrun.store.inbox import list_waiting
 
     with connect() as database:
-        waiting = [asdict(row) for row in list_waiting(database)]
-        items = [*waiting, *pending_decisions(database, None)]
-    shown = [{**item, "why": _why(item), "commands": list(_commands(item))} for item in items]
+        key = None if key is None else full_key(database, key)
+        asked, decided = list_waiting(database, key), pending_decisions(database, key)
+    shown = [
+        *(asdict(waiting) | {"commands": _commands(waiting)} for waiting in asked),
+        *(row | {"commands": []} for row in decided),
+    ]
     if as_json:
-        names = [*Waiting.__dataclass_fields__, "why", "commands"]
+        names = [*Waiting.__dataclass_fields__, "commands"]
         output.emit_rows(output.pick_fields(shown, names, fields))
     elif not shown:
         output.note("nothing waits")
@@ -47,37 +48,22 @@ def list_inbox(connect: Connect, *, as_json: bool, fields: str | None) -> None:
         output.emit_tsv(_COLUMNS, ([item.get(name) for name in _COLUMNS] for item in shown))
 
 
-def _why(item: Mapping[str, Any]) -> str:
-    reason = str(item.get("reason") or "")
-    return without_commands(reason) if _is_question(item) else reason
+def _commands(waiting: Waiting) -> list[str]:
+    """The commands that answer a request, whole, to be copied.
 
+    What no letter can answer has none, because its reason lists the ways on.
+    """
+    if waiting.fingerprint is None or waiting.step is None:
+        return []
+    place = f"{quote(waiting.key)} {waiting.step}"
+    if waiting.waits_for == "doubt":
+        outcomes = ("--happened RESULT", "--not-happened", "--unknown")
+        return [f"agentrun resolve {place} {outcome}" for outcome in outcomes]
+    from agentrun.core.waiting import suggested_limits
 
-def without_commands(reason: str) -> str:
-    """A reason without the commands that end it, as ``…. Raise it: agentrun approve k 3``."""
-    facts, found, _ = reason.partition(": agentrun ")
-    text, sentence, _ = facts.rpartition(". ")
-    return f"{text}." if found and sentence else facts
-
-
-def _commands(item: Mapping[str, Any]) -> Iterator[str]:
-    """The commands that answer an item, whole, to be copied. An item that is no question has its
-    ways on in its reason."""
-    if not _is_question(item):
-        return
-    place = f"{quote(str(item['key']))} {item['step']}"
-    if item["waits_for"] == "doubt":
-        yield f"agentrun resolve {place} --happened RESULT"
-        yield f"agentrun resolve {place} --not-happened"
-        yield f"agentrun resolve {place} --unknown"
-        return
-    larger = _BUDGET.search(str(item.get("reason") or ""))
-    yield f"agentrun approve {place}{f' --budget {larger[1]}' if larger else ''}"
-    yield f"agentrun reject {place} --reason WHY"
-
-
-def _is_question(item: Mapping[str, Any]) -> bool:
-    asks = item["waits_for"] in ("doubt", "decision") and item.get("fingerprint") is not None
-    return asks and item.get("step") is not None
+    larger = suggested_limits(waiting)
+    approve = f"agentrun approve {place}{f' --budget {larger}' if larger else ''}"
+    return [approve, f"agentrun reject {place} --reason WHY"]
 
 
 def pending_decisions(database: OpenDatabase, key: str | None) -> list[dict[str, Any]]:

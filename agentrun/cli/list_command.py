@@ -9,7 +9,6 @@ from typing import Any
 
 import agentrun
 from agentrun.cli import output
-from agentrun.cli.inbox_list import without_commands
 from agentrun.cli.keys import Connect, full_key
 from agentrun.cli.options import time_of
 from agentrun.core.summary import RunSummary
@@ -84,25 +83,4 @@ def _walk(
 
 
 def _row(run: RunSummary, depth: int) -> dict[str, Any]:
-    return asdict(run) | {"cursor": run.cursor, "depth": depth, "note": _note(run)}
-
-
-def _note(run: RunSummary) -> str:
-    """What to know of a run, in one line: its error, what it waits for, or what it said last."""
-    if run.decided_at is not None:
-        return "decided, not taken up yet"
-    if run.owner_dead and run.status == "running":
-        return "owner dead"
-    if run.status == "failed":
-        step = "" if run.failed_step is None else f"step {run.failed_step}: "
-        kind = f"{run.error_type}: " if run.error_type else ""
-        return f"{step}{kind}{_first_line(run.error or run.reason)}"
-    if run.status in ("held", "waiting", "cancelled"):
-        return _first_line(without_commands(run.reason or ""))
-    return _first_line(run.last_message)
-
-
-def _first_line(text: str | None) -> str:
-    """The first line of a text; that of a divergence goes on with a diff, which `show` prints."""
-    lines = (text or "").strip().splitlines()
-    return "" if not lines else lines[0] if len(lines) == 1 else f"{lines[0]} …"
+    return asdict(run) | {"cursor": run.cursor, "depth": depth, "note": run.note}

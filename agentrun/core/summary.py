@@ -71,6 +71,24 @@ class RunSummary(Viewable):
         """Where a list goes on after this run: give it to `runs(after=)`."""
         return f"{self.created_at.isoformat()}/{self.run_id}"
 
+    @property
+    def note(self) -> str:
+        """What to know of the run, in one line: its error, what it waits for, or what it said last.
+
+        A text of more lines ends with an ellipsis.
+        """
+        if self.decided_at is not None:
+            return "decided, not taken up yet"
+        if self.owner_dead and self.status == "running":
+            return "owner dead"
+        if self.status == "failed":
+            step = "" if self.failed_step is None else f"step {self.failed_step}: "
+            kind = f"{self.error_type}: " if self.error_type else ""
+            return f"{step}{kind}{_first_line(self.error or self.reason)}"
+        if self.status in ("held", "waiting", "cancelled"):
+            return _first_line(self.reason)
+        return _first_line(self.last_message)
+
 
 class RunList(Viewable, list[RunSummary]):
     """The runs that `runs` found, the newest first. It is a table in a notebook.
@@ -84,6 +102,11 @@ class RunList(Viewable, list[RunSummary]):
 
     def __repr__(self) -> str:
         return f"<RunList of {len(self)} runs>"
+
+
+def _first_line(text: str | None) -> str:
+    lines = (text or "").strip().splitlines()
+    return "" if not lines else lines[0] if len(lines) == 1 else f"{lines[0]} …"
 
 
 def is_summed(event: Event) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from agentrun.core.budget import LIMITS
 from agentrun.core.events import Effect, Json
 from agentrun.core.viewable import Viewable
 
-__all__ = ["Inbox", "Waiting"]
+__all__ = ["Inbox", "Waiting", "suggested_limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,20 @@ class Waiting:
     since: datetime
     fingerprint: str | None  # of the exact request; None: no letter can answer it
     masked: Json = None  # how many values in the arguments are masked, by kind
+    # The limit that the budget reached, doubled, as {"usd": 2}. None: it is not about a budget.
+    suggested_budget: Json = None
+
+
+def suggested_limits(waiting: Waiting) -> str:
+    """The suggested budget as arguments, ``usd=2``; empty if the request is not about a budget.
+
+    The text may be copied into a shell or a program, so only names and numbers are in it.
+    """
+    limits = waiting.suggested_budget if isinstance(waiting.suggested_budget, dict) else {}
+    return ", ".join(
+        f"{name}={value!r}" for name, value in limits.items()
+        if name in LIMITS and isinstance(value, int | float)
+    )  # fmt: skip
 
 
 class Inbox(Viewable, list[Waiting]):

@@ -49,6 +49,7 @@ from agentrun.api.tool_schemas import describe
 from agentrun.integrations.mcp import KEY
 from agentrun.integrations.mcp_tasks import TASKS, TaskParams, TaskUpdate
 from agentrun.integrations.served_agents import submit_run, working
+from agentrun.lifecycle.run_ends import held_text
 from agentrun.store.opening import default
 from agentrun.store.runs import FoundRun, find_run
 from agentrun.values.model_arguments import describe_problems
@@ -266,7 +267,8 @@ def _accepts_tasks(context: Context) -> bool:
 
 def _task(run: FoundRun, status: str) -> dict[str, Any]:
     """A task as every message about it shows it."""
-    said = {"statusMessage": run.reason} if run.reason else {}
+    message = held_text(run.key, run.reason) if status == "input_required" else run.reason
+    said = {"statusMessage": message} if message else {}
     return {
         "taskId": run.key,
         "status": status,
@@ -288,7 +290,8 @@ def _client(context: Context) -> str:
 
 def _is_approval(waiting: agentrun.Waiting) -> bool:
     """Whether approving or rejecting a call answers this; a doubt or a budget needs more."""
-    return waiting.waits_for == "decision" and waiting.attempt is None and bool(waiting.fingerprint)
+    about_call = waiting.attempt is None and waiting.suggested_budget is None
+    return waiting.waits_for == "decision" and about_call and bool(waiting.fingerprint)
 
 
 def _name(waiting: agentrun.Waiting) -> str:

@@ -216,6 +216,8 @@ def error_for_caller(run: RunContext, interrupt: Interrupt) -> BaseException:
             return failed
         case Parking(parked_for=None):
             return RunHeld(f"run {run.key!r} was handed back: {interrupt}", key=run.key)
+        case Parking(parked_for="child"):  # its text says how the child goes on
+            return RunHeld(f"run {run.key!r} {interrupt}", key=run.key, step=interrupt.step)
         case Parking():
             return held_error(run.key, str(interrupt), interrupt.step)
         case RunExpired():

@@ -11,7 +11,7 @@ from agentrun.values import exceptions
 from agentrun.values.tagged_json import TypeMismatch, remove_tags, type_divergence
 from agentrun.values.typed_values import Result
 
-__all__ = ["failed_text", "held_error", "read_end"]
+__all__ = ["failed_text", "held_error", "held_text", "read_end"]
 
 
 def read_end(key: str, last: Event, returns: Result | None) -> Any:
@@ -34,7 +34,12 @@ def read_end(key: str, last: Event, returns: Result | None) -> Any:
 
 def held_error(key: str, reason: str | None, step: int | None) -> RunHeld:
     """The error for the caller of a run that waits for a person."""
-    return RunHeld(f"run {key!r} waits for a person: {reason}", key=key, step=step)
+    return RunHeld(f"run {key!r} waits for a person: {held_text(key, reason)}", key=key, step=step)
+
+
+def held_text(key: str, reason: str | None) -> str:
+    """Why a run waits for a person, and the command that lists how to decide."""
+    return f"{(reason or '').rstrip('.')}. `agentrun inbox {quote(key)}` says how to go on"
 
 
 def failed_text(key: str, cause: str, reply: int | None = None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from agentrun.core.errors import ApprovalExpired, ToolFailed
@@ -81,11 +80,7 @@ def await_approval(step: ActiveStep, timeout: float | None = None) -> Flow[Json]
 
 def _request(step: ActiveStep) -> str:
     """Journal the request for approval, once. Returns the text that people see of it."""
-    reason = (
-        f"step {step.number}, {step.request.name}, waits for an approval: "
-        f"agentrun approve {quote(step.run.key)} {step.number} | "
-        f"agentrun reject {quote(step.run.key)} {step.number} --reason WHY"
-    )
+    reason = f"step {step.number}, {step.request.name}, waits for an approval"
     known = step.run.history.steps.get(step.ident)
     if known is None or known.request is None:
         step.run.append(step.approval_request_event(reason))

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from agentrun.core.budget import Budget, BudgetRefusal, Grant, nearly_used
 from agentrun.core.errors import RunExpired, ToolFailed
+from agentrun.core.events import Json
 from agentrun.core.flow import Flow, pause
 from agentrun.core.history import RecordedStep, scope_of
 from agentrun.core.identity import RequestedToolCall, step_key
@@ -193,7 +194,8 @@ def _await_decision(
     reason = _refusal_text(step, holder, refusal)
     known = step.run.history.steps.get(step.ident)
     if known is None or known.request is None:
-        step.run.append(step.approval_request_event(reason))
+        suggested = _suggested_budget(holder.budget, refusal)
+        step.run.append(step.approval_request_event(reason, suggested))
         return
     yield from parking.wait(step, schedule.next_pause(), None, "budget", reason)
 
@@ -228,12 +230,11 @@ def _refusal_text(step: ActiveStep, holder: BudgetHolder, refusal: BudgetRefusal
     whose = "" if holder.run_id == run.run_id else f" of run {holder.key!r}"
     what = "tool" if refusal.limit == _LIMIT else "model"
     spent = f"the budget{whose} does not allow the next {what} call: {refusal.reason}"
-    larger = f"--budget {_example_limit(holder.budget, refusal)}"
     if holder.budget.on_exhausted == "fail":
-        way = f"agentrun resume {shlex.quote(holder.key)} FILE {larger}"
+        ((limit, larger),) = _suggested_budget(holder.budget, refusal).items()
+        way = f"agentrun resume {shlex.quote(holder.key)} FILE --budget {limit}={larger}"
         raise run.stop(RunExpired(f"{spent}. Raise it: {way}"))
-    place = f"{shlex.quote(run.key)} {step.number}"
-    return f"{spent}. Raise it: agentrun approve {place} {larger} | agentrun reject {place}"
+    return spent
 
 
 def _apply_decision(step: ActiveStep, holder: BudgetHolder, letter: Letter) -> Flow[None]:
@@ -258,9 +259,10 @@ def _raised_budget(letter: Letter) -> Budget | None:
     return None if limits is None else Budget.from_json(limits)
 
 
-def _example_limit(budget: Budget, refusal: BudgetRefusal) -> str:
-    """An example for `--budget`: the limit that was reached, doubled."""
-    limits = budget.limits()
-    if refusal.limit not in limits:
-        return f"{refusal.limit}=100000"
-    return f"{refusal.limit}={limits[refusal.limit] * 2:g}"
+def _suggested_budget(budget: Budget, refusal: BudgetRefusal) -> dict[str, Json]:
+    """The limit that was reached, doubled, as JSON."""
+    limit = budget.limits().get(refusal.limit)
+    if limit is None:
+        return {refusal.limit: 100_000}
+    doubled = limit * 2
+    return {refusal.limit: int(doubled) if doubled == int(doubled) else float(doubled)}

@@ -25,7 +25,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrun.core import points
@@ -224,9 +223,7 @@ def _hold_for_person(step: ActiveStep, known: RecordedStep, why: str) -> Flow[No
     """Put the doubt into the inbox, and wait or park until the outcome is reported."""
     reason = (
         f"step {step.number}, {step.request.name}: it was sent and its outcome is unknown"
-        f"{f' ({why})' if why else ''}. "
-        f"Say what happened: agentrun resolve {quote(step.run.key)} {step.number} "
-        "--happened RESULT | --not-happened | --unknown"
+        f"{f' ({why})' if why else ''}"
     )
     if known.request is None:
         step.run.append(step._event("in_doubt", reason=reason))

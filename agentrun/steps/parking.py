@@ -76,7 +76,7 @@ def wait(
         run.waits[step.ident] = waits
     if begins and waits.asks and step.scope.body:
         # A tool's body is not parked, so no `RunHeld` tells the caller.
-        logger.warning("run %r: %s", run.key, reason)
+        logger.warning("run %r: %s: agentrun inbox %s", run.key, reason, quote(run.key))
     if run.in_place and parked_for in _IN_PLACE:
         yield pause(seconds)
         return

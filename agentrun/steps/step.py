@@ -301,9 +301,15 @@ class ActiveStep:
             reason=letter.reason,
         )
 
-    def approval_request_event(self, reason: str) -> Event:
-        """The `approval_requested` event: the step waits for a person before its first attempt."""
-        return self._event("approval_requested", reason=reason)
+    def approval_request_event(self, reason: str, suggested: Json = None) -> Event:
+        """The `approval_requested` event: the step waits for a person before its first attempt.
+
+        ``suggested`` are the limits that a request for a larger budget suggests.
+        """
+        columns: dict[str, Any] = {"reason": reason}
+        if suggested is not None:
+            columns |= {"output": {"suggested_budget": suggested}, "has_output": True}
+        return self._event("approval_requested", **columns)
 
     def decode_result(self, decode: Callable[[Json], Any]) -> Any:
         """Decode the recorded result into the type that the code declares.

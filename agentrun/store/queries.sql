@@ -622,7 +622,7 @@ ORDER BY decided_at
 -- name: inbox
 -- Questions that wait for a person, in one run or in all, the oldest first.
 SELECT key, agent, step, waits_for, name, effect, attempt, args, idempotency_key, reason, since,
-       fingerprint, masked
+       fingerprint, masked, suggested_budget
 FROM agentrun.inbox
 WHERE %(key)s::text IS NULL OR key = %(key)s
 ORDER BY since

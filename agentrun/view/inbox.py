@@ -6,11 +6,9 @@ cell decides nothing, if the run asks for something else by now.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
-from agentrun.core.budget import LIMITS
-from agentrun.core.waiting import Waiting
+from agentrun.core.waiting import Waiting, suggested_limits
 from agentrun.view import phrases
 from agentrun.view.safe import Markup, clip, element, pretty, visible
 from agentrun.view.tables import in_page
@@ -19,7 +17,6 @@ __all__ = ["decision_calls", "inbox_html", "inbox_text"]
 
 _REASON = 2_000  # characters
 _ARGUMENTS = 4_000
-_LARGER = re.compile(rf"--budget ({'|'.join(LIMITS)})=([0-9.]+)")
 
 
 def decision_calls(waiting: Waiting) -> Iterator[str]:
@@ -37,9 +34,8 @@ def decision_calls(waiting: Waiting) -> Iterator[str]:
         for outcome in ("Happened(RESULT)", "NotHappened()", "Unknown()"):
             yield f"agentrun.resolve({place}, agentrun.{outcome}, {seen})"
         return
-    budget = ""
-    if waiting.reason.startswith("the budget") and (larger := _LARGER.search(waiting.reason)):
-        budget = f"budget=agentrun.Budget({larger[1]}={larger[2]}), "
+    larger = suggested_limits(waiting)
+    budget = f"budget=agentrun.Budget({larger}), " if larger else ""
     yield f"agentrun.approve({place}, {budget}{seen})"
     yield f'agentrun.reject({place}, reason="WHY", {seen})'
 

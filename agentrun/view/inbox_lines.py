@@ -29,7 +29,7 @@ def inbox_lines(
             yield TextLine()
         yield _heading(item, now).fit(width)
         yield from _call(item, width)
-        for part in wrap_text(str(item.get("why") or ""), width - len(_INDENT)):
+        for part in wrap_text(str(item.get("reason") or ""), width - len(_INDENT)):
             yield TextLine().add(_INDENT).add(part)
         for command in item.get("commands") or ():
             yield TextLine().add(_INDENT * 2).add(command, "call")

@@ -38,7 +38,7 @@ def _cells(run: RunSummary) -> dict[str, object]:
         "working": f"{run.working_seconds:,.1f} s",
         "turns": run.turns,
         "cost": cost_text(run),
-        "note": clip(note_text(run), _NOTE),
+        "note": clip(run.note, _NOTE),
     }
 
 
@@ -60,17 +60,6 @@ def cost_text(run: RunSummary) -> str:
     return ", ".join(parts)
 
 
-def note_text(run: RunSummary) -> str:
-    """Why the run waits or failed, or else what the model said last; the first line of it."""
-    if run.status == "failed" and (run.error_type or run.error):
-        step = f"step {run.failed_step}: " if run.failed_step is not None else ""
-        text = f"{step}{run.error_type or 'Error'}: {run.error or ''}"
-    else:
-        text = run.reason or run.last_message or ""
-    lines = text.strip().splitlines() or [""]
-    return lines[0] if len(lines) == 1 else f"{lines[0]} …"
-
-
 # -- a list of runs --------------------------------------------------------------------------------
 
 
@@ -86,7 +75,7 @@ def runs_text(runs: Sequence[RunSummary]) -> str:
 def _short_cells(run: RunSummary) -> dict[str, object]:
     """The cells of a text table: what widens the column of costs stands in the note."""
     own, *more = cost_text(run).split(", ")
-    note = " · ".join([*more, note_text(run)])
+    note = " · ".join([*more, run.note])
     return _cells(run) | {"cost": own, "note": clip(note, _NOTE)}
 
 
@@ -122,7 +111,7 @@ def next_call(run: RunSummary) -> str:
 def _facts(run: RunSummary) -> Iterator[tuple[str, str]]:
     yield ("status", status_text(run))
     yield ("agent", run.agent)
-    if note := note_text(run):
+    if note := run.note:
         yield ("note", clip(note, 400))
     yield ("created", run.created_at.isoformat(sep=" ", timespec="seconds"))
     yield ("turns", f"{run.turns:,}")

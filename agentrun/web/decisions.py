@@ -32,7 +32,7 @@ from agentrun.view.safe import visible
 from agentrun.web.page import Page, Refused, json_response, path_in, person_of, read_form, see_other
 from agentrun.web.site import Action, PageRoute, Site, key_in, number_in
 
-__all__ = ["ACTIONS", "PAGES", "RedoData", "asks_for_budget", "editable_json"]
+__all__ = ["ACTIONS", "PAGES", "RedoData", "editable_json"]
 
 _LONGEST_REASON = 4_000  # characters
 
@@ -81,7 +81,7 @@ async def _approve(site: Site, request: Request) -> Response:
     step = number_in(request.query_params, "step")
     given: dict[str, Any] = {"step": step, "fingerprint": _fingerprint_in(request)}
     waiting = await site.read(_waiting_at, key_in(request), step)
-    if waiting is not None and asks_for_budget(waiting):
+    if waiting is not None and waiting.suggested_budget is not None:
         raise Refused(409, "budget", "the run waits for a larger budget: raise it")
     if text := form.get("arguments", "").strip():
         edited = _json_in(text, "the arguments")
@@ -99,11 +99,6 @@ def _is_unchanged(text: str, edited: Any, waiting: Waiting) -> bool:
     # As text, since 1, 1.0 and true are equal in Python, and no tool takes them for the same.
     equal = json.dumps(edited, sort_keys=True) == json.dumps(waiting.args, sort_keys=True)
     return equal or text.replace("\r\n", "\n") == editable_json(waiting.args)
-
-
-def asks_for_budget(waiting: Waiting) -> bool:
-    """Whether a request is about a budget and not about a call (`steps/budgets.py` words it)."""
-    return waiting.reason.startswith("the budget")
 
 
 def _waiting_at(key: str, step: int) -> Waiting | None:
@@ -166,7 +161,7 @@ async def _raise(site: Site, request: Request) -> Response:
     step = number_in(request.query_params, "step")
     fingerprint = _fingerprint_in(request)
     waiting = await site.read(_waiting_at, key_in(request), step)
-    if waiting is not None and not asks_for_budget(waiting):
+    if waiting is not None and waiting.suggested_budget is None:
         raise Refused(409, "no_budget", "the run waits for no larger budget: approve or reject it")
     return await _decide(
         site, request, approve, form, step=step, budget=Budget(**limits), fingerprint=fingerprint

@@ -14,7 +14,7 @@ from agentrun.core.waiting import Waiting
 from agentrun.store.inbox import UnreadDecision, list_unread_decisions, list_waiting
 from agentrun.store.opening import default
 from agentrun.view.safe import clip
-from agentrun.web.decisions import asks_for_budget, editable_json
+from agentrun.web.decisions import editable_json
 from agentrun.web.page import Page
 from agentrun.web.site import PageRoute, Site
 
@@ -32,11 +32,6 @@ class Card:
     user: str | None  # the last message of the user
     cost: Decimal | None
     unpriced: int
-
-    @property
-    def asks_for_budget(self) -> bool:
-        """Whether it is about a budget and not about a call."""
-        return asks_for_budget(self.waiting)
 
     @property
     def arguments(self) -> str:

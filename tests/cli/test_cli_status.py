@@ -117,6 +117,14 @@ def held(cli: Cli, write: Write) -> str:
     return file
 
 
+def test_the_inbox_of_one_run(cli: Cli, held: str) -> None:
+    assert cli("run", held, 700, "--key", "other").exit_code == 3
+    assert len(json.loads(shown(cli, "inbox", "--json"))) == 2
+    (listed,) = json.loads(shown(cli, "inbox", "k", "--json"))
+    assert (listed["key"], listed["reason"]) == ("k", "step 1, pay, waits for an approval")
+    assert cli("inbox", "nobody").exit_code == 4
+
+
 @pytest.mark.parametrize("how", ["approve", "reject"])
 def test_what_is_decided_and_not_taken_up_is_told_as_that(
     cli: Cli, dsn: str, held: str, how: str

@@ -119,7 +119,9 @@ def test_a_budget_is_raised(cli: Cli, write: Write, monkeypatch: pytest.MonkeyPa
         file = write(SPENDER)
         assert cli("run", file, "--key", "k").exit_code == 3
         (waits,) = json.loads(cli("inbox", "--json").stdout)
-        assert "agentrun approve k 2 --budget model_calls=2" in waits["reason"]
+        assert waits["commands"][0] == "agentrun approve k 2 --budget model_calls=2"
+        assert waits["suggested_budget"] == {"model_calls": 2}
+        assert "agentrun" not in waits["reason"]
         for wrong in ("pounds=2", "usd=much", "usd=-1", "usd"):
             assert cli("approve", "k", "2", "--budget", wrong).exit_code == 2
         given = cli("approve", "k", "2", "--budget", "model_calls=2", "--budget", "usd=2")

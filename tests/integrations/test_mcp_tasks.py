@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,15 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def with_server(
-    use: Callable[[mcp.Client], Awaitable[Any]], *extensions: Any, answers: bool = False
+    use: Callable[[mcp.Client], Awaitable[Any]],
+    *extensions: Any,
+    answers: bool = False,
+    agents: Sequence[Any] = (packer, payer),
 ) -> Any:
     """What ``use`` returns of a client of a server in this process."""
 
     async def serve() -> Any:
-        server = make_server([packer, payer], answers=answers)
+        server = make_server(list(agents), answers=answers)
         async with mcp.Client(server, extensions=list(extensions)) as client:
             return await use(client)
 
@@ -213,12 +216,34 @@ def test_what_waits_for_a_person_says_how_to_answer(db: Any) -> None:
 
     failed, text = with_server(call)
     assert failed
-    assert "agentrun approve k 1" in text
+    assert "agentrun inbox k" in text
     assert "call again with key='k'" in text
     task = with_server(ask, Tasks())
     assert (task.status, task.input_requests) == ("input_required", {})
-    assert "agentrun approve k 1" in task.status_message
+    assert "agentrun inbox k" in task.status_message
     assert len(agentrun.inbox("k")) == 1  # clients may not decide here
+
+
+def test_a_request_for_a_larger_budget_is_no_question_about_a_call(
+    db: Any, client: Any, provider: Any
+) -> None:
+    provider.say(["one", "two"])
+
+    @agentrun.agent(name="mcp_poor")
+    def poor() -> str:
+        for question in ("a", "b"):
+            client.responses.create(model="gpt-5-mini", input=question)
+        return "done"
+
+    with pytest.raises(agentrun.RunHeld):
+        poor.with_options(key="k", budget=agentrun.Budget(model_calls=1)).run()
+
+    async def ask(client: mcp.Client) -> Any:
+        return await mcp_tasks.read_task(client.session, "k")
+
+    task = with_server(ask, Tasks(), answers=True, agents=[poor])
+    assert (task.status, task.input_requests) == ("input_required", {})
+    assert "agentrun inbox k" in task.status_message
 
 
 def test_only_runs_of_its_agents_are_tasks_and_only_for_clients_that_declare_them(

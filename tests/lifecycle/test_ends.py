@@ -273,7 +273,7 @@ def test_a_resume_of_a_run_whose_doubt_failed_it_asks_a_person(
     crash[0] = False
     with pytest.raises(agentrun.RunFailed, match="interrupted"):
         keyed.run()
-    with pytest.raises(agentrun.RunHeld, match="agentrun resolve k 1"):
+    with pytest.raises(agentrun.RunHeld, match="agentrun inbox k"):
         agentrun.resume("k", by="ada")
     assert world.effects == ["act"]
     agentrun.resolve("k", 1, agentrun.NotHappened(), by="ada")

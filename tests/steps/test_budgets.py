@@ -81,9 +81,8 @@ def test_a_reply_is_capped_to_what_is_left_and_the_run_is_held_and_raised(
     assert limits(provider)[:3] == [10_000] * 3
     assert limits(provider)[-1] < 9_000  # what was left
     assert re.search(r"usd: \$(0\.9[89]\d*|1\.00) of \$1\.00", str(told))
-    assert f"agentrun approve k {told.step} --budget usd=2" in str(told)
-    assert sql("SELECT step, waits_for, name FROM agentrun.inbox") == [
-        (told.step, "decision", MODEL)
+    assert sql("SELECT step, waits_for, name, suggested_budget FROM agentrun.inbox") == [
+        (told.step, "decision", MODEL, {"usd": 2})
     ]
     held(agent)  # nothing has changed
     assert told.step is not None

@@ -179,7 +179,8 @@ def test_if_it_asks_again_the_run_waits_for_a_larger_budget(
     with pytest.raises(agentrun.RunHeld, match="next tool call: tool_calls: 1 of 1") as held:
         agent.run()
     assert held.value.step is not None
-    assert f"agentrun approve k {held.value.step} --budget tool_calls=2" in str(held.value)
+    assert "agentrun inbox k" in str(held.value)
+    assert [one.suggested_budget for one in agentrun.inbox("k")] == [{"tool_calls": 2}]
     assert world.effects == ["1"]
     with pytest.raises(agentrun.RunHeld):
         agent.run()  # nothing has changed

@@ -104,7 +104,8 @@ def test_a_request_shows_the_calls_that_decide_it_and_they_are_python() -> None:
         {"waits_for": "doubt"},
         {"waits_for": "divergence"},
         {"fingerprint": None, "step": None},
-        {"reason": "the budget does not allow the next model call: … --budget usd=0.5"},
+        {"suggested_budget": {"usd": 0.5}},
+        {"suggested_budget": {"usd": "1), evil(", "x=evil(), usd": 2}},
         HOSTILE_REQUEST,
     ]
     calls = [call for more in kinds for call in decision_calls(waiting(**more))]

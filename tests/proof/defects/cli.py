@@ -85,8 +85,8 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a budget or a doubt has no command": Mutation(
         "inbox_list._commands",
-        'f"agentrun resolve {place} --not-happened"',
-        'f"agentrun resolve {place}"',
+        '"--not-happened", ',
+        "",
         "cli/test_cli_terminal.py::test_the_commands_of_the_inbox_decide",
     ),
     "a pipe is paged": Mutation(
@@ -120,16 +120,28 @@ DEFECTS: dict[str, Mutation] = {
         "cli/test_cli_terminal.py::test_export_tree_writes_a_file_for_each_run",
     ),
     "a list shows the diff of a divergence": Mutation(
-        "list_command._first_line",
+        "summary._first_line",
         ".splitlines()",
         ".split('\\0')",
         "cli/test_cli_runs.py::test_code_that_diverged_exits_6",
     ),
-    "a note of `ls` ends in commands": Mutation(
-        "inbox_list.without_commands",
-        'reason.partition(": agentrun ")',
-        'reason.partition("\\0")',
+    "a reason ends in commands": Mutation(
+        "approvals._request",
+        'waits for an approval"',
+        'waits for an approval: agentrun approve"',
         "cli/test_cli_terminal.py::test_an_approval_has_its_two_commands_and_json_has_them_too",
+    ),
+    "the inbox suggests no larger budget": Mutation(
+        "budgets._await_decision",
+        "approval_request_event(reason, suggested)",
+        "approval_request_event(reason)",
+        "cli/test_cli_working.py::test_a_budget_is_raised",
+    ),
+    "the inbox of one run lists every run": Mutation(
+        "inbox_list.list_inbox",
+        "list_waiting(database, key)",
+        "list_waiting(database, None)",
+        "cli/test_cli_status.py::test_the_inbox_of_one_run",
     ),
     "different runs exit with 0": Mutation(
         "compare_command.compare",

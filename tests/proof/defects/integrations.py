@@ -5,6 +5,13 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "an MCP client approves a larger budget as a call": Mutation(
+        "mcp_server._is_approval",
+        " and waiting.suggested_budget is None",
+        "",
+        "integrations/test_mcp_tasks.py::"
+        "test_a_request_for_a_larger_budget_is_no_question_about_a_call",
+    ),
     "a failed call is raised where the framework expects a result": Mutation(
         "change_result",
         "if make_failure is None:",

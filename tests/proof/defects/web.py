@@ -200,7 +200,7 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a budget approves a call": Mutation(
         "decisions._raise",
-        "waiting is not None and not asks_for_budget(waiting)",
+        "waiting is not None and waiting.suggested_budget is None",
         "False",
         "web/test_web_inbox.py::test_a_call_is_not_approved_by_a_budget",
     ),
