@@ -238,12 +238,20 @@ def test_a_request_for_a_larger_budget_is_no_question_about_a_call(
     with pytest.raises(agentrun.RunHeld):
         poor.with_options(key="k", budget=agentrun.Budget(model_calls=1)).run()
 
-    async def ask(client: mcp.Client) -> Any:
+    (waiting,) = agentrun.inbox("k")
+
+    async def approve(client: mcp.Client) -> Any:
+        said = mcp.types.ElicitResult(action="accept", content={"decision": "approve"})
+        answers: Any = {f"{waiting.step}-{waiting.fingerprint}": said}
+        update = mcp_tasks.TaskUpdate(task_id="k", input_responses=answers)
+        request = mcp_tasks.UpdateTaskRequest(params=update)
+        await client.session.send_request(request, mcp.types.Result)
         return await mcp_tasks.read_task(client.session, "k")
 
-    task = with_server(ask, Tasks(), answers=True, agents=[poor])
+    task = with_server(approve, Tasks(), answers=True, agents=[poor])
     assert (task.status, task.input_requests) == ("input_required", {})
     assert "agentrun inbox k" in task.status_message
+    assert agentrun.inbox("k") == [waiting]  # it is not decided
 
 
 def test_only_runs_of_its_agents_are_tasks_and_only_for_clients_that_declare_them(
