@@ -1044,7 +1044,9 @@ CREATE FUNCTION agentrun.error_text(output json) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT left(coalesce(
         output -> 'flaw' ->> 'text', output -> 'error' ->> 'message', output -> 'error' ->> 1,
-        output ->> 'message', output -> 'body' -> 'error' ->> 'message', output ->> 'error'), 200)
+        output ->> 'message', output -> 'body' -> 'error' ->> 'message',
+        CASE json_typeof(output -> 'body' -> 'error') WHEN 'string' THEN output -> 'body' ->> 'error'
+        END, output -> 'body' ->> 'message', output ->> 'error'), 200)
 $$;
 COMMENT ON FUNCTION agentrun.error_text IS
     'The message of the error in the output of a failed step or run, 200 characters at most.';

@@ -1,4 +1,7 @@
-"""Reads the errors in recorded outputs."""
+"""Reads the errors in recorded outputs.
+
+The functions `error_type` and `error_text` of the schema read the same for lists of runs.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,10 @@ def read_failure(output: Json, reason: str | None = None) -> Failure:
         return Failure(_text(error[0]), _text(error[1]))
     if error is not None:
         return Failure("Error", _text(error))
-    status = _get(output, "status")
-    message = _get(_get(_get(output, "body"), "error"), "message")
+    status, body = _get(output, "status"), _get(output, "body")
+    message = _get(body, "error")
+    if not isinstance(message, str):  # as most providers have it, and then Mistral and Cohere
+        message = _get(message, "message") or _get(body, "message")
     return Failure(f"HTTP {status}" if status else "Error", _text(message) or reason or "")
 
 

@@ -6,6 +6,7 @@ Every other test compares the sums of its runs with their journals, too: see `in
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +21,7 @@ from psycopg import ClientCursor, Connection
 from psycopg.rows import tuple_row
 
 import agentrun
+from agentrun.core.failures import read_failure
 from agentrun.store.database import OpenDatabase
 from agentrun.store.sql import QUERIES
 from agentrun.testing import Call, Fault, Provider, Reply
@@ -349,3 +351,35 @@ def walk(plan: dict[str, Any]) -> Any:
         yield plan["Node Type"], plan["Relation Name"]
     for below in plan.get("Plans", []):
         yield from walk(below)
+
+
+ERRORS = [
+    ({"flaw": {"text": "the stream was cut", "billed": True}}, "NoAnswer", "the stream was cut"),
+    (
+        {"error": {"type": "builtins.OSError", "message": "no route"}},
+        "builtins.OSError",
+        "no route",
+    ),
+    ({"type": "builtins.OSError", "message": "no route"}, "builtins.OSError", "no route"),
+    ({"error": ["httpx.ConnectError", "refused"]}, "httpx.ConnectError", "refused"),
+    ({"error": "spoiled"}, "Error", "spoiled"),
+    ({"status": 429, "body": {"error": {"message": "slow down"}}}, "HTTP 429", "slow down"),
+    ({"status": 404, "body": {"error": "model not found"}}, "HTTP 404", "model not found"),
+    ({"status": 422, "body": {"message": "no such role"}}, "HTTP 422", "no such role"),
+    ({"status": 500, "body": "<html>"}, "HTTP 500", ""),
+    ({"status": 500}, "HTTP 500", ""),
+    ({}, "Error", ""),
+    (None, "Error", ""),
+    ({"error": {"type": "T", "message": "x" * 900}}, "T", "x" * 900),
+]
+
+
+@pytest.mark.parametrize(("output", "kind", "text"), ERRORS)
+def test_lists_and_transcripts_read_the_same_error(
+    sql: Any, output: Any, kind: str, text: str
+) -> None:
+    failure = read_failure(output)
+    assert (failure.type, failure.message) == (kind, text)
+    stored = json.dumps(output)
+    asked = "SELECT agentrun.error_type(%s::json), coalesce(agentrun.error_text(%s::json), '')"
+    assert sql(asked, stored, stored) == [(kind, text[:200])]

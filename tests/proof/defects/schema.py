@@ -88,6 +88,12 @@ DEFECTS: dict[str, Mutation] = {
         "THEN",
         "steps/test_approvals.py::test_a_letter_about_other_arguments_counts_for_nothing",
     ),
+    "a list has no text of an error that is a string": Mutation(
+        "FUNCTION agentrun.error_text",
+        "WHEN 'string' THEN output -> 'body' ->> 'error'",
+        "WHEN 'no' THEN output -> 'body' ->> 'error'",
+        "store/test_summaries.py::test_lists_and_transcripts_read_the_same_error",
+    ),
     "two deciders are both let in": Mutation(
         "INDEX mail_decisions",
         "CREATE UNIQUE INDEX mail_decisions",
