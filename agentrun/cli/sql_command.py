@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from agentrun.cli import output
 from agentrun.core.errors import ConfigError
+from agentrun.core.table import find_repeated_name
 from agentrun.store.audit import (
     QueryResult,
     describe_relation,
@@ -86,8 +87,7 @@ def _print_table(answer: QueryResult, form: Form) -> None:
 
 
 def _rows_as_objects(answer: QueryResult) -> Iterator[dict[str, Any]]:
-    twice = {name for name in answer.columns if answer.columns.count(name) > 1}
-    if twice:
-        raise ConfigError(f"two columns are named {min(twice)!r}: rename one with AS")
+    if (name := find_repeated_name(answer.columns)) is not None:
+        raise ConfigError(f"two columns are named {name!r}: rename one with AS")
     for row in answer.rows:
         yield dict(zip(answer.columns, row, strict=True))

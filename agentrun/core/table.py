@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
-__all__ = ["Table"]
+__all__ = ["Table", "find_repeated_name"]
 
 _SCALARS = (bool, int, float, str, bytes, date, time, timedelta, Decimal)
 _INT64 = range(-(2**63), 2**63)
@@ -90,7 +90,7 @@ class Table(Viewable):
             import polars
         except ImportError as error:
             raise _missing("polars") from error
-        if (name := find_twin(self.columns)) is not None:
+        if (name := find_repeated_name(self.columns)) is not None:
             raise ConfigError(f"two columns are named {name!r}: rename one with AS")
         types = [_polars_type(column, polars) for column in self._by_column()]
         pairs = zip(self.columns, self._by_column(), types, strict=True)
@@ -100,7 +100,7 @@ class Table(Viewable):
         return list(zip(*self.rows, strict=True)) if self.rows else [()] * len(self.columns)
 
 
-def find_twin(columns: Sequence[str]) -> str | None:
+def find_repeated_name(columns: Sequence[str]) -> str | None:
     """A name that two columns have, since an object or a frame could hold only one of them."""
     return min((name for name, count in Counter(columns).items() if count > 1), default=None)
 
