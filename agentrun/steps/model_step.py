@@ -28,6 +28,7 @@ from agentrun.steps.blocking import blocking
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.open_step import open_step
 from agentrun.steps.step import ActiveStep, StepRequest
+from agentrun.steps.unrecorded_calls import warn_of_unrecorded_calls
 from agentrun.steps.waits import wait_until
 from agentrun.store.limits import LimitedCall
 from agentrun.store.partials import EVERY
@@ -69,6 +70,8 @@ def open_model_step(point: ExecutionPoint, request: ModelRequest) -> Flow[Record
         point.run.learn_reply(point.scope, step.ident, step.turn, reply.body)
     else:
         point.scope.turn = step.turn if step.turn is not None else point.scope.turn
+        if point.scope.top.all_replies:
+            warn_of_unrecorded_calls(point.run, point.scope, request.body)
     return call
 
 

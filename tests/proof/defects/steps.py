@@ -5,6 +5,18 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a tool without a step passes in silence": Mutation(
+        "warn_of_unrecorded_calls",
+        "if not open_calls:",
+        "if True:",
+        "steps/test_unrecorded_calls.py::test_a_plain_function_is_named_once",
+    ),
+    "a tool that is a step is called unrecorded": Mutation(
+        "warn_of_unrecorded_calls",
+        "if call.was_made:",
+        "if False:",
+        "steps/test_unrecorded_calls.py::test_a_decorated_tool_is_not",
+    ),
     "attempts that failed before a crash do not count": Mutation(
         "RecordedCall.prior_failures",
         "known.failures if known else 0",
