@@ -345,10 +345,10 @@ SELECT clock_timestamp() AS now
 
 -- name: runs
 -- Runs with their summaries, the newest first. The rows after a cursor are found in the index.
+-- A process that was killed has worked until it wrote its last row.
 -- `decided_at`: every question of the run to a person is decided, and no worker has read that yet.
 SELECT r.*, p.key AS parent_key, coalesce(top.key, r.key) AS root_key, tree.children,
        tree.cost AS tree_cost,
-       w.dead_at IS NOT NULL OR w.beat_at + w.lease < clock_timestamp() AS owner_dead,
        CASE WHEN r.status IN ('queued', 'waiting', 'held')
             AND NOT EXISTS (SELECT FROM agentrun.inbox i WHERE i.run_id = r.run_id)
             THEN (SELECT max(d.decided_at) FROM agentrun.decided d WHERE d.run_id = r.run_id)
@@ -365,18 +365,27 @@ FROM (
            coalesce(s.reasoning_tokens, 0) AS reasoning_tokens,
            coalesce(s.cost, 0) AS cost, coalesce(s.unpriced, 0) AS unpriced,
            coalesce(s.working_seconds, 0)
-               + CASE WHEN s.is_working THEN coalesce(time.since, 0) ELSE 0 END AS working_seconds,
+               + coalesce(extract(epoch FROM till.worked - s.since)::float8, 0) AS working_seconds,
            coalesce(s.waiting_seconds, 0)
-               + CASE WHEN s.is_working THEN 0 ELSE coalesce(time.since, 0) END + time.queued
+               + coalesce(extract(epoch FROM now.now - coalesce(till.worked, s.since))::float8, 0)
+               + extract(epoch FROM coalesce(s.started_at, now.now) - r.created_at)::float8
                AS waiting_seconds,
-           s.failed_step, s.error_type, s.error, s.last_message
+           s.failed_step, s.error_type, s.error, s.last_message, now.owner_dead
     FROM agentrun.runs r
     LEFT JOIN agentrun.summaries s USING (run_id)
+    LEFT JOIN agentrun.workers w ON w.worker = r.owner
     CROSS JOIN LATERAL (
-        SELECT extract(epoch FROM clock_timestamp() - s.since)::float8 AS since,
-               extract(epoch FROM coalesce(s.started_at, clock_timestamp()) - r.created_at)::float8
-                   AS queued
-    ) time
+        SELECT clock_timestamp() AS now,
+               w.dead_at IS NOT NULL OR w.beat_at + w.lease < clock_timestamp() AS owner_dead
+    ) now
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN s.is_working AND now.owner_dead THEN (
+                SELECT j.at FROM agentrun.journal j
+                WHERE j.run_id = r.run_id ORDER BY j.seq DESC LIMIT 1)
+            WHEN s.is_working THEN now.now
+        END AS worked
+    ) till
     WHERE (%(status)s::text[] IS NULL OR r.status = ANY (%(status)s))
       AND (%(key)s::text IS NULL OR r.key = %(key)s)
       AND (%(agent)s::text IS NULL OR r.agent = %(agent)s)
@@ -395,7 +404,6 @@ FROM (
           WHERE top.key = %(root)s))
     ORDER BY r.created_at DESC, r.run_id DESC LIMIT %(limit)s
 ) r
-LEFT JOIN agentrun.workers w ON w.worker = r.owner
 LEFT JOIN agentrun.runs p ON p.run_id = r.parent
 LEFT JOIN agentrun.runs top ON r.parent IS NOT NULL AND top.run_id = agentrun.top(r.run_id)
 CROSS JOIN LATERAL (

@@ -147,6 +147,24 @@ def test_a_run_that_was_killed_and_cancelled_later_has_not_worked_in_between(
     assert run.waiting_seconds >= 1.2
 
 
+def test_a_run_whose_process_is_dead_does_not_work(
+    db: OpenDatabase, dsn: str, provider: Provider, world: World, sql: Any
+) -> None:
+    provider.say(asks("7"))
+    agent = make_agent(provider, world, [True]).with_options(key="k")
+    killed(lambda: (agentrun.connect(dsn), agent.run("7")))
+    with db.connection() as conn:
+        conn.execute("UPDATE agentrun.workers SET dead_at = now() WHERE dead_at IS NULL")
+    first = only()
+    time.sleep(0.5)
+    later = only()
+    asked = "SELECT extract(epoch FROM max(at) - min(at) FILTER (WHERE event = 'claimed'))::float8"
+    ((worked,),) = sql(f"{asked} FROM agentrun.journal")
+    assert later.owner_dead
+    assert first.working_seconds == later.working_seconds == pytest.approx(worked, abs=0.05)
+    assert later.waiting_seconds >= first.waiting_seconds + 0.5
+
+
 def test_the_time_in_the_queue_counts_once(db: Any) -> None:
     listed = child.with_options(key="k")
     listed.submit("x")

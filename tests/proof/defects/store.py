@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "the dead work on in lists": Mutation(
+        "-- name: runs",
+        "WHEN s.is_working AND now.owner_dead THEN",
+        "WHEN false THEN",
+        "store/test_summaries.py::test_a_run_whose_process_is_dead_does_not_work",
+    ),
     "two columns of the journal are exchanged on their way into it": Mutation(
         "-- name: append_plain",
         """
