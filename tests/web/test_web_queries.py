@@ -168,3 +168,13 @@ def test_two_runs_are_compared(pages: str, two: None) -> None:
     assert "Who?" in httpx.get(f"{pages}/compare?a=a&b=b").text
     assert httpx.get(f"{pages}/compare").status_code == 200
     assert httpx.get(f"{pages}/compare?a=a&b=none").status_code == 404
+
+
+def test_runs_whose_keys_end_with_spaces_are_compared(
+    pages: str, writer: Any, provider: Provider
+) -> None:
+    provider.say(["It is done."])
+    for key in ("a", " a\x85\n"):
+        writer.with_options(key=key).run("Why?")
+    found = httpx.get(f"{pages}/compare.json", params={"a": "a", "b": " a\x85\n"}).json()
+    assert (found["b"], found["comparison"]["same"]) == (" a\x85\n", True)
