@@ -228,4 +228,16 @@ DEFECTS: dict[str, Mutation] = {
         "SafeMarkup(safe.pretty(value, indent=2))",
         "web/test_web_hostile.py::test_a_hostile_text_adds_nothing_to_a_page",
     ),
+    "a kept query is named by markup": Mutation(
+        "agentrun/web/static/pages.js",
+        "link.textContent = name;",
+        "link.innerHTML = name;",
+        "web/test_web_queries.py::test_a_person_keeps_queries_in_the_browser",
+    ),
+    "whatever a browser kept is a query": Mutation(
+        "agentrun/web/static/pages.js",
+        'typeof query === "string"',
+        "true",
+        "web/test_web_queries.py::test_whatever_the_browser_kept_the_page_is_shown",
+    ),
 }
