@@ -26,6 +26,12 @@ from agentrun.web.site import PageRoute
 
 # Where a browser may go or load from, by the attribute.
 _ADDRESSES = ("href", "src", "action", "formaction", "hx-get", "hx-sse:connect", "poster", "data")
+# What the timeline draws depends on how long the steps took.
+_SHAPES = (
+    "", "x", "x1", "x2", "y", "y1", "y2", "width", "height", "fill", "fill-opacity",
+    "stroke", "stroke-width", "text-anchor", "font-size", "class",
+)  # fmt: skip
+_DRAWN = {(tag, name) for tag in ("rect", "line", "text") for name in _SHAPES}
 _QUERY = "SELECT key, agent, reason FROM runs ORDER BY key"
 _LONGEST = 40  # characters of a text that are looked for: a page may cut the rest
 
@@ -127,7 +133,7 @@ def is_own(tag: str, name: str, address: str) -> bool:
 
 def all_parts(url: str, client: httpx.Client) -> set[tuple[str, str]]:
     """What the pages of the harmless text consist of."""
-    found: set[tuple[str, str]] = set()
+    found = set(_DRAWN)
     for place in (*full_places(), *places("tame", TAME)):
         found |= looked_at(url, place, client).parts
     assert not {name for _, name in found if name.startswith("on") or name == "style"}
@@ -189,7 +195,7 @@ def test_a_file_of_a_hostile_run_is_inert(hostile: str, tame: str) -> None:
         return answer.text
 
     with httpx.Client(timeout=60) as client:
-        known: set[Any] = set()
+        known = set(_DRAWN)
         for kind in KINDS:
             known |= Elements(exported(tame, key_of(kind, "tame", TAME), "html")).parts
         for name, text in EVERY.items():
@@ -219,7 +225,7 @@ def test_a_page_full_of_hostile_texts_does_nothing(
         "[...new Set([...document.all].flatMap(e => [e.localName + ' ', "
         "...[...e.attributes].map(a => e.localName + ' ' + a.name)]))]"
     )
-    known: set[str] = set()
+    known = {f"{tag} {name}" for tag, name in _DRAWN}
     for place in (*full_places(), *(run_of(kind, "tame", TAME) for kind in KINDS)):
         known |= set(opened(browser, f"{tame}/{place}").evaluate(parts))
     asked = as_asked(EVERY["HTML"])
