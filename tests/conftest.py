@@ -53,7 +53,7 @@ from agentrun.store.migrate import migrate
 from agentrun.store.opening import internals
 from agentrun.testing import Provider
 
-pytest_plugins = ["running"]
+pytest_plugins = ["running", "hostile_runs"]
 
 SESSION = "AGENTRUN_TEST_SESSION"  # the session's folder, for the processes we start
 TEMPLATE = "migrated"

@@ -15,6 +15,7 @@ from agentrun.core.divergence import Price, describe_call, diverge, price_of
 from agentrun.core.errors import RunError
 from agentrun.core.events import Event
 from agentrun.core.history import History, RecordedStep, scope_of
+from agentrun.core.viewable import Viewable
 
 __all__ = ["Redo", "plan_redo"]
 
@@ -22,12 +23,14 @@ _ONCE = ("once", "transaction")
 
 
 @dataclass(frozen=True)
-class Redo:
+class Redo(Viewable):
     """The plan to perform a recorded step again, as `redo` returns it.
 
     Example:
         >>> print(agentrun.redo("ticket-42", 3, dry_run=True))   # what it pays and does again
     """
+
+    form = "redo"
 
     key: str  # the key of the run
     step: int
@@ -41,7 +44,8 @@ class Redo:
     redone: tuple[RecordedStep, ...]  # the step and those in its body, which are not reused
     children: tuple[str, ...] = ()  # for each child run among them, what the redo does to it
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
+        """The plan in sentences, with the names of models and tools as they are recorded."""
         sentences = [
             f"Step {self.step} of run {self.key!r}, {self.call}, is set aside and performed again."
         ]

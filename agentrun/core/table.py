@@ -50,7 +50,8 @@ class Table(Viewable):
 
     def __repr__(self) -> str:
         more = " and more" if self.truncated else ""
-        return f"<Table of {len(self.rows)} rows{more}: {', '.join(self.columns)}>"
+        names = (repr(name)[1:-1] for name in self.columns)  # without control characters
+        return f"<Table of {len(self.rows)} rows{more}: {', '.join(names)}>"
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a DataFrame of pandas.

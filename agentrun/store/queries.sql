@@ -399,9 +399,10 @@ FROM (
       AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(concat_ws(
           chr(10), r.key, r.agent, r.reason, s.error_type, s.error, s.last_message))) > 0)
       AND (NOT %(roots)s OR r.parent IS NULL)
-      AND (%(root)s::text IS NULL OR r.run_id IN (
+      -- An array, because few runs are expected in it: they are found by their keys.
+      AND (%(root)s::text IS NULL OR r.run_id = ANY (ARRAY(
           SELECT t.run_id FROM agentrun.runs top CROSS JOIN agentrun.tree(top.run_id) t
-          WHERE top.key = %(root)s))
+          WHERE top.key = %(root)s)))
     ORDER BY r.created_at DESC, r.run_id DESC LIMIT %(limit)s
 ) r
 LEFT JOIN agentrun.runs p ON p.run_id = r.parent

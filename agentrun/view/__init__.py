@@ -20,7 +20,7 @@ from agentrun.view.run_list import (
     totals_html,
     totals_text,
 )
-from agentrun.view.single_step import step_html, step_text
+from agentrun.view.single_step import redo_text, step_html, step_text
 from agentrun.view.tables import table_html, table_text
 
 __all__ = ["as_html", "as_text"]
@@ -39,5 +39,6 @@ renderers["inbox", "text/plain"] = inbox_text
 renderers["inbox", "text/html"] = inbox_html
 renderers["totals", "text/plain"] = totals_text
 renderers["totals", "text/html"] = totals_html
+renderers["redo", "text/plain"] = redo_text
 renderers["step", "text/plain"] = step_text
 renderers["step", "text/html"] = step_html

@@ -25,7 +25,7 @@ class CompareData:
 
 
 async def _compare(site: Site, request: Request) -> Page:
-    a, b = (request.query_params.get(name, "").strip() for name in ("a", "b"))
+    a, b = (request.query_params.get(name, "") for name in ("a", "b"))
     if not (a and b):
         return Page("compare.html", CompareData(a, b, None), {"html": ""})
     found = await site.read(compare, a, b)

@@ -197,7 +197,7 @@ async def _plan_redo(site: Site, request: Request) -> Page:
 
 
 def _name_of(plan: Redo) -> str:
-    return digest(f"{plan} {plan.once}".encode("utf-8", "surrogatepass"))
+    return digest(f"{plan.describe()} {plan.once}".encode("utf-8", "surrogatepass"))
 
 
 async def _redo(site: Site, request: Request) -> Response:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -140,8 +141,13 @@ def _as_refusal(error: AgentrunError) -> Refused:
 
 
 def key_in(request: Request) -> str:
-    """The run's key in the URL. Raises Refused if there is none."""
-    if not (key := request.query_params.get("key", "")):
+    """The run's key in the URL. Raises Refused if there is none.
+
+    A form holds it quoted: a browser changes line breaks in fields, and pages show no control
+    characters.
+    """
+    given = request.query_params
+    if not (key := given.get("key", "") or unquote(given.get("quoted", ""))):
         raise Refused(400, "no_key", "name a run: ?key=KEY")
     return key
 

@@ -7,11 +7,11 @@ hostile key is that run and no other; what is written as JSON is the text itself
 from __future__ import annotations
 
 import json
-import re
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hostile import ACTIVE, TEXTS, UNKEYED
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner, Result
 
@@ -21,40 +21,6 @@ from agentrun.core.codec import plain
 
 pytestmark = pytest.mark.long
 
-TEXTS = {
-    "quotes": "' \" ` '' \"\" ;",
-    "SQL": "'; DROP TABLE agentrun.journal; -- $$ $1 %(key)s",
-    "LIKE": "%_% \\% [a-z]*",
-    "formats": "%s %(a)s {} {0} {0.__class__} ${HOME} %n",
-    "shell": "$(touch owned) `touch owned` ; && | > owned",
-    "rich markup": "[red]x[/red] [/oops] [link=http://evil]x[/link] [@click=app.quit]x[/] :boom:",
-    "HTML": "<script>alert(1)</script><img src=x onerror=alert(1)></pre></details><!-- ]]>",
-    "HTML attributes": '" onclick="alert(1)" x=\' autofocus onfocus=\'alert(1)',
-    "entities": "&lt;script&gt; &#60;b&#62; &amp;amp;",
-    "Markdown": "\n```\n# heading\n![x](http://evil/p.png) [a](http://evil)\n| a |\n\n<b>x</b>",
-    "fences": "``` ~~~ ```` \n~~~\n</details>\n`` ` ``",
-    "title of the terminal": "\x1b]0;owned\x07 \x1b]2;owned\x1b\\",
-    "clipboard": "\x1b]52;c;cm0gLXJm\x07",
-    "hyperlink": "\x1b]8;;http://evil\x1b\\x\x1b]8;;\x1b\\",
-    "colours and erasing": "\x1b[31m \x1b[2J \x1b[1A\x1b[2K \x1b[6n \x1b(0",
-    "C1": "\x9b31m \x9d0;owned\x9c \x90q\x9c \x85",
-    "overwriting": "safe\rowned \x08\x08\x08 \x7f \x0c \x0b",
-    "turned around": "\u202egpj.exe\u202c \u2066x\u2069 \u200f \u061c",
-    "unseen": "a\u200bb\u2060c\ufeffd\u00ade \U000e0041 \ufff9x\ufffb",
-    "line ends": "one\ntwo\r\nthree\u2028four\u2029five\x85six",
-    "wide and joined": "日本語 👩\u200d👩\u200d👧 e\u0301 \U0001f3f4\U000e0067 ﷽",
-    "noncharacters": "\ufffe \uffff \U0001ffff \ufdd0",
-    "paths": "../../etc/passwd /dev/null C:\\x \\\\host\\x con.html",
-    "options": "--json -h @last --dsn=x",
-    "JSON": '{"$ref": "x"} "} ] \\" \\u0000 null NaN',
-    "long": "x" * 1_500,
-}
-# Where a key cannot hold them; everywhere else they can stand.
-UNKEYED = {"NUL": "a\0b\0", "lone surrogates": "\ud800 \udfff\ud83d"}
-ACTIVE = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
 HTML_TAGS = {"html", "head", "meta", "title", "style", "body", "main", "div", "h3", "h4", "p",
              "details", "summary", "pre", "code", "span", "table", "tr", "th", "td", "a", "strong",
              "em", "script", "blockquote", "br", "h5", "img", "ul", "ol", "li", "thead", "tbody",

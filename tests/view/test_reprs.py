@@ -13,7 +13,11 @@ from journals import HOSTILE, crashed_and_resumed
 from test_view import ACTIVE, TAGS, Stripped, hostile_run
 
 import agentrun
+from agentrun.core.divergence import price_of
+from agentrun.core.history import RecordedStep
+from agentrun.core.redo import Redo
 from agentrun.core.summary import RunList, RunSummary
+from agentrun.core.table import Table
 from agentrun.core.transcript import Totals, fold
 from agentrun.core.waiting import Inbox, Waiting
 from agentrun.view.inbox import decision_calls
@@ -85,6 +89,15 @@ def test_hostile_values_are_inert(name: str) -> None:
     assert document.tags <= TAGS
     assert not {name for name in document.attributes if name.startswith("on")}
     assert not ACTIVE.search(repr(SHOWN[name]))
+
+
+def test_a_plan_to_redo_and_the_names_of_columns_are_inert() -> None:
+    step = RecordedStep("1", "1", 1, 1, "model", HOSTILE, "read", None, None, False, 1, 1)
+    plan = Redo(HOSTILE, 1, f"model {HOSTILE}", "", (HOSTILE,), (), price_of([]), step, (), ())
+    for text in (str(plan), repr(plan), repr(Table((HOSTILE,), ()))):
+        assert "alert(1)" in text
+        assert not ACTIVE.search(text)
+        assert "\n" not in text
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN.keys() - {"inbox"}))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import threading
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
-from web_pages import serving
+from browser import Browser, Page
+from web_pages import complaints, in_browser, serving
 
 import agentrun
 from agentrun.testing import Provider
@@ -136,6 +139,48 @@ def test_saved_queries_work(pages: str, two: None) -> None:
         assert answer.status_code == 200, (name, answer.text)
 
 
+@in_browser
+def test_a_person_keeps_queries_in_the_browser(browser: Browser, pages: str) -> None:
+    names = "[...document.querySelectorAll('#own-queries li a')].map(a => a.textContent)"
+    name, query = "<img src=x onerror=alert(1)>", "SELECT '<b>' || chr(43) AS one, 2 AS \"&\""
+
+    def keep(page: Page, name: str) -> None:
+        field = "document.querySelector('#own-queries input')"
+        page.evaluate(f"{field}.value = {json.dumps(name)}")
+        page.evaluate("document.querySelector('#own-queries button:not([aria-label])').click()")
+
+    page = browser.open(f"{pages}/sql?query={quote(query)}")
+    before = len(page.requests())
+    keep(page, name)
+    keep(page, "another")
+    later = [one for one in page.requests()[before:] if not one.endswith("/icon.svg")]
+    assert later == [], "the server is asked for nothing"
+    assert complaints(page) == []
+    again = browser.open(f"{pages}/sql")
+    assert again.evaluate(names) == [name, "another"]
+    assert again.evaluate("document.querySelectorAll('#own-queries img').length") == 0
+    asked = browser.open(again.evaluate("document.querySelector('#own-queries li a').href"))
+    assert asked.evaluate("document.querySelector('td').textContent") == "<b>+"
+    assert asked.evaluate("document.querySelector('textarea').value") == query
+    again = browser.open(f"{pages}/sql")
+    again.evaluate("document.querySelector('#own-queries li button').click()")
+    assert again.evaluate(names) == ["another"]
+    assert complaints(again) == []
+    assert browser.open(f"{pages}/sql").evaluate(names) == ["another"]
+
+
+@in_browser
+def test_whatever_the_browser_kept_the_page_is_shown(browser: Browser, pages: str) -> None:
+    page = browser.open(f"{pages}/sql")
+    names = "[...document.querySelectorAll('#own-queries li a')].map(a => a.textContent)"
+    for kept, shown in (("{", []), ("null", []), ("5", []), ('{"a": 5, "b": "SELECT 1"}', ["b"])):
+        place = "'agentrun queries ' + location.pathname"
+        page.evaluate(f"localStorage.setItem({place}, {json.dumps(kept)})")
+        again = browser.open(f"{pages}/sql")
+        assert again.evaluate(names) == shown
+        assert complaints(again) == []
+
+
 def test_rows_are_saved_as_csv_that_calculates_nothing(pages: str) -> None:
     query = "SELECT '=1+1' AS a, '@x' AS b, 'a,\"b' AS c, -3 AS d, NULL AS e"
     answer = ask(pages, query, "sql.csv")
@@ -168,3 +213,13 @@ def test_two_runs_are_compared(pages: str, two: None) -> None:
     assert "Who?" in httpx.get(f"{pages}/compare?a=a&b=b").text
     assert httpx.get(f"{pages}/compare").status_code == 200
     assert httpx.get(f"{pages}/compare?a=a&b=none").status_code == 404
+
+
+def test_runs_whose_keys_end_with_spaces_are_compared(
+    pages: str, writer: Any, provider: Provider
+) -> None:
+    provider.say(["It is done."])
+    for key in ("a", " a\x85\n"):
+        writer.with_options(key=key).run("Why?")
+    found = httpx.get(f"{pages}/compare.json", params={"a": "a", "b": " a\x85\n"}).json()
+    assert (found["b"], found["comparison"]["same"]) == (" a\x85\n", True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from html import unescape
 from typing import Any
 from unittest.mock import patch
 
@@ -199,6 +201,21 @@ def test_a_failed_run_is_resumed_by_a_worker_and_says_who_did_that(
     assert "ana@desk.example" in notes
     assert "mended it" in notes
     assert post(pages, "resume?key=k", {}).status_code == 409
+
+
+def test_a_form_asks_about_its_own_run_whatever_its_key_is(
+    pages: str, writer: Any, provider: Provider
+) -> None:
+    key = "a\n\x1b[2J\u202e%41+b"
+    provider.say(["It is done."])
+    writer.with_options(key=key).run("Why?")
+    source = httpx.get(f"{pages}/run", params={"key": key}).text
+    (form,) = re.findall(r'(?s)<form method="get" action="[^"]*redo".*?</form>', source)
+    ((field, value),) = re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form)
+    # A browser sends each line break of a field as two characters.
+    sent = unescape(value).replace("\n", "\r\n")
+    plan = httpx.get(f"{pages}/redo.json", params={field: sent, "step": "1"})
+    assert (plan.status_code, plan.json()["key"]) == (200, key)
 
 
 def test_a_step_is_redone_once_its_price_was_seen(

@@ -1,5 +1,5 @@
-// Draws the chart of a run's turns, and draws it again when its numbers change. All else that
-// moves in the pages is done by htmx.
+// Draws the chart of a run's turns, and draws it again when its numbers change. Keeps a person's
+// own queries in the browser. All else that moves in the pages is done by htmx.
 "use strict";
 (() => {
   const charts = new Map();
@@ -57,4 +57,56 @@
     attributeFilter: ["data-points"],
   });
   drawAll();
+})();
+
+// A page only reads, so the queries are in the browser's storage, by the address of the page. Other
+// pages of this origin could write there: what is read is shown as text, and executed by a click.
+(() => {
+  const place = document.getElementById("own-queries");
+  if (!place) return;
+  const [list, form] = [place.querySelector("ul"), place.querySelector("form")];
+  const storageKey = `agentrun queries ${location.pathname}`;
+
+  function read() {
+    try {
+      const kept = Object.entries(JSON.parse(localStorage.getItem(storageKey)) ?? {});
+      return new Map(kept.filter(([, query]) => typeof query === "string"));
+    } catch {
+      return new Map();
+    }
+  }
+
+  function change(edit) {
+    const queries = read();
+    edit(queries);
+    try {
+      localStorage.setItem(storageKey, JSON.stringify(Object.fromEntries(queries)));
+      form.querySelector("output").textContent = "";
+    } catch {
+      form.querySelector("output").textContent = "This browser keeps nothing for this page.";
+    }
+    show();
+  }
+
+  function show() {
+    list.replaceChildren(...[...read()].map(([name, query]) => {
+      const [item, link, forget] = ["li", "a", "button"].map((tag) => document.createElement(tag));
+      link.href = "?" + new URLSearchParams({ query });
+      link.textContent = name;
+      forget.textContent = "Forget";
+      forget.setAttribute("aria-label", `Forget ${name}`);
+      forget.addEventListener("click", () => change((queries) => queries.delete(name)));
+      item.append(link, " ", forget);
+      return item;
+    }));
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const query = document.querySelector("textarea[name=query]").value.trim();
+    if (query) change((queries) => queries.set(form.elements.name.value.trim(), query));
+    form.reset();
+  });
+  place.hidden = false;
+  show();
 })();

@@ -383,4 +383,10 @@ DEFECTS: dict[str, Mutation] = {
         "False",
         "view/test_follow.py::test_pieces_fold_to_the_same_transcript",
     ),
+    "a table names its columns as they are": Mutation(
+        "Table.__repr__",
+        "repr(name)[1:-1]",
+        "name",
+        "view/test_reprs.py::test_a_plan_to_redo_and_the_names_of_columns_are_inert",
+    ),
 }

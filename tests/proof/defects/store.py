@@ -560,4 +560,10 @@ DEFECTS: dict[str, Mutation] = {
         "NOT o.is_working",
         "store/test_summaries.py::test_the_time_in_the_queue_counts_once",
     ),
+    "a list of runs sorts all of them": Mutation(
+        "-- name: runs",
+        "ORDER BY r.created_at DESC, r.run_id DESC LIMIT",
+        "ORDER BY r.changed_at DESC, r.run_id DESC LIMIT",
+        "store/test_summaries.py::test_no_list_reads_a_journal_or_a_whole_table",
+    ),
 }

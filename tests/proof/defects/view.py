@@ -227,4 +227,10 @@ DEFECTS: dict[str, Mutation] = {
         "None",
         "view/test_follow.py::test_hostile_pieces_are_inert",
     ),
+    "a plan to redo is printed as it is": Mutation(
+        "redo_text",
+        "visible(plan.describe())",
+        "plan.describe()",
+        "view/test_reprs.py::test_a_plan_to_redo_and_the_names_of_columns_are_inert",
+    ),
 }

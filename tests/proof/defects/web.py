@@ -210,4 +210,34 @@ DEFECTS: dict[str, Mutation] = {
         "False",
         "web/test_web_run.py::test_a_step_is_redone_once_its_price_was_seen",
     ),
+    "a comparison trims the keys of runs": Mutation(
+        "compare_page._compare",
+        'request.query_params.get(name, "") for',
+        'request.query_params.get(name, "").strip() for',
+        "web/test_web_queries.py::test_runs_whose_keys_end_with_spaces_are_compared",
+    ),
+    "a form does not know the key as it is quoted": Mutation(
+        "key_in",
+        'unquote(given.get("quoted", ""))',
+        'given.get("quoted", "")',
+        "web/test_web_run.py::test_a_form_asks_about_its_own_run_whatever_its_key_is",
+    ),
+    "a page trusts the JSON that it shows": Mutation(
+        "page._json_text",
+        "safe.pretty(value, indent=2)",
+        "SafeMarkup(safe.pretty(value, indent=2))",
+        "web/test_web_hostile.py::test_a_hostile_text_adds_nothing_to_a_page",
+    ),
+    "a kept query is named by markup": Mutation(
+        "agentrun/web/static/pages.js",
+        "link.textContent = name;",
+        "link.innerHTML = name;",
+        "web/test_web_queries.py::test_a_person_keeps_queries_in_the_browser",
+    ),
+    "whatever a browser kept is a query": Mutation(
+        "agentrun/web/static/pages.js",
+        'typeof query === "string"',
+        "true",
+        "web/test_web_queries.py::test_whatever_the_browser_kept_the_page_is_shown",
+    ),
 }
