@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from itertools import groupby
+from typing import TypeAlias
 
+from agentrun.core.summary import Relatives
 from agentrun.core.transcript import Entry, NewMessage, Resume, Step, Transcript
 from agentrun.view import phrases
 from agentrun.view.blocks import Band, Part, ShownStep, arrange
@@ -34,9 +35,8 @@ from agentrun.view.waterfall import draw_chart, draw_text
 __all__ = [
     "CSS",
     "WHOLE",
-    "Child",
-    "Relatives",
     "RenderOptions",
+    "RunAddress",
     "as_html",
     "ending_html",
     "entry_html",
@@ -56,23 +56,8 @@ class RenderOptions:
     parts_of_page: int | None = None  # parts in one fold; None puts all parts beside each other
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A child run, for the header of its parent."""
-
-    key: str
-    status: str
-    cost: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class Relatives:
-    """The runs around a run, which only the database knows."""
-
-    parent: str | None = None  # its key
-    children: tuple[Child, ...] = ()
-    tree_cost: Decimal | None = None  # US dollars of the run and of all runs below it
-    address: Callable[[str], str] | None = None  # where a run is shown, by its key
+# Where a run is shown, by its key. A run without an address is named and not linked.
+RunAddress: TypeAlias = Callable[[str], str | None]
 
 
 _IN_NOTEBOOK, _UNLIMITED, WHOLE = (
@@ -104,11 +89,13 @@ def render(
     look: RenderOptions,
     limit: int | None = None,
     relatives: Relatives | None = None,
+    address: RunAddress | None = None,
 ) -> Markup:
-    """The one renderer behind notebook, file and page."""
+    """The one renderer behind notebook, file and page. ``address`` links the relatives."""
     items = ItemRenderer(look.shown, look.index, Images(look.image_room))
     parts = arrange(transcript.entries)
-    before = join(_header(transcript, look, relatives or Relatives(), read_timeline(transcript)))
+    around = join(_relatives(relatives or Relatives(), address))
+    before = join(_header(transcript, look, around, read_timeline(transcript)))
     after = _ending(transcript, parts, items)
     if limit is None:
         body = _lay_out(parts, items, look, transcript.started_at)
@@ -145,7 +132,7 @@ def _alone() -> ItemRenderer:
 
 
 def _header(
-    transcript: Transcript, look: RenderOptions, relatives: Relatives, timeline: Timeline | None
+    transcript: Transcript, look: RenderOptions, around: Markup, timeline: Timeline | None
 ) -> Iterator[Markup]:
     if look.styled:
         yield element("style", CSS)
@@ -153,7 +140,7 @@ def _header(
     yield element("p", clip(phrases.headline(transcript), 400))
     yield element("p", phrases.times(transcript, timeline), class_="ar-dim")
     yield element("p", phrases.totals(transcript), class_="ar-dim")
-    yield from _relatives(relatives)
+    yield around
     if (found := phrases.first_error(transcript)) is not None:
         step, text = found
         place = f"step {step.step}"
@@ -177,13 +164,13 @@ def _waterfall(timeline: Timeline, *, drawn: bool) -> Markup:
     return element("details", summary, draw_chart(timeline), fold, open="open")
 
 
-def _relatives(relatives: Relatives) -> Iterator[Markup]:
+def _relatives(relatives: Relatives, address: RunAddress | None) -> Iterator[Markup]:
     if relatives.parent is not None:
-        yield element("p", "child run of ", _run_link(relatives.parent, relatives))
+        yield element("p", "child run of ", _run_link(relatives.parent, address))
     if relatives.tree_cost is not None and relatives.children:
         yield element("p", f"{phrases.money(relatives.tree_cost)} with all runs below it")
     rows = [
-        (_run_link(child.key, relatives), clip(child.status, 40), phrases.money(child.cost))
+        (_run_link(child.key, address), clip(child.status, 40), phrases.money(child.cost))
         for child in relatives.children[:_CHILDREN]
     ]
     if rows:
@@ -197,9 +184,10 @@ def _relatives(relatives: Relatives) -> Iterator[Markup]:
         )
 
 
-def _run_link(key: str, relatives: Relatives) -> Markup:
+def _run_link(key: str, address: RunAddress | None) -> Markup:
     shown = element("code", clip(key, 200))
-    return element("a", shown, href=relatives.address(key)) if relatives.address else shown
+    place = None if address is None else address(key)
+    return shown if place is None else element("a", shown, href=place)
 
 
 def _index(transcript: Transcript) -> Markup:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
+from agentrun.core.summary import Relatives
 from agentrun.core.transcript import Transcript
 from agentrun.view.chat import conversation_of
-from agentrun.view.html import WHOLE, Relatives, render
+from agentrun.view.html import WHOLE, RunAddress, render
 from agentrun.view.jsonl import read_jsonl, write_jsonl
 from agentrun.view.safe import Markup, clip, element
 from agentrun.view.style import CSS, PAGE_CSS
@@ -40,16 +41,23 @@ _HEAD = """<!DOCTYPE html>
 
 
 def as_page(
-    transcript: Transcript, journal: Iterable[Event], relatives: Relatives | None = None
+    transcript: Transcript,
+    journal: Iterable[Event],
+    relatives: Relatives | None = None,
+    address: RunAddress | None = None,
 ) -> str:
-    """The transcript as a complete HTML document that also contains its journal."""
+    """The transcript as a complete HTML document that also contains its journal.
+
+    The relatives are named in the header. They are links where ``address`` gives a place.
+    """
+    shown = render(transcript, WHOLE, relatives=relatives, address=address)
     title = f"{clip(transcript.key, 100)} · {clip(transcript.agent, 100)} · {transcript.status}"
     policy = _policy((CSS, PAGE_CSS), SCRIPT)
     return "".join(
         [
             _HEAD.format(policy=policy),
             f"{element('title', title)}\n{element('style', PAGE_CSS)}\n</head>\n<body>\n",
-            f"{element('main', render(transcript, WHOLE, relatives=relatives))}\n",
+            f"{element('main', shown)}\n",
             *_embed_journal(journal),
             _embed_chat(transcript),
             f"{element('script', SCRIPT)}\n",

@@ -24,11 +24,9 @@ from agentrun.core.messages import reply_messages
 from agentrun.store.database import OpenDatabase
 from agentrun.store.partials import Partial
 from agentrun.store.watching import JournalFollower
-from agentrun.view.html import render
 from agentrun.view.safe import Markup, element, join
-from agentrun.web.look import LIVE, SHOWN_BYTES
 from agentrun.web.page import fill
-from agentrun.web.run_data import describe_run
+from agentrun.web.run_data import describe_run, render_run
 from agentrun.web.threads import ReadingThreads
 
 __all__ = ["EVERY", "LiveRun", "LiveRuns", "RunView", "messages"]
@@ -126,7 +124,7 @@ class LiveRun:
             version=1 if before is None else before.version + 1,
             seq=data.seq,
             status=f"{data.transcript.status} {[one.fingerprint for one in data.waiting]}",
-            html=render(data.transcript, LIVE, SHOWN_BYTES),
+            html=render_run(data),
             around=fill("around.html", data=data),
             streaming=streaming,
             ended=self._follower.ended,

@@ -125,6 +125,20 @@ DEFECTS: dict[str, Mutation] = {
         "continue",
         "view/test_html.py::test_rendering_stops_at_its_limit",
     ),
+    "an exported page does not know the runs around its own": Mutation(
+        "loaded_run.load_run",
+        "find_relatives(database, find_run(database, key).run_id)",
+        "None",
+        "cli/test_cli_terminal.py::"
+        "test_exported_pages_name_their_relatives_and_link_those_beside_them",
+    ),
+    "a page links a run that has no file beside it": Mutation(
+        "html._run_link",
+        "None if address is None else address(key)",
+        'f"./{key}.html"',
+        "cli/test_cli_terminal.py::"
+        "test_exported_pages_name_their_relatives_and_link_those_beside_them",
+    ),
     "a very long page is read at once": Mutation(
         "_lay_out",
         'element("noscript", turns) if first else turns',

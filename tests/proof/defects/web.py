@@ -6,6 +6,12 @@ from defects import Mutation
 
 _GUARD = "web/test_web_guard.py"
 DEFECTS: dict[str, Mutation] = {
+    "the page of a run does not link the runs around it": Mutation(
+        "run_data.render_run",
+        'make_address("run", key=key)',
+        "None",
+        "web/test_web_overviews.py::test_the_spend_of_a_child_is_of_its_tree",
+    ),
     "the pages answer to any host": Mutation(
         "Guard._check_host",
         "if not local:",
