@@ -157,6 +157,36 @@ DEFECTS: dict[str, Mutation] = {
         'element("div", *parts)',
         "view/test_html.py::test_ids_are_inside_the_folds_that_they_open",
     ),
+    "the copy of a model call has only what earlier calls sent": Mutation(
+        "agentrun/view/page.js",
+        "[...before.reverse(), ...value.then.map(build)]",
+        "before.reverse()",
+        "view/test_page_script.py::test_a_model_call_is_copied_with_its_whole_request",
+    ),
+    "the copy of a model call does not say what is masked": Mutation(
+        "agentrun/view/page.js",
+        "...new Set(sent.match(/\\[masked: [^\\]]*]/g))",
+        "",
+        "view/test_page_script.py::test_a_model_call_is_copied_with_its_whole_request",
+    ),
+    "the copy of a model call has other numbers": Mutation(
+        "agentrun/view/page.js",
+        "JSON.rawJSON(context.source)",
+        "value",
+        "view/test_page_script.py::test_a_model_call_is_copied_with_its_whole_request",
+    ),
+    "a form is copied as if its record were its bytes": Mutation(
+        "agentrun/view/page.js",
+        "if (body.parts || body.content_type) missing.push(notes.form);",
+        "",
+        "view/test_page_script.py::test_a_copy_says_what_no_copy_can_have",
+    ),
+    "the script of a page has its comments": Mutation(
+        "agentrun/view/page.py",
+        '_SPACE.sub("", Path(__file__).with_name("page.js").read_text("utf-8"))',
+        'Path(__file__).with_name("page.js").read_text("utf-8")',
+        "view/test_page.py::test_the_frame_and_the_script_are_small",
+    ),
     "a whole value of a page is not inert": Mutation(
         "agentrun/view/page.js",
         "cut.textContent = visible(text);",
