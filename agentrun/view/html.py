@@ -35,12 +35,14 @@ from agentrun.view.waterfall import draw_chart, draw_text
 __all__ = [
     "CSS",
     "WHOLE",
+    "Block",
     "RenderOptions",
     "RunAddress",
     "as_html",
     "ending_html",
     "entry_html",
     "render",
+    "render_blocks",
 ]
 
 
@@ -58,6 +60,14 @@ class RenderOptions:
 
 # Where a run is shown, by its key. A run without an address is named and not linked.
 RunAddress: TypeAlias = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a rendered run. As the run goes on, a block keeps its key and may change."""
+
+    key: str  # unique in its run
+    markup: Markup
 
 
 _IN_NOTEBOOK, _UNLIMITED, WHOLE = (
@@ -92,17 +102,29 @@ def render(
     address: RunAddress | None = None,
 ) -> Markup:
     """The one renderer behind notebook, file and page. ``address`` links the relatives."""
+    blocks = render_blocks(transcript, look, limit, relatives, address)
+    return element("div", *(block.markup for block in blocks), class_="ar-root")
+
+
+def render_blocks(
+    transcript: Transcript,
+    look: RenderOptions,
+    limit: int | None = None,
+    relatives: Relatives | None = None,
+    address: RunAddress | None = None,
+) -> list[Block]:
+    """What `render` shows, in blocks. The last one is below the entries, and may be empty."""
     items = ItemRenderer(look.shown, look.index, Images(look.image_room))
     parts = arrange(transcript.entries)
     around = join(_relatives(relatives or Relatives(), address))
-    before = join(_header(transcript, look, around, read_timeline(transcript)))
+    before = list(_header(transcript, look, around, read_timeline(transcript)))
     after = _ending(transcript, parts, items)
     if limit is None:
         body = _lay_out(parts, items, look, transcript.started_at)
     else:
-        room = limit - _size(before) - _size(after) - 400
+        room = limit - sum(_size(block.markup) for block in before) - _size(after) - 400
         body = _fit(parts, items, room, transcript.started_at)
-    return element("div", before, *body, after, class_="ar-root")
+    return [*before, *body, Block("end", after)]
 
 
 def entry_html(entry: Entry) -> Markup:
@@ -133,6 +155,16 @@ def _alone() -> ItemRenderer:
 
 def _header(
     transcript: Transcript, look: RenderOptions, around: Markup, timeline: Timeline | None
+) -> Iterator[Block]:
+    yield Block("head", join(_heading(transcript, look, around, timeline)))
+    if timeline is not None and len(timeline.bars) > 1:
+        yield Block("timeline", _waterfall(timeline, drawn=look.index))
+    if look.index:
+        yield Block("steps", _index(transcript))
+
+
+def _heading(
+    transcript: Transcript, look: RenderOptions, around: Markup, timeline: Timeline | None
 ) -> Iterator[Markup]:
     if look.styled:
         yield element("style", CSS)
@@ -148,10 +180,6 @@ def _header(
         label = "failed in " if transcript.failed_step is not None else "first error, in "
         yield element("p", element("strong", label, link), f": {clip(text, 300)}")
     yield make_fold("input", show_json(transcript.input), look.shown)
-    if timeline is not None and len(timeline.bars) > 1:
-        yield _waterfall(timeline, drawn=look.index)
-    if look.index:
-        yield _index(transcript)
 
 
 def _waterfall(timeline: Timeline, *, drawn: bool) -> Markup:
@@ -215,7 +243,7 @@ class _Piece:
 
 def _lay_out(
     parts: Sequence[Part], items: ItemRenderer, look: RenderOptions, start: datetime | None
-) -> Iterator[Markup]:
+) -> Iterator[Block]:
     """All parts. Those of a very long run are in folds, of which a browser reads only the first.
 
     The others are in ``noscript`` elements: a browser without scripts shows them as they are, and
@@ -231,9 +259,10 @@ def _lay_out(
         earlier = pieces[first - 1].part.turn if first else None
         opened = {} if first else {"open": "open"}
         summary = element("summary", element("strong", _name_page(page)))
-        turns = join(_turns(page, start, earlier))
+        turns = join(block.markup for block in _turns(page, start, earlier))
         inside = element("noscript", turns) if first else turns
-        yield element("details", summary, inside, class_="ar-page", **opened)
+        fold = element("details", summary, inside, class_="ar-page", **opened)
+        yield Block(f"page-{first}", fold)
 
 
 def _name_page(page: list[_Piece]) -> str:
@@ -244,7 +273,7 @@ def _name_page(page: list[_Piece]) -> str:
 
 def _fit(
     parts: list[Part], items: ItemRenderer, room: int, start: datetime | None
-) -> Iterator[Markup]:
+) -> Iterator[Block]:
     """The first and last parts that fit, and between them a line that counts the others.
 
     Nothing is rendered that is not shown, but for one part at each end.
@@ -256,8 +285,8 @@ def _fit(
     yield from _turns(head, start)
     if missing := len(rest) - len(tail):
         notice = f"… {missing:,} parts left out here; `agentrun show` prints all of them …"
-        yield element("p", element("strong", notice))
-    yield from _turns(tail, start, head[-1].part.turn if head else None)
+        yield Block("gap", element("p", element("strong", notice)))
+    yield from _turns(tail, start, head[-1].part.turn if head else None, "tail-")
 
 
 def _take(parts: list[Part], items: ItemRenderer, room: int) -> tuple[list[_Piece], int]:
@@ -275,14 +304,19 @@ def _take(parts: list[Part], items: ItemRenderer, room: int) -> tuple[list[_Piec
 
 
 def _turns(
-    pieces: Sequence[_Piece], start: datetime | None, earlier: int | None = None
-) -> Iterator[Markup]:
-    """The pieces of each turn in a block. ``earlier`` is the turn that these pieces go on with."""
+    pieces: Sequence[_Piece], start: datetime | None, earlier: int | None = None, name: str = ""
+) -> Iterator[Block]:
+    """The pieces of each turn in a block. ``earlier`` is the turn that these pieces go on with.
+
+    The keys begin with ``name``.
+    """
+    before = 0
     for turn, group in groupby(pieces, key=lambda piece: piece.part.turn):
         markups = [(piece.part, piece.markup) for piece in group]
         if turn is None:
-            yield from (markup for _, markup in markups)
+            yield Block(f"{name}after-{before}", join(markup for _, markup in markups))
             continue
+        before = turn
         title = f"turn {turn}, continued" if turn == earlier else f"turn {turn}"
         facts = phrases.turn_facts((part for part, _ in markups), start)
         summary = element(
@@ -291,7 +325,8 @@ def _turns(
             *([element("span", f" · {facts}", class_="ar-dim")] if facts else []),
         )
         inside = element("blockquote", *(markup for _, markup in markups))
-        yield element("details", summary, inside, class_="ar-turn", open="open")
+        fold = element("details", summary, inside, class_="ar-turn", open="open")
+        yield Block(f"{name}turn-{turn}", fold)
 
 
 # ---- below the entries -----------------------------------------------------------------------

@@ -13,8 +13,7 @@ from agentrun.core.waiting import Waiting
 from agentrun.store.database import OpenDatabase
 from agentrun.store.inbox import list_waiting
 from agentrun.store.runs import find_relatives, find_run
-from agentrun.view.html import render
-from agentrun.view.safe import Markup
+from agentrun.view.html import Block, render_blocks
 from agentrun.web.look import LIVE, SHOWN_BYTES
 from agentrun.web.page import make_address
 
@@ -67,10 +66,10 @@ def describe_run(database: OpenDatabase, events: list[Event], lost: bool) -> Run
     )
 
 
-def render_run(data: RunData) -> Markup:
+def render_run(data: RunData) -> list[Block]:
     """The transcript with the relatives of its run, as the page of the run shows it."""
     relatives = Relatives(data.parent, data.children, data.tree_cost)
-    return render(
+    return render_blocks(
         data.transcript,
         LIVE,
         SHOWN_BYTES,

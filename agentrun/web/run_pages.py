@@ -24,6 +24,7 @@ from agentrun.view.page import as_page
 from agentrun.view.safe import Markup
 from agentrun.web.inbox_pages import cards_of
 from agentrun.web.live import messages
+from agentrun.web.live_blocks import place_blocks
 from agentrun.web.page import Page, Refused
 from agentrun.web.run_data import RunData, describe_run, render_run
 from agentrun.web.site import PageRoute, Site, key_in, number_in
@@ -68,7 +69,7 @@ async def _run(site: Site, request: Request) -> Page:
 def _read_run(key: str) -> tuple[RunData, Markup]:
     events, lost = journal_of(default(), key)
     data = describe_run(default(), events, lost)
-    return data, render_run(data)
+    return data, place_blocks(render_run(data))
 
 
 async def _actions(site: Site, request: Request) -> Page:
