@@ -54,6 +54,7 @@ class RenderOptions:
     image_room: int  # characters of all images together
     # A table of the steps with links. Only for a page of its own, because ids must be unique.
     index: bool = False
+    titled: bool = True  # with the key; False for a page that has the key as its own heading
     styled: bool = True  # with the style sheet; False for a page that brings `CSS` itself
     parts_of_page: int | None = None  # parts in one fold; None puts all parts beside each other
 
@@ -168,7 +169,8 @@ def _heading(
 ) -> Iterator[Markup]:
     if look.styled:
         yield element("style", CSS)
-    yield element("h3", clip(transcript.key, 200), dir="auto")
+    if look.titled:
+        yield element("h3", clip(transcript.key, 200), dir="auto")
     yield element("p", clip(phrases.headline(transcript), 400))
     yield element("p", phrases.times(transcript, timeline), class_="ar-dim")
     yield element("p", phrases.totals(transcript), class_="ar-dim")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import Any
 from unittest.mock import patch
@@ -199,6 +200,16 @@ def test_a_failed_run_is_resumed_by_a_worker_and_says_who_did_that(
     assert "ana@desk.example" in notes
     assert "mended it" in notes
     assert post(pages, "resume?key=k", {}).status_code == 409
+
+
+def test_the_page_of_a_run_names_it_once(pages: str, writer: Any, provider: Provider) -> None:
+    provider.say(["It is done."])
+    writer.with_options(key="named-once").run("Why?")
+    page = httpx.get(f"{pages}/run?key=named-once").text
+    assert re.findall(r"<h\d[^>]*>([^<]*)</h\d>", page) == ["named-once", "Transcript"]
+    streamed = read_stream(f"{pages}/run/events?key=named-once")[0]["data"]
+    assert ">named-once<" not in streamed
+    assert "<h3" in httpx.get(f"{pages}/export?key=named-once").text
 
 
 def test_a_step_is_redone_once_its_price_was_seen(

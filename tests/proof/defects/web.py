@@ -30,6 +30,12 @@ DEFECTS: dict[str, Mutation] = {
         "True",
         "web/test_web_live_blocks.py::test_what_did_not_change_is_left_alone_and_folds_stay",
     ),
+    "the page of a run names it twice": Mutation(
+        "html._heading",
+        "look.titled",
+        "True",
+        "web/test_web_run.py::test_the_page_of_a_run_names_it_once",
+    ),
     "the page of a run does not link the runs around it": Mutation(
         "run_data.render_run",
         'make_address("run", key=key)',
