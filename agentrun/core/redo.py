@@ -15,19 +15,22 @@ from agentrun.core.divergence import Price, describe_call, diverge, price_of
 from agentrun.core.errors import RunError
 from agentrun.core.events import Event
 from agentrun.core.history import History, RecordedStep, scope_of
+from agentrun.core.viewable import Viewable
 
 __all__ = ["Redo", "plan_redo"]
 
 _ONCE = ("once", "transaction")
 
 
-@dataclass(frozen=True)
-class Redo:
-    """The plan to perform a recorded step again, as `redo` returns it.
+@dataclass(frozen=True, repr=False)
+class Redo(Viewable):
+    """The plan to perform a recorded step again, as `redo` returns it. In a notebook it is a table.
 
     Example:
         >>> print(agentrun.redo("ticket-42", 3, dry_run=True))   # what it pays and does again
     """
+
+    form = "redo"
 
     key: str  # the key of the run
     step: int
@@ -41,6 +44,18 @@ class Redo:
     redone: tuple[RecordedStep, ...]  # the step and those in its body, which are not reused
     children: tuple[str, ...] = ()  # for each child run among them, what the redo does to it
 
+    @property
+    def later(self) -> list[int]:
+        """The numbers of the steps that are set aside because they were recorded after it.
+
+        Example:
+            >>> print(agentrun.redo("ticket-42", 3, dry_run=True).later)
+        """
+        return sorted(one.step for one in self.aside if one not in self.redone)
+
+    def __repr__(self) -> str:
+        return f"<Redo of step {self.step} of {self.key!r}: {len(self.aside)} steps are set aside>"
+
     def __str__(self) -> str:
         sentences = [
             f"Step {self.step} of run {self.key!r}, {self.call}, is set aside and performed again."
@@ -50,8 +65,7 @@ class Redo:
         if self.again:
             sentences.append(f"Performed again: {', '.join(self.again)}.")
         sentences += [f"The {child}." for child in self.children]
-        later = sorted(one.step for one in self.aside if one not in self.redone)
-        if later:
+        if later := self.later:
             listed = ", ".join(map(str, later[:10])) + (", …" if len(later) > 10 else "")
             sentences.append(f"Set aside with it: step {listed}. {self.after}")
         return " ".join(sentences)

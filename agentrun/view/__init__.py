@@ -12,6 +12,7 @@ from agentrun.view.comparison import comparison_html, comparison_text
 from agentrun.view.html import as_html
 from agentrun.view.inbox import inbox_html, inbox_text
 from agentrun.view.layout import as_text
+from agentrun.view.redo_plan import redo_html, redo_text
 from agentrun.view.run_list import (
     run_card,
     run_html,
@@ -41,3 +42,5 @@ renderers["totals", "text/plain"] = totals_text
 renderers["totals", "text/html"] = totals_html
 renderers["step", "text/plain"] = step_text
 renderers["step", "text/html"] = step_html
+renderers["redo", "text/plain"] = redo_text
+renderers["redo", "text/html"] = redo_html

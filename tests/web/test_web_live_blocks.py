@@ -49,6 +49,7 @@ class Watched:
         """The data of the next messages, up to the one with this id."""
         found, at, data = [], 0, ""
         for line in self._lines:
+            assert line != ": nothing new", f"nothing came up to {seq}"
             name, _, value = line.partition(": ")
             if name == "id":
                 at = int(value)

@@ -187,6 +187,12 @@ DEFECTS: dict[str, Mutation] = {
         'Path(__file__).with_name("page.js").read_text("utf-8")',
         "view/test_page.py::test_the_frame_and_the_script_are_small",
     ),
+    "a redo in a notebook does not say what may act twice": Mutation(
+        "redo_plan._facts",
+        "if plan.once:",
+        "if False:",
+        "view/test_reprs.py::test_a_redo_shows_what_it_pays_and_performs_again_and_sets_aside",
+    ),
     "a whole value of a page is not inert": Mutation(
         "agentrun/view/page.js",
         "cut.textContent = visible(text);",
