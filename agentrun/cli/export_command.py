@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -26,7 +27,11 @@ _NAME = 150  # characters of a file's name, without its ending
 def _html(found: LoadedRun) -> str:
     from agentrun.view.page import as_page
 
-    return as_page(fold(found.events, owner_lost=found.owner_lost), found.events)
+    def address(key: str) -> str | None:
+        return f"./{quote(found.files[key])}" if key in found.files else None
+
+    transcript = fold(found.events, owner_lost=found.owner_lost)
+    return as_page(transcript, found.events, found.relatives, address)
 
 
 def _markdown(found: LoadedRun) -> str:
@@ -94,12 +99,19 @@ def _export_tree(connect: Connect, key: str, format_: str, folder: Path | None) 
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error}") from None
     ending = "json" if format_ == "openai" else format_
-    for one in found:
-        name = quote(one, safe=" @")[:_NAME]
-        # Two long keys may begin alike, and a key may be `.` or `..`.
-        if name != one or not one.strip("."):
-            name = f"{name}-{sha256(one.encode()).hexdigest()[:8]}"
-        _write_file(folder / f"{name}.{ending}", EXPORTS[format_](load_run(connect, one)))
+    files = {one: f"{_name_file(one)}.{ending}" for one in found}
+    for one, file in files.items():
+        run = replace(load_run(connect, one), files=files)
+        _write_file(folder / file, EXPORTS[format_](run))
+
+
+def _name_file(key: str) -> str:
+    """The name of the file of a run, without its ending: the key, as far as it can be a name."""
+    name = quote(key, safe=" @")[:_NAME]
+    # Two long keys may begin alike, and a key may be `.` or `..`.
+    if name != key or not key.strip("."):
+        name = f"{name}-{sha256(key.encode()).hexdigest()[:8]}"
+    return name
 
 
 def _write_file(file: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from agentrun.cli.inbox_list import pending_decisions
 from agentrun.cli.keys import Connect, full_key
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
+from agentrun.core.summary import Relatives
 from agentrun.core.transcript import Transcript, fold
 
 __all__ = ["LoadedRun", "load_run", "load_transcript"]
@@ -21,19 +22,25 @@ class LoadedRun:
 
     events: list[Event]
     owner_lost: bool = False
+    relatives: Relatives | None = None
     decided: list[dict[str, Any]] = field(default_factory=list)
+    # The names of the files that are written beside this one, by the keys of their runs.
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def load_run(connect: Connect, key: str) -> LoadedRun:
     """The run that a KEY means, or an exported file. Raises RunNotFound or ConfigError."""
     from agentrun.api.handle import journal_of
+    from agentrun.store.runs import find_relatives, find_run
 
     file = Path(key)
     if file.suffix in _READERS and file.is_file():
         return LoadedRun(_READERS[file.suffix](file))
     with connect() as database:
         key = full_key(database, key)
-        return LoadedRun(*journal_of(database, key), pending_decisions(database, key))
+        events, lost = journal_of(database, key)
+        relatives = find_relatives(database, find_run(database, key).run_id)
+        return LoadedRun(events, lost, relatives, pending_decisions(database, key))
 
 
 def load_transcript(connect: Connect, key: str) -> Transcript:

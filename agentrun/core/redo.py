@@ -22,9 +22,9 @@ __all__ = ["Redo", "plan_redo"]
 _ONCE = ("once", "transaction")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Redo(Viewable):
-    """The plan to perform a recorded step again, as `redo` returns it.
+    """The plan to perform a recorded step again, as `redo` returns it. In a notebook it is a table.
 
     Example:
         >>> print(agentrun.redo("ticket-42", 3, dry_run=True))   # what it pays and does again
@@ -44,6 +44,18 @@ class Redo(Viewable):
     redone: tuple[RecordedStep, ...]  # the step and those in its body, which are not reused
     children: tuple[str, ...] = ()  # for each child run among them, what the redo does to it
 
+    @property
+    def later(self) -> list[int]:
+        """The numbers of the steps that are set aside because they were recorded after it.
+
+        Example:
+            >>> print(agentrun.redo("ticket-42", 3, dry_run=True).later)
+        """
+        return sorted(one.step for one in self.aside if one not in self.redone)
+
+    def __repr__(self) -> str:
+        return f"<Redo of step {self.step} of {self.key!r}: {len(self.aside)} steps are set aside>"
+
     def describe(self) -> str:
         """The plan in sentences, with the names of models and tools as they are recorded."""
         sentences = [
@@ -54,8 +66,7 @@ class Redo(Viewable):
         if self.again:
             sentences.append(f"Performed again: {', '.join(self.again)}.")
         sentences += [f"The {child}." for child in self.children]
-        later = sorted(one.step for one in self.aside if one not in self.redone)
-        if later:
+        if later := self.later:
             listed = ", ".join(map(str, later[:10])) + (", …" if len(later) > 10 else "")
             sentences.append(f"Set aside with it: step {listed}. {self.after}")
         return " ".join(sentences)

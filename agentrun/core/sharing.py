@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeGuard
 from agentrun.core.codec import ENVELOPE, MAX_DEPTH, Undecodable, canonical, check, digest, loads
 from agentrun.core.events import Json
 
-__all__ = ["MIN_SIZE", "Chain", "Packed", "Shared", "whole"]
+__all__ = ["MIN_SIZE", "Chain", "Packed", "Shared", "own_key", "whole"]
 
 MIN_SIZE = 64  # bytes of canonical JSON; a reference takes about 43
 _LEVELS = 2 * (MAX_DEPTH + ENVELOPE)  # of a packed value: a reference may take a level of its own
@@ -231,7 +231,7 @@ class Shared:
                 return self._link(name).size + self._measure(then, levels - 1)
         size = len(packed)
         for key in packed if isinstance(packed, dict) else ():
-            size += len(_own_key(key))
+            size += len(own_key(key))
         for item in packed.values() if isinstance(packed, dict) else packed:
             size += self._measure(item, levels - 1)
         return size
@@ -312,6 +312,21 @@ class Shared:
             raise _dangling_reference("$prefix", name)
         return self._links[name]
 
+    # -- looking up ------------------------------------------------------------------------------
+
+    def part(self, name: str) -> Json:
+        """The part of this name, packed. It is the very object in the row that had it first."""
+        return self._node(name).value
+
+    def last_link(self, name: str) -> tuple[str, Json]:
+        """The last element, packed, of the beginning of a list, and the name of those before it."""
+        link = self._link(name)
+        return link.before, link.element
+
+    def length_of(self, name: str) -> int:
+        """How many elements the beginning of this name has."""
+        return len(self._elements(name))
+
     # -- building ------------------------------------------------------------------------------
 
     def _build(self, packed: Json) -> Json:
@@ -320,7 +335,7 @@ class Shared:
         if isinstance(packed, dict):
             whole = {}
             for key, item in packed.items():
-                whole[_own_key(key)] = self._build(item)
+                whole[own_key(key)] = self._build(item)
             return whole
         if isinstance(packed, list):
             items = []
@@ -343,7 +358,7 @@ class Shared:
             return Chain(self, packed["$prefix"], packed["then"])
         packed = self._look_up(packed)
         if isinstance(packed, dict):
-            return {_own_key(key): self._outline(item) for key, item in packed.items()}
+            return {own_key(key): self._outline(item) for key, item in packed.items()}
         return self._build(packed)
 
 
@@ -427,7 +442,8 @@ def _is_short(value: Json) -> bool:
     )
 
 
-def _own_key(key: str) -> str:
+def own_key(key: str) -> str:
+    """The key that a packed dict has in the value itself."""
     if not key.startswith("$"):
         return key
     if not key.startswith("$$"):

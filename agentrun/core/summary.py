@@ -15,7 +15,15 @@ from agentrun.core.events import Event, Json, RunStatus
 from agentrun.core.messages import reply_messages
 from agentrun.core.viewable import Viewable
 
-__all__ = ["MESSAGE_LENGTH", "RunList", "RunSummary", "is_summed", "last_message"]
+__all__ = [
+    "MESSAGE_LENGTH",
+    "ChildRun",
+    "Relatives",
+    "RunList",
+    "RunSummary",
+    "is_summed",
+    "last_message",
+]
 
 MESSAGE_LENGTH = 200  # characters of a message or an error in a summary
 
@@ -107,6 +115,24 @@ class RunList(Viewable, list[RunSummary]):
 def _first_line(text: str | None) -> str:
     lines = (text or "").strip().splitlines()
     return "" if not lines else lines[0] if len(lines) == 1 else f"{lines[0]} …"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRun:
+    """A child run, as its parent's page shows it. ``cost`` is without the runs below it."""
+
+    key: str
+    status: RunStatus
+    cost: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """The runs around a run. A journal does not name them all, so they come from the database."""
+
+    parent: str | None = None  # its key
+    children: tuple[ChildRun, ...] = ()  # the oldest first
+    tree_cost: Decimal | None = None  # US dollars of the run and of all runs below it
 
 
 def is_summed(event: Event) -> bool:

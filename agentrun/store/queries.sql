@@ -331,9 +331,19 @@ FROM agentrun.runs r WHERE r.key = %(key)s
 SELECT key FROM agentrun.runs
 WHERE parent = %(run_id)s AND status IN ('queued', 'running', 'waiting', 'held') ORDER BY key
 
--- name: children
--- The child runs of a run, the oldest first.
-SELECT key FROM agentrun.runs WHERE parent = %(run_id)s ORDER BY created_at, key
+-- name: relatives
+-- The parent of a run and the cost of its tree, in a row for each of its child runs, the oldest
+-- first. A run without child runs has one row, whose `key` is null.
+SELECT p.key AS parent, tree.cost AS tree_cost, c.key, c.status, coalesce(s.cost, 0) AS cost
+FROM agentrun.runs r
+LEFT JOIN agentrun.runs p ON p.run_id = r.parent
+LEFT JOIN agentrun.runs c ON c.parent = r.run_id
+LEFT JOIN agentrun.summaries s ON s.run_id = c.run_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(s.cost), 0) AS cost
+    FROM agentrun.tree(r.run_id) t LEFT JOIN agentrun.summaries s USING (run_id)
+) tree
+WHERE r.run_id = %(run_id)s ORDER BY c.created_at, c.key
 
 -- name: keys
 -- Keys that begin with a prefix (for commands that accept a unique prefix), newest first.

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from agentrun.core.errors import RunNotFound
 from agentrun.core.events import ParkedFor, RunStatus
+from agentrun.core.summary import ChildRun, Relatives
 from agentrun.store.keys import check_key
 from agentrun.store.retention import refuse_pruned
 from agentrun.store.session import Session
@@ -21,11 +22,11 @@ __all__ = [
     "RunAtEpoch",
     "RunRow",
     "StuckRun",
+    "find_relatives",
     "find_run",
     "find_stuck",
     "is_decided",
     "is_owner_lost",
-    "list_children",
     "list_diverged",
     "list_keys",
     "list_open_children",
@@ -105,9 +106,15 @@ def list_keys(session: Session, prefix: str, limit: int) -> list[str]:
     return [row["key"] for row in session.query("keys", prefix=prefix, limit=limit)]
 
 
-def list_children(session: Session, run_id: UUID) -> list[str]:
-    """The keys of all child runs of a run, the oldest first."""
-    return [row["key"] for row in session.query("children", run_id=run_id)]
+def find_relatives(session: Session, run_id: UUID) -> Relatives:
+    """The runs around a run, with what they cost by now. There are none if the run was pruned."""
+    rows = session.query("relatives", run_id=run_id)
+    children = (row for row in rows if row["key"] is not None)
+    return Relatives(
+        parent=rows[0]["parent"] if rows else None,
+        children=tuple(ChildRun(row["key"], row["status"], row["cost"]) for row in children),
+        tree_cost=rows[0]["tree_cost"] if rows else None,
+    )
 
 
 def list_open_children(session: Session, run_id: UUID) -> list[str]:

@@ -12,6 +12,7 @@ from agentrun.view.comparison import comparison_html, comparison_text
 from agentrun.view.html import as_html
 from agentrun.view.inbox import inbox_html, inbox_text
 from agentrun.view.layout import as_text
+from agentrun.view.redo_plan import redo_html, redo_text
 from agentrun.view.run_list import (
     run_card,
     run_html,
@@ -20,7 +21,7 @@ from agentrun.view.run_list import (
     totals_html,
     totals_text,
 )
-from agentrun.view.single_step import redo_text, step_html, step_text
+from agentrun.view.single_step import step_html, step_text
 from agentrun.view.tables import table_html, table_text
 
 __all__ = ["as_html", "as_text"]
@@ -39,6 +40,7 @@ renderers["inbox", "text/plain"] = inbox_text
 renderers["inbox", "text/html"] = inbox_html
 renderers["totals", "text/plain"] = totals_text
 renderers["totals", "text/html"] = totals_html
-renderers["redo", "text/plain"] = redo_text
 renderers["step", "text/plain"] = step_text
 renderers["step", "text/html"] = step_html
+renderers["redo", "text/plain"] = redo_text
+renderers["redo", "text/html"] = redo_html

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from itertools import groupby
+from typing import TypeAlias
 
+from agentrun.core.summary import Relatives
 from agentrun.core.transcript import Entry, NewMessage, Resume, Step, Transcript
 from agentrun.view import phrases
 from agentrun.view.blocks import Band, Part, ShownStep, arrange
@@ -34,13 +35,14 @@ from agentrun.view.waterfall import draw_chart, draw_text
 __all__ = [
     "CSS",
     "WHOLE",
-    "Child",
-    "Relatives",
+    "Block",
     "RenderOptions",
+    "RunAddress",
     "as_html",
     "ending_html",
     "entry_html",
     "render",
+    "render_blocks",
 ]
 
 
@@ -52,27 +54,21 @@ class RenderOptions:
     image_room: int  # characters of all images together
     # A table of the steps with links. Only for a page of its own, because ids must be unique.
     index: bool = False
+    titled: bool = True  # with the key; False for a page that has the key as its own heading
     styled: bool = True  # with the style sheet; False for a page that brings `CSS` itself
     parts_of_page: int | None = None  # parts in one fold; None puts all parts beside each other
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A child run, for the header of its parent."""
-
-    key: str
-    status: str
-    cost: Decimal
+# Where a run is shown, by its key. A run without an address is named and not linked.
+RunAddress: TypeAlias = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Relatives:
-    """The runs around a run, which only the database knows."""
+class Block:
+    """A part of a rendered run. As the run goes on, a block keeps its key and may change."""
 
-    parent: str | None = None  # its key
-    children: tuple[Child, ...] = ()
-    tree_cost: Decimal | None = None  # US dollars of the run and of all runs below it
-    address: Callable[[str], str] | None = None  # where a run is shown, by its key
+    key: str  # unique in its run
+    markup: Markup
 
 
 _IN_NOTEBOOK, _UNLIMITED, WHOLE = (
@@ -104,18 +100,32 @@ def render(
     look: RenderOptions,
     limit: int | None = None,
     relatives: Relatives | None = None,
+    address: RunAddress | None = None,
 ) -> Markup:
-    """The one renderer behind notebook, file and page."""
+    """The one renderer behind notebook, file and page. ``address`` links the relatives."""
+    blocks = render_blocks(transcript, look, limit, relatives, address)
+    return element("div", *(block.markup for block in blocks), class_="ar-root")
+
+
+def render_blocks(
+    transcript: Transcript,
+    look: RenderOptions,
+    limit: int | None = None,
+    relatives: Relatives | None = None,
+    address: RunAddress | None = None,
+) -> list[Block]:
+    """What `render` shows, in blocks. The last one is below the entries, and may be empty."""
     items = ItemRenderer(look.shown, look.index, Images(look.image_room))
     parts = arrange(transcript.entries)
-    before = join(_header(transcript, look, relatives or Relatives(), read_timeline(transcript)))
+    around = join(_relatives(relatives or Relatives(), address))
+    before = list(_header(transcript, look, around, read_timeline(transcript)))
     after = _ending(transcript, parts, items)
     if limit is None:
         body = _lay_out(parts, items, look, transcript.started_at)
     else:
-        room = limit - _size(before) - _size(after) - 400
+        room = limit - sum(_size(block.markup) for block in before) - _size(after) - 400
         body = _fit(parts, items, room, transcript.started_at)
-    return element("div", before, *body, after, class_="ar-root")
+    return [*before, *body, Block("end", after)]
 
 
 def entry_html(entry: Entry) -> Markup:
@@ -145,15 +155,26 @@ def _alone() -> ItemRenderer:
 
 
 def _header(
-    transcript: Transcript, look: RenderOptions, relatives: Relatives, timeline: Timeline | None
+    transcript: Transcript, look: RenderOptions, around: Markup, timeline: Timeline | None
+) -> Iterator[Block]:
+    yield Block("head", join(_heading(transcript, look, around, timeline)))
+    if timeline is not None and len(timeline.bars) > 1:
+        yield Block("timeline", _waterfall(timeline, drawn=look.index))
+    if look.index:
+        yield Block("steps", _index(transcript))
+
+
+def _heading(
+    transcript: Transcript, look: RenderOptions, around: Markup, timeline: Timeline | None
 ) -> Iterator[Markup]:
     if look.styled:
         yield element("style", CSS)
-    yield element("h3", clip(transcript.key, 200), dir="auto")
+    if look.titled:
+        yield element("h3", clip(transcript.key, 200), dir="auto")
     yield element("p", clip(phrases.headline(transcript), 400))
     yield element("p", phrases.times(transcript, timeline), class_="ar-dim")
     yield element("p", phrases.totals(transcript), class_="ar-dim")
-    yield from _relatives(relatives)
+    yield around
     if (found := phrases.first_error(transcript)) is not None:
         step, text = found
         place = f"step {step.step}"
@@ -161,10 +182,6 @@ def _header(
         label = "failed in " if transcript.failed_step is not None else "first error, in "
         yield element("p", element("strong", label, link), f": {clip(text, 300)}")
     yield make_fold("input", show_json(transcript.input), look.shown)
-    if timeline is not None and len(timeline.bars) > 1:
-        yield _waterfall(timeline, drawn=look.index)
-    if look.index:
-        yield _index(transcript)
 
 
 def _waterfall(timeline: Timeline, *, drawn: bool) -> Markup:
@@ -177,13 +194,13 @@ def _waterfall(timeline: Timeline, *, drawn: bool) -> Markup:
     return element("details", summary, draw_chart(timeline), fold, open="open")
 
 
-def _relatives(relatives: Relatives) -> Iterator[Markup]:
+def _relatives(relatives: Relatives, address: RunAddress | None) -> Iterator[Markup]:
     if relatives.parent is not None:
-        yield element("p", "child run of ", _run_link(relatives.parent, relatives))
+        yield element("p", "child run of ", _run_link(relatives.parent, address))
     if relatives.tree_cost is not None and relatives.children:
         yield element("p", f"{phrases.money(relatives.tree_cost)} with all runs below it")
     rows = [
-        (_run_link(child.key, relatives), clip(child.status, 40), phrases.money(child.cost))
+        (_run_link(child.key, address), clip(child.status, 40), phrases.money(child.cost))
         for child in relatives.children[:_CHILDREN]
     ]
     if rows:
@@ -197,9 +214,10 @@ def _relatives(relatives: Relatives) -> Iterator[Markup]:
         )
 
 
-def _run_link(key: str, relatives: Relatives) -> Markup:
+def _run_link(key: str, address: RunAddress | None) -> Markup:
     shown = element("code", clip(key, 200))
-    return element("a", shown, href=relatives.address(key)) if relatives.address else shown
+    place = None if address is None else address(key)
+    return shown if place is None else element("a", shown, href=place)
 
 
 def _index(transcript: Transcript) -> Markup:
@@ -227,7 +245,7 @@ class _Piece:
 
 def _lay_out(
     parts: Sequence[Part], items: ItemRenderer, look: RenderOptions, start: datetime | None
-) -> Iterator[Markup]:
+) -> Iterator[Block]:
     """All parts. Those of a very long run are in folds, of which a browser reads only the first.
 
     The others are in ``noscript`` elements: a browser without scripts shows them as they are, and
@@ -243,9 +261,10 @@ def _lay_out(
         earlier = pieces[first - 1].part.turn if first else None
         opened = {} if first else {"open": "open"}
         summary = element("summary", element("strong", _name_page(page)))
-        turns = join(_turns(page, start, earlier))
+        turns = join(block.markup for block in _turns(page, start, earlier))
         inside = element("noscript", turns) if first else turns
-        yield element("details", summary, inside, class_="ar-page", **opened)
+        fold = element("details", summary, inside, class_="ar-page", **opened)
+        yield Block(f"page-{first}", fold)
 
 
 def _name_page(page: list[_Piece]) -> str:
@@ -256,7 +275,7 @@ def _name_page(page: list[_Piece]) -> str:
 
 def _fit(
     parts: list[Part], items: ItemRenderer, room: int, start: datetime | None
-) -> Iterator[Markup]:
+) -> Iterator[Block]:
     """The first and last parts that fit, and between them a line that counts the others.
 
     Nothing is rendered that is not shown, but for one part at each end.
@@ -268,8 +287,8 @@ def _fit(
     yield from _turns(head, start)
     if missing := len(rest) - len(tail):
         notice = f"… {missing:,} parts left out here; `agentrun show` prints all of them …"
-        yield element("p", element("strong", notice))
-    yield from _turns(tail, start, head[-1].part.turn if head else None)
+        yield Block("gap", element("p", element("strong", notice)))
+    yield from _turns(tail, start, head[-1].part.turn if head else None, "tail-")
 
 
 def _take(parts: list[Part], items: ItemRenderer, room: int) -> tuple[list[_Piece], int]:
@@ -287,14 +306,19 @@ def _take(parts: list[Part], items: ItemRenderer, room: int) -> tuple[list[_Piec
 
 
 def _turns(
-    pieces: Sequence[_Piece], start: datetime | None, earlier: int | None = None
-) -> Iterator[Markup]:
-    """The pieces of each turn in a block. ``earlier`` is the turn that these pieces go on with."""
+    pieces: Sequence[_Piece], start: datetime | None, earlier: int | None = None, name: str = ""
+) -> Iterator[Block]:
+    """The pieces of each turn in a block. ``earlier`` is the turn that these pieces go on with.
+
+    The keys begin with ``name``.
+    """
+    before = 0
     for turn, group in groupby(pieces, key=lambda piece: piece.part.turn):
         markups = [(piece.part, piece.markup) for piece in group]
         if turn is None:
-            yield from (markup for _, markup in markups)
+            yield Block(f"{name}after-{before}", join(markup for _, markup in markups))
             continue
+        before = turn
         title = f"turn {turn}, continued" if turn == earlier else f"turn {turn}"
         facts = phrases.turn_facts((part for part, _ in markups), start)
         summary = element(
@@ -303,7 +327,8 @@ def _turns(
             *([element("span", f" · {facts}", class_="ar-dim")] if facts else []),
         )
         inside = element("blockquote", *(markup for _, markup in markups))
-        yield element("details", summary, inside, class_="ar-turn", open="open")
+        fold = element("details", summary, inside, class_="ar-turn", open="open")
+        yield Block(f"{name}turn-{turn}", fold)
 
 
 # ---- below the entries -----------------------------------------------------------------------

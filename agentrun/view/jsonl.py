@@ -29,6 +29,7 @@ from uuid import UUID
 from agentrun.core.codec import Undecodable, dumps, loads
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event, Json, Usage
+from agentrun.core.places import Places
 from agentrun.core.sharing import Shared
 
 __all__ = ["JsonlWriter", "read_jsonl", "write_jsonl"]
@@ -64,12 +65,54 @@ _RATIO = 1_000
 class JsonlWriter:
     """Writes the lines of one journal, whose events come piece by piece and in order."""
 
-    def __init__(self, *, whole: bool = False) -> None:
+    def __init__(self, *, whole: bool = False, keep_places: bool = False) -> None:
         self._shared = None if whole else Shared()
+        self._places = Places(self._shared) if keep_places and self._shared is not None else None
+        self._lines = 0
 
     def line(self, event: Event) -> str:
         """The line of the next event: ASCII text without a line break."""
-        return _line(_row(event, self._shared))
+        row = self._row(event)
+        self._lines += 1
+        return _line(row)
+
+    def find_parts(self) -> dict[str, list[int | str]]:
+        """Where the parts stand that lines refer to, by their names: see `Places.find`.
+
+        There are none without ``keep_places``, which keeps all values.
+        """
+        return {} if self._places is None else self._places.find()
+
+    def _row(self, event: Event) -> dict[str, Json]:
+        row = {
+            name: _plain(value)
+            for name, default in _DEFAULTS.items()
+            if name not in _VALUES
+            and not name.startswith("has_")
+            and (value := getattr(event, name)) != default
+        }
+        has_input = (
+            event.has_input or event.input is not None
+        )  # a JSON null is not the same as none
+        if self._shared is not None and event.kind == "model" and has_input:
+            row["input"], row["shared"] = _pack(event, self._shared), True
+            self._keep("input", row["input"], whole=False)
+        elif has_input:
+            row["input"] = event.input
+            self._learn("input", event.input)
+        if event.has_output or event.output is not None:
+            row["output"] = event.output
+            self._learn("output", event.output)
+        return row
+
+    def _learn(self, field: str, value: Json) -> None:
+        """Let later lines refer to the parts of a value, which its own line has whole."""
+        if self._shared is not None:
+            self._keep(field, self._shared.pack(value), whole=True)
+
+    def _keep(self, field: str, packed: Json, *, whole: bool) -> None:
+        if self._places is not None:
+            self._places.add(self._lines, field, packed, whole=whole)
 
 
 def write_jsonl(events: Iterable[Event], *, whole: bool = False) -> Iterator[str]:
@@ -101,28 +144,6 @@ def read_jsonl(lines: Iterable[str]) -> Iterator[Event]:
 
 
 # -- writing ---------------------------------------------------------------------------------------
-
-
-def _row(event: Event, shared: Shared | None) -> dict[str, Json]:
-    row = {
-        name: _plain(value)
-        for name, default in _DEFAULTS.items()
-        if name not in _VALUES
-        and not name.startswith("has_")
-        and (value := getattr(event, name)) != default
-    }
-    has_input = event.has_input or event.input is not None  # a JSON null is not the same as none
-    if shared is not None and event.kind == "model" and has_input:
-        row["input"], row["shared"] = _pack(event, shared), True
-    elif has_input:
-        row["input"] = event.input
-        if shared is not None:
-            shared.learn(event.input)
-    if event.has_output or event.output is not None:
-        row["output"] = event.output
-        if shared is not None:
-            shared.learn(event.output)
-    return row
 
 
 def _pack(event: Event, shared: Shared) -> Json:

@@ -3,13 +3,20 @@
 (() => {
   "use strict";
   const root = document.querySelector(".ar-root");
-  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  // A number that JavaScript would write otherwise, such as 1.0, stays as it was recorded.
+  const number = (_, value, context) =>
+    typeof value === "number" && JSON.rawJSON && String(value) !== context.source
+      ? JSON.rawJSON(context.source)
+      : value;
+  const data = (id) => JSON.parse(document.getElementById(id).textContent, number);
   const all = (selector, within = root) => [...within.querySelectorAll(selector)];
   const KINDS = ".ar-user,.ar-assistant,.ar-other,.ar-step,.ar-error,.ar-doubt,.ar-band";
+  const ABSENT = "not in this page";
   let items = [];
   const collect = () => {
     items = all(KINDS).filter((item) => !item.parentElement.closest(KINDS));
     for (const cut of all("[data-cut]:not([data-offered])")) offer(cut);
+    for (const call of all(".ar-of-model>[id]:not([data-offered])")) offerCopies(call);
   };
   const LENSES = {
     all: () => true,
@@ -57,11 +64,12 @@
   // Control characters and those that reorder text are shown and not obeyed.
   const HIDDEN =
     /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff\u{e0000}-\u{e0fff}]/gu;
+  const code = (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0");
   const visible = (text) =>
     text
       .replaceAll("\r\n", "\n")
       .replaceAll("\t", "    ")
-      .replace(HIDDEN, (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0"));
+      .replace(HIDDEN, code);
 
   const make = (tag, text, act) => {
     const made = document.createElement(tag);
@@ -143,21 +151,64 @@
   });
 
   // ---- copies
-  const SHELL = "'\\''";
-  const COPIES = {
-    JSON: () => JSON.stringify(data("agentrun-journal"), null, 2),
-    "OpenAI messages": () => JSON.stringify(data("agentrun-chat").messages, null, 2),
-    curl: () =>
-      'curl "${OPENAI_BASE_URL:-https://api.openai.com/v1}/chat/completions" ' +
-      '-H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" ' +
-      `-d '${JSON.stringify(data("agentrun-chat")).replaceAll("'", SHELL)}'`,
-    Python: () =>
-      "import json\n\nfrom openai import OpenAI\n\n" +
-      `request = json.loads(${JSON.stringify(JSON.stringify(data("agentrun-chat")))})\n` +
-      "reply = OpenAI().chat.completions.create(**request)\n" +
-      "print(reply.choices[0].message.content)\n",
+  let known;
+  const journal = () => (known ??= data("agentrun-journal"));
+  const { forms, keys, messages, notes, parts } = data("agentrun-copies");
+  // A request refers to parts of earlier events. The page says where in the journal these stand.
+  const part = ([row, ...path]) => {
+    const found = path.reduce((value, key) => value[key], journal()[row]);
+    return journal()[row].shared && path[0] === "input" ? build(found) : found;
   };
-  const copy = async (text) => {
+  const build = (value) => {
+    if (Array.isArray(value)) return value.map(build);
+    if (!value || typeof value !== "object" || JSON.isRawJSON?.(value)) return value;
+    if (value.$ref) return part(parts[value.$ref]);
+    if (value.$prefix) {
+      const before = [];
+      for (let name = value.$prefix, place; name; ) {
+        [name, ...place] = parts[name];
+        before.push(part(place));
+      }
+      return [...before.reverse(), ...value.then.map(build)];
+    }
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [key.replace(/^\$/, ""), build(item)]),
+    );
+  };
+  const ascii = (text) => text.replace(/[^ -~]/g, code);
+  const callOf = (step, form) => {
+    const events = journal().filter((event) => event.step === step && event.input);
+    const { input, shared } = events.pop();
+    const { api, url, body } = shared ? build(input) : input;
+    const sent = ascii(JSON.stringify(body));
+    const [header, scheme, key] = keys[api] ?? keys[""];
+    const values = { header, scheme, key, body: sent, text: JSON.stringify(sent) };
+    values.url = ascii(url).replace(/['"\\]/g, (char) => "%" + char.charCodeAt(0).toString(16));
+    const missing = [notes.always, ...new Set(sent.match(/\[masked: [^\]]*]/g))];
+    if (body.parts || body.content_type) missing.push(notes.form);
+    if (journal().some((event) => event.escaped)) missing.push(notes.escaped);
+    return (
+      missing.map((note) => `# not in this copy: ${note}\n`).join("") +
+      forms[form].replace(/\{(\w+)\}/g, (_, name) => values[name])
+    );
+  };
+  const offerCopies = (call) => {
+    call.dataset.offered = "";
+    for (const form of ["Python", "curl"])
+      call.prepend(copyButton(form, () => callOf(+call.id.slice(1), form)));
+  };
+  const copyButton = (name, text, note = "") => {
+    const button = make("button", `copy ${name}`, () => {
+      try {
+        copy(text(), note);
+      } catch {
+        button.textContent = ABSENT;
+      }
+    });
+    button.dataset.copy = name;
+    return button;
+  };
+  const copy = async (text, note) => {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
@@ -165,35 +216,31 @@
       box.value = text;
       document.body.append(box);
       box.select();
-      document.execCommand("copy"); // where the page has no clipboard of its own
+      // This works where the page has no clipboard of its own.
+      document.execCommand("copy");
       box.remove();
     }
-    count.textContent = "copied";
+    count.textContent = "copied" + note;
   };
   const addCopies = () => {
-    for (const [name, text] of Object.entries(COPIES)) {
-      if (name !== "JSON" && !data("agentrun-chat").messages.length) continue;
-      const button = make("button", `copy ${name}`, () => copy(text()));
-      button.dataset.copy = name;
-      bar.append(button);
-    }
+    bar.append(copyButton("JSON", () => JSON.stringify(journal(), null, 2)));
+    const text = () => JSON.stringify(messages, null, 2);
+    if (messages.length) bar.append(copyButton("OpenAI messages", text, notes.messages));
   };
 
   // ---- whole values, from the journal in this page
-  let journal;
   const strings = function* (value) {
     if (typeof value === "string") yield value;
     else if (value && typeof value === "object") for (const part of Object.values(value)) yield* strings(part);
   };
   const PLACES = { arguments: ["input", "args"], result: ["output", "result"], reply: ["output", "body"] };
   const find = (step, part, size) => {
-    journal ??= data("agentrun-journal");
-    const events = journal.filter((event) => event.step === step);
+    const events = journal().filter((event) => event.step === step);
     const of = (name, field) =>
       events.map((event) => event[name]?.[field]).filter((value) => value !== undefined).pop();
     const value = PLACES[part] && of(...PLACES[part]);
     if (value !== undefined && typeof value !== "string") return JSON.stringify(value, null, 2);
-    for (const where of [events, journal])
+    for (const where of [events, journal()])
       for (const text of strings(where)) if (text.length === size) return text;
     return undefined;
   };
@@ -202,7 +249,7 @@
     cut.dataset.offered = "";
     const button = make("button", "show all", () => {
       const text = find(Number(step), part, Number(size));
-      if (text === undefined) button.textContent = "not in this page";
+      if (text === undefined) button.textContent = ABSENT;
       else {
         cut.textContent = visible(text);
         button.remove();

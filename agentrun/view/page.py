@@ -18,16 +18,20 @@ from pathlib import Path
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Event
+from agentrun.core.summary import Relatives
 from agentrun.core.transcript import Transcript
+from agentrun.view.call_copies import CALL_COPIES
 from agentrun.view.chat import conversation_of
-from agentrun.view.html import WHOLE, Relatives, render
-from agentrun.view.jsonl import read_jsonl, write_jsonl
+from agentrun.view.html import WHOLE, RunAddress, render
+from agentrun.view.jsonl import JsonlWriter, read_jsonl
 from agentrun.view.safe import Markup, clip, element
 from agentrun.view.style import CSS, PAGE_CSS
 
 __all__ = ["SCRIPT", "as_page", "journal_in"]
 
-SCRIPT = Markup(Path(__file__).with_name("page.js").read_text("utf-8"))
+# Indentation, empty lines, and lines of comments: the file of each run would have them.
+_SPACE = re.compile(r"^\s*(?://.*\n)?", re.MULTILINE)
+SCRIPT = Markup(_SPACE.sub("", Path(__file__).with_name("page.js").read_text("utf-8")))
 _JOURNAL = '<script type="application/json" id="agentrun-journal">'
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -40,18 +44,24 @@ _HEAD = """<!DOCTYPE html>
 
 
 def as_page(
-    transcript: Transcript, journal: Iterable[Event], relatives: Relatives | None = None
+    transcript: Transcript,
+    journal: Iterable[Event],
+    relatives: Relatives | None = None,
+    address: RunAddress | None = None,
 ) -> str:
-    """The transcript as a complete HTML document that also contains its journal."""
+    """The transcript as a complete HTML document that also contains its journal.
+
+    The relatives are named in the header. They are links where ``address`` gives a place.
+    """
+    shown = render(transcript, WHOLE, relatives=relatives, address=address)
     title = f"{clip(transcript.key, 100)} · {clip(transcript.agent, 100)} · {transcript.status}"
     policy = _policy((CSS, PAGE_CSS), SCRIPT)
     return "".join(
         [
             _HEAD.format(policy=policy),
             f"{element('title', title)}\n{element('style', PAGE_CSS)}\n</head>\n<body>\n",
-            f"{element('main', render(transcript, WHOLE, relatives=relatives))}\n",
-            *_embed_journal(journal),
-            _embed_chat(transcript),
+            f"{element('main', shown)}\n",
+            *_embed_journal(journal, transcript),
             f"{element('script', SCRIPT)}\n",
             "</body>\n</html>\n",
         ]
@@ -69,19 +79,24 @@ def journal_in(page: str) -> Iterator[Event]:
     return read_jsonl(line.removesuffix(",") for line in found[1].split("\n"))
 
 
-def _embed_journal(journal: Iterable[Event]) -> Iterator[str]:
-    """The journal as a JSON array, one event per line. It has no `<` that could end the tag."""
+def _embed_journal(journal: Iterable[Event], transcript: Transcript) -> Iterator[str]:
+    """The journal as a JSON array, one event per line, and what the script makes copies with.
+
+    ``parts`` says where the parts stand that the lines refer to: the script cannot compute their
+    names. ``messages`` is the conversation in the form of the chat API.
+    """
+    writer = JsonlWriter(keep_places=True)
     yield f"{_JOURNAL}\n[\n"
-    yield ",\n".join(line.replace("<", "\\u003c") for line in write_jsonl(journal))
+    yield ",\n".join(_without_tags(writer.line(event)) for event in journal)
     yield "\n]\n</script>\n"
+    found = {"parts": writer.find_parts(), "messages": conversation_of(transcript)}
+    text = _without_tags(json.dumps({**CALL_COPIES, **found}, separators=(",", ":")))
+    yield f'<script type="application/json" id="agentrun-copies">{text}</script>\n'
 
 
-def _embed_chat(transcript: Transcript) -> str:
-    """The conversation as a request of the chat API, for the copies that the script makes."""
-    models = (step.model for step in transcript.steps if step.kind == "model")
-    request = {"model": next(models, None) or "", "messages": conversation_of(transcript)}
-    text = json.dumps(request).replace("<", "\\u003c")
-    return f'<script type="application/json" id="agentrun-chat">{text}</script>\n'
+def _without_tags(text: str) -> str:
+    """JSON text without a `<`, which could end the element that it is in."""
+    return text.replace("<", "\\u003c")
 
 
 def _policy(styles: Iterable[str], script: str) -> str:

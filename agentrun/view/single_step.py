@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from agentrun.core.redo import Redo
 from agentrun.core.transcript import Step
 from agentrun.view.html import entry_html
 from agentrun.view.layout import entry_lines
-from agentrun.view.safe import Markup, visible
+from agentrun.view.safe import Markup
 from agentrun.view.tables import in_page
 
-__all__ = ["redo_text", "step_html", "step_text"]
+__all__ = ["step_html", "step_text"]
 
 
 def step_text(step: Step, *, width: int = 80) -> str:
@@ -20,8 +19,3 @@ def step_text(step: Step, *, width: int = 80) -> str:
 def step_html(step: Step) -> Markup:
     """The step as HTML, with its styles."""
     return in_page(entry_html(step))
-
-
-def redo_text(plan: Redo) -> str:
-    """The plan to perform a step again, in sentences."""
-    return visible(plan.describe())

@@ -85,10 +85,11 @@ line-height:1.6}
 .ar-root svg{display:block;max-width:100%;height:auto}
 .ar-bar{position:sticky;top:0;z-index:1;display:flex;flex-wrap:wrap;gap:.3em;padding:.5em 0;
 background:var(--ar-page-bg)}
-.ar-bar button,.ar-bar input,.ar-root pre+button,.ar-root p+button{font:inherit;font-size:.85em;
-color:inherit;background:none;border:1px solid var(--ar-line);border-radius:4px;padding:.1em .5em}
+.ar-bar button,.ar-bar input,.ar-root pre+button,.ar-root p+button,.ar-root [data-copy]{
+font:inherit;font-size:.85em;color:inherit;background:none;border:1px solid var(--ar-line);
+border-radius:4px;padding:.1em .5em}
 .ar-bar [aria-pressed=true]{background:rgba(128,128,128,.25)}
-@media print{.ar-bar{display:none}
+@media print{.ar-bar,.ar-root [data-copy]{display:none}
 main>.ar-root{max-width:none;padding:0}
 .ar-root details::details-content{content-visibility:visible;block-size:auto}
 .ar-root blockquote>details{content-visibility:visible}

@@ -4,15 +4,16 @@ A `LiveRun` is asked by its viewers for a state that is newer than the one they 
 the database while it has viewers, by one statement a second (`store.watching`), and reads events
 only when there are new ones. Reading and rendering happen in a thread, once for all viewers.
 
-A stream of server-sent events has no side effects. Each message has the seq of the journal as its
-id. So a browser that reconnects sends the last seq that it has, and gets a message only if the
-run's journal has grown since.
+A stream of server-sent events has no side effects. A message has only the blocks that changed
+(`web.live_blocks`), and the seq of the journal as its id. So a browser that reconnects sends the
+last seq that it has. It gets what has changed since, if the view of that seq is still kept, or
+else everything.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,16 +25,17 @@ from agentrun.core.messages import reply_messages
 from agentrun.store.database import OpenDatabase
 from agentrun.store.partials import Partial
 from agentrun.store.watching import JournalFollower
-from agentrun.view.html import render
+from agentrun.view.html import Block
 from agentrun.view.safe import Markup, element, join
-from agentrun.web.look import LIVE, SHOWN_BYTES
+from agentrun.web.live_blocks import replace_inside, update_blocks
 from agentrun.web.page import fill
-from agentrun.web.run_data import describe_run
+from agentrun.web.run_data import describe_run, render_run
 from agentrun.web.threads import ReadingThreads
 
 __all__ = ["EVERY", "LiveRun", "LiveRuns", "RunView", "messages"]
 
 EVERY = 1.0  # seconds between two looks at a run
+KEPT = 100  # views of one run, from which browsers that were cut off can go on
 SILENCE = 15.0  # seconds without a message, after which a comment keeps the connection open
 
 
@@ -44,7 +46,7 @@ class RunView:
     version: int  # counts the changes that this process saw
     seq: int
     status: str  # changes where the forms of the run change
-    html: Markup
+    blocks: list[Block]
     around: str  # what stands beside the transcript: turns, children
     streaming: Markup  # the replies that are being written
     ended: bool
@@ -61,6 +63,7 @@ class LiveRun:
         self._follower: JournalFollower | None = None
         self._changed = asyncio.Condition()
         self._view: RunView | None = None
+        self._views: dict[int, RunView] = {}  # the latest views, by seq; of one seq, the first
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.viewers = 0
@@ -71,6 +74,10 @@ class LiveRun:
             while not self._closed and (self._view is None or self._view.version <= version):
                 await self._changed.wait()
             return None if self._closed else self._view
+
+    def view_at(self, seq: int) -> RunView | None:
+        """What the run was at this seq, if that is still kept."""
+        return self._views.get(seq)
 
     async def close(self) -> None:
         """Let all viewers go: the server ends."""
@@ -104,6 +111,9 @@ class LiveRun:
             if view is not before:
                 async with self._changed:
                     self._view = view
+                    self._views.setdefault(view.seq, view)
+                    while len(self._views) > KEPT:
+                        del self._views[next(iter(self._views))]
                     self._changed.notify_all()
             if view.ended:
                 return
@@ -126,16 +136,22 @@ class LiveRun:
             version=1 if before is None else before.version + 1,
             seq=data.seq,
             status=f"{data.transcript.status} {[one.fingerprint for one in data.waiting]}",
-            html=render(data.transcript, LIVE, SHOWN_BYTES),
+            blocks=_reuse_blocks([] if before is None else before.blocks, render_run(data)),
             around=fill("around.html", data=data),
             streaming=streaming,
             ended=self._follower.ended,
         )
 
 
+def _reuse_blocks(before: list[Block], now: list[Block]) -> list[Block]:
+    """The present blocks. A block that has not changed is the object that earlier views have."""
+    known = {block.key: block for block in before}
+    return [old if (old := known.get(block.key)) == block else block for block in now]
+
+
 def _with_trouble(view: RunView | None, why: str) -> RunView:
     if view is None:
-        return RunView(1, 0, "", Markup(""), "", Markup(""), True, why)
+        return RunView(1, 0, "", [], "", Markup(""), True, why)
     return replace(view, version=view.version + 1, ended=True, trouble=why)
 
 
@@ -181,10 +197,8 @@ class LiveRuns:
 
 async def messages(run: LiveRun, after: int) -> AsyncIterator[bytes]:
     """The messages to a browser that has read the journal up to ``after``. Never raises."""
-    version = 0
-    html: Markup | None = None  # what the browser shows; None: not known
-    status: str | None = None
-    streaming = Markup("")
+    version, first = 0, True
+    before: RunView | None = None  # what the browser shows; None: not known
     while True:
         try:
             async with asyncio.timeout(SILENCE):
@@ -194,29 +208,32 @@ async def messages(run: LiveRun, after: int) -> AsyncIterator[bytes]:
             continue
         if view is None:
             return
-        if not version and view.seq <= after:
-            html, status = view.html, view.status
-        parts = []
-        if view.html is not html:
-            parts += [_replace("run", view.html), _replace("around", Markup(view.around))]
-        if view.streaming != streaming:
-            parts.append(_replace("streaming", view.streaming))
-        if view.trouble is not None:
-            parts.append(_replace("trouble", element("p", view.trouble)))
-        if parts:
+        if not version and view.seq < after and not view.ended:
+            version = view.version  # the browser has read further than the last look
+            continue
+        before = before or run.view_at(after)
+        if parts := list(_changes(before, view, first=first)):
             yield _message(view.seq, join(parts))
-        if view.status != status:
+        if before is None or view.status != before.status:
             yield b"event: status\ndata: status\n\n"
         if view.ended:
             yield b"event: ended\ndata: ended\n\n"
             return
-        version, html, status, streaming = view.version, view.html, view.status, view.streaming
+        version, before, first = view.version, view, False
 
 
-def _replace(place: str, content: Markup) -> Markup:
-    """What htmx takes as: morph the inside of the element with this id into the content."""
-    target = {"hx-target": f"#{place}", "hx-swap": "innerMorph"}
-    return element("hx-partial", content, **target)
+def _changes(before: RunView | None, view: RunView, *, first: bool) -> Iterator[Markup]:
+    """What turns the view that a browser has into the present one."""
+    if view.trouble is not None:
+        yield replace_inside("trouble", element("p", view.trouble))
+    if view.blocks and view is not before:  # there are none if the run could not be read
+        yield from update_blocks(None if before is None else before.blocks, view.blocks)
+        if before is None or view.around != before.around:
+            yield replace_inside("around", Markup(view.around))
+    # A browser that was cut off may still show another text that was being written at its seq.
+    away = first and (view is not before or view.streaming != "")
+    if away or before is None or view.streaming != before.streaming:
+        yield replace_inside("streaming", view.streaming)
 
 
 def _message(seq: int, content: str) -> bytes:

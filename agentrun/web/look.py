@@ -13,4 +13,4 @@ __all__ = ["CSS", "LIVE", "SHOWN_BYTES"]
 
 SHOWN_BYTES = 2_000_000  # of one run's HTML; entries beyond are counted, and can be exported
 
-LIVE: RenderOptions = replace(WHOLE, styled=False)
+LIVE: RenderOptions = replace(WHOLE, styled=False, titled=False)

@@ -33,6 +33,7 @@ __all__ = [
     "Refused",
     "fill",
     "json_response",
+    "make_address",
     "path_in",
     "person_of",
     "plain",
@@ -85,7 +86,7 @@ def refuse(request: Request, refused: Refused) -> Response:
 def see_other(request: Request, path: str, **parameters: str) -> Response:
     """Lead the browser to another page, after a form."""
     up = "../" * path_in(request).strip("/").count("/")
-    return RedirectResponse(up + _address(path, **parameters), 303)
+    return RedirectResponse(up + make_address(path, **parameters), 303)
 
 
 def path_in(request: Request) -> str:
@@ -181,12 +182,13 @@ def fill(template: str, *, up: str = "", **values: Any) -> str:
     the application does not know where a proxy shows it."""
 
     def link(path: str, **parameters: object) -> SafeMarkup:
-        return SafeMarkup(_escape(up + _address(path, **parameters)))
+        return SafeMarkup(_escape(up + make_address(path, **parameters)))
 
     return _templates().get_template(template).render(link=link, **values)
 
 
-def _address(path: str, **parameters: object) -> str:
+def make_address(path: str, **parameters: object) -> str:
+    """The address of a page, from the first page. Parameters without a value are left out."""
     query = urlencode(
         {name: value for name, value in parameters.items() if value not in (None, "")},
         errors="surrogatepass",

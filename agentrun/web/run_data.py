@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from agentrun.core.events import Event
+from agentrun.core.summary import ChildRun, Relatives
 from agentrun.core.transcript import Step, Transcript, fold
 from agentrun.core.waiting import Waiting
 from agentrun.store.database import OpenDatabase
 from agentrun.store.inbox import list_waiting
-from agentrun.store.runs import find_run, list_children
+from agentrun.store.runs import find_relatives, find_run
+from agentrun.view.html import Block, render_blocks
+from agentrun.web.look import LIVE, SHOWN_BYTES
+from agentrun.web.page import make_address
 
-__all__ = ["RunData", "TurnUse", "describe_run"]
+__all__ = ["RunData", "TurnUse", "describe_run", "render_run"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class RunData:
     key: str
     seq: int
     parent: str | None
-    children: tuple[str, ...]
+    children: tuple[ChildRun, ...]
+    tree_cost: Decimal | None  # US dollars, with the runs below it
     waiting: tuple[Waiting, ...]
     turns: tuple[TurnUse, ...]
     transcript: Transcript
@@ -48,22 +53,29 @@ class RunData:
 def describe_run(database: OpenDatabase, events: list[Event], lost: bool) -> RunData:
     """What the pages show of a run with this journal. ``lost``: its owner is dead."""
     transcript = fold(events, owner_lost=lost)
+    relatives = find_relatives(database, find_run(database, transcript.key).run_id)
     return RunData(
         key=transcript.key,
         seq=events[-1].seq,
-        parent=_parent_of(events),
-        children=tuple(list_children(database, find_run(database, transcript.key).run_id)),
+        parent=relatives.parent,
+        children=relatives.children,
+        tree_cost=relatives.tree_cost,
         waiting=tuple(list_waiting(database, transcript.key)),
         turns=tuple(_turns_of(transcript)),
         transcript=transcript,
     )
 
 
-def _parent_of(events: list[Event]) -> str | None:
-    given = events[0].input
-    parent = given.get("parent") if isinstance(given, dict) else None
-    key = parent.get("key") if isinstance(parent, dict) else None
-    return key if isinstance(key, str) else None
+def render_run(data: RunData) -> list[Block]:
+    """The transcript with the relatives of its run, as the page of the run shows it."""
+    relatives = Relatives(data.parent, data.children, data.tree_cost)
+    return render_blocks(
+        data.transcript,
+        LIVE,
+        SHOWN_BYTES,
+        relatives,
+        address=lambda key: make_address("run", key=key),
+    )
 
 
 def _turns_of(transcript: Transcript) -> Iterator[TurnUse]:

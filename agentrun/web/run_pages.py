@@ -17,17 +17,16 @@ from agentrun.core.state import ENDED
 from agentrun.core.transcript import fold
 from agentrun.store.inbox import list_waiting
 from agentrun.store.opening import default
-from agentrun.store.runs import find_run
-from agentrun.view.html import render
+from agentrun.store.runs import find_relatives, find_run
 from agentrun.view.jsonl import write_jsonl
 from agentrun.view.markdown import as_markdown
 from agentrun.view.page import as_page
 from agentrun.view.safe import Markup
 from agentrun.web.inbox_pages import cards_of
 from agentrun.web.live import messages
-from agentrun.web.look import LIVE, SHOWN_BYTES
+from agentrun.web.live_blocks import place_blocks
 from agentrun.web.page import Page, Refused
-from agentrun.web.run_data import RunData, describe_run
+from agentrun.web.run_data import RunData, describe_run, render_run
 from agentrun.web.site import PageRoute, Site, key_in, number_in
 
 __all__ = ["PAGES", "EventRow", "JournalData"]
@@ -70,7 +69,7 @@ async def _run(site: Site, request: Request) -> Page:
 def _read_run(key: str) -> tuple[RunData, Markup]:
     events, lost = journal_of(default(), key)
     data = describe_run(default(), events, lost)
-    return data, render(data.transcript, LIVE, SHOWN_BYTES)
+    return data, place_blocks(render_run(data))
 
 
 async def _actions(site: Site, request: Request) -> Page:
@@ -145,7 +144,8 @@ def _exported(key: str, form: str) -> str:
         case "jsonl":
             return "".join(f"{line}\n" for line in write_jsonl(events))
         case "html":
-            return as_page(fold(events, owner_lost=lost), events)
+            relatives = find_relatives(default(), find_run(default(), key).run_id)
+            return as_page(fold(events, owner_lost=lost), events, relatives)
         case "md":
             return as_markdown(fold(events, owner_lost=lost))
         case _:

@@ -82,7 +82,7 @@ def test_structured_output_that_does_not_parse_is_asked_for_anew(
         agent.run()
     assert provider.billed() == 1
     plan = agentrun.redo("k", 1, by="ada", reason="no JSON")
-    assert "model m, is set aside and performed again. Paid again: 1 model call" in str(plan)
+    assert "model m, is set aside and performed again. Paid again: 1 model call" in plan.describe()
     assert agentrun.get("k").status() == "queued"
     assert agent.run() == 5
     assert provider.billed() == 2

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import typer
@@ -435,3 +437,32 @@ def test_export_tree_writes_a_file_for_each_run(cli: Cli, family: Path, tmp_path
     assert keys == {row["key"] for row in json.loads(cli("ls", "--root", "top", "--json").stdout)}
     assert cli("export", "top", "--tree", "--jsonl").exit_code == 2
     assert cli("export", "top", "--tree", "-o", folder).exit_code == 2
+
+
+def test_exported_pages_name_their_relatives_and_link_those_beside_them(
+    cli: Cli, family: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs"
+    assert cli("export", "top", "--tree", "--html", "-o", folder).exit_code == 0
+    rows = {row["key"]: row for row in json.loads(cli("ls", "--root", "top", "--json").stdout)}
+    pages = {
+        row["key"]: (file, file.read_text("utf-8"))
+        for file in folder.iterdir()
+        for row in [json.loads(cli("show", file, "--json").stdout)]
+    }
+    assert pages.keys() == rows.keys()
+
+    def linked(key: str) -> set[Path]:
+        links = re.findall(r'href="([^"#]+)"', pages[key][1])
+        return {(folder / unquote(link)).resolve() for link in links}
+
+    children = rows.keys() - {"top"}
+    assert linked("top") == {pages[key][0].resolve() for key in children}
+    assert "$0.00 with all runs below it" in pages["top"][1]
+    for key in children:
+        assert linked(key) == {pages["top"][0].resolve()}
+        assert "child run of " in pages[key][1]
+        assert f'>{key}</code></a></td><td align="left">done</td>' in pages["top"][1]
+    alone = cli("export", "top", "--html").stdout
+    assert all(f"<code>{key}</code></td>" in alone for key in children)
+    assert "href" not in alone.split("<table>")[1].split("</table>")[0]

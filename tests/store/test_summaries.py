@@ -12,17 +12,22 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import openai
+import psycopg
 import pytest
 from crashing import World, die_recorded, killed
 from invariants import assert_invariants
+from journals import Journal, assistant, insert, user
 from psycopg import ClientCursor, Connection
 from psycopg.rows import tuple_row
 
 import agentrun
 from agentrun.core.failures import read_failure
+from agentrun.core.summary import ChildRun, Relatives
 from agentrun.store.database import OpenDatabase
+from agentrun.store.runs import find_relatives
 from agentrun.store.sql import QUERIES
 from agentrun.testing import Call, Fault, Provider, Reply
 
@@ -241,6 +246,33 @@ def test_children_are_listed_with_their_tree(db: Any) -> None:
     assert sorted(run.last_message or "" for run in tree) == ["HELLO", "hello", "helloHELLO"]
     assert {run.parent_key for run in tree} == {None, "p"}
     assert {run.root_key for run in tree} == {"p"}
+
+
+@pytest.mark.tampers
+def test_the_relatives_of_a_run_are_its_parent_its_children_and_the_cost_of_its_tree(
+    db: Any, dsn: str
+) -> None:
+    ids: dict[str, Any] = {}
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for key, parent, cost in (
+            ("top", None, "0.5"), ("top/2", "top", "0.25"), ("top/2/1", "top/2", "0.125"),
+            ("top/3", "top", None),
+        ):  # fmt: skip
+            j = Journal(key=key).claimed("w-1").asks(1, [user("?")])
+            insert(conn, j.answers(1, assistant("!"), cost=cost).events, status="done")
+            above = None if parent is None else ids[parent]
+            conn.execute(
+                "UPDATE agentrun.runs SET parent = %s WHERE run_id = %s", [above, j.run_id]
+            )
+            ids[key] = j.run_id
+    assert find_relatives(db, ids["top"]) == Relatives(
+        None,
+        (ChildRun("top/2", "done", Decimal("0.25")), ChildRun("top/3", "done", Decimal(0))),
+        Decimal("0.875"),
+    )
+    assert find_relatives(db, ids["top/2"]).parent == "top"
+    assert find_relatives(db, ids["top/3"]) == Relatives("top", (), Decimal(0))
+    assert find_relatives(db, uuid4()) == Relatives()
 
 
 def test_filters(db: Any) -> None:

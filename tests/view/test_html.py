@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
+from agentrun.core.summary import ChildRun, Relatives
 from agentrun.core.transcript import Transcript, fold
 from agentrun.view import as_html
-from agentrun.view.html import WHOLE, Child, Relatives, render
+from agentrun.view.html import WHOLE, render
 from agentrun.view.html_items import ItemRenderer
 
 
@@ -53,11 +54,11 @@ def test_the_header_names_the_first_error_and_the_relatives() -> None:
     j.ends(2, "pay", {}, {"error": {"type": "Refused", "message": HOSTILE}}, status="error")
     relatives = Relatives(
         parent=f"tree {HOSTILE}",
-        children=(Child("k/2", "done", Decimal("0.5")),),
+        children=(ChildRun("k/2", "done", Decimal("0.5")), ChildRun("k/33", "failed", Decimal(0))),
         tree_cost=Decimal("0.75"),
-        address=lambda key: f"/runs/{len(key)}",
     )
-    page = ET.fromstring(render(fold(j.events), WHOLE, relatives=relatives))
+    address = {"k/2": "/runs/3"}.get
+    page = ET.fromstring(render(fold(j.events), WHOLE, relatives=relatives, address=address))
     text = "".join(page.itertext())
     assert "first error, in step 2: Refused: ␛" in text
     assert "#s2" in [link.get("href") for link in page.findall("p/strong/a")]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from browser import CHROMIUM, Browser, Page
 from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
 from agentrun.core.transcript import fold
+from agentrun.view.jsonl import read_jsonl, write_jsonl
 from agentrun.view.page import as_page
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
@@ -73,24 +77,142 @@ def test_lenses_count_and_the_search_finds(browser: Browser, tmp_path: Path) -> 
     assert page.evaluate("document.querySelector('.ar-bar [role=status]').innerText") == "2 of 6"
 
 
-def test_copies_are_whole_and_name_no_key(browser: Browser, tmp_path: Path) -> None:
+def test_the_journal_and_the_conversation_are_copied(browser: Browser, tmp_path: Path) -> None:
     page = opened(browser, tmp_path, crashed_and_resumed())
-    page.evaluate(
-        "Object.defineProperty(navigator, 'clipboard',"
-        " {value: {writeText: async text => { window.copied = text; }}})"
-    )
+    keep_copies(page)
 
     def copied(name: str) -> Any:
         page.evaluate(f"document.querySelector('[data-copy=\"{name}\"]').click()")
-        return page.evaluate("window.copied")
+        return page.evaluate("window.copies.pop()")
 
     roles = [message["role"] for message in json.loads(copied("OpenAI messages"))]
     assert roles == ["system", "user", "assistant", "tool", "assistant"]
+    said = page.evaluate("document.querySelector('.ar-bar [role=status]').innerText")
+    assert said == "copied, without tools and settings"
     assert len(json.loads(copied("JSON"))) == len(crashed_and_resumed().events)
-    curl = copied("curl")
-    assert '"Authorization: Bearer $OPENAI_API_KEY"' in curl
-    assert json.loads(curl.split("-d ")[1].strip("'"))["model"] == "gpt-5-mini"
-    compile(copied("Python"), "copied", "exec")
+    said = page.evaluate("document.querySelector('.ar-bar [role=status]').innerText")
+    assert said == "copied"
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "description": f"it does {name} " * 9}}
+    for name in ("look", "pay")
+]
+
+
+def asked_thrice() -> tuple[Journal, list[dict[str, Any]]]:
+    """Three model calls whose requests repeat each other, and these requests."""
+    said: list[Any] = [{"role": "system", "content": f"Be kind. {HOSTILE}"}, user("$" + LONG)]
+    j, bodies = Journal().claimed("w-1"), []
+    for step in (1, 3, 5):
+        body = {
+            "model": "gpt-5-mini", "messages": list(said), "tools": TOOLS, "temperature": 1.0,
+            "seed": 2**62 + 1, "stop": ["'", '"', "END\n"], "$meta": {"$ref": "no reference"},
+            "user": "[masked: openai key, 51 chars, #a1b2c3]",
+        }  # fmt: skip
+        bodies.append(body)
+        j.asks(step, said, input={"api": "chat.completions", "url": ODD_URL, "body": body})
+        reply = assistant(f"{step} {LONG}", (f"c{step}", "look", '{"n": 1.0}'))
+        j.answers(step, reply)
+        result = {"found": f"{step} {HOSTILE}" * 20, "$prefix": "no reference", "list": [{"a": 1}]}
+        j.ends(step + 1, "look", {"n": step}, {"result": result}, turn=step)
+        said += [reply, {"role": "tool", "tool_call_id": f"c{step}", "content": json.dumps(result)}]
+        said.append({"role": "user", "content": [result, "seen"]})
+    return j, bodies
+
+
+ODD_URL = "https://models.example/v1/chat/completions?x='\";`"
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_model_call_is_copied_with_its_whole_request(
+    browser: Browser, tmp_path: Path, read: bool
+) -> None:
+    journal, bodies = asked_thrice()
+    if read:
+        journal.events = list(read_jsonl(write_jsonl(journal.events)))
+    page = opened(browser, tmp_path, journal)
+    keep_copies(page)
+    missing = (
+        "# not in this copy: its headers, which are not recorded\n"
+        "# not in this copy: [masked: openai key, 51 chars, #a1b2c3]\n"
+    )
+    for step, body in zip((1, 3, 5), bodies, strict=True):
+        for form, shell in (("curl", "sh"), ("Python", sys.executable)):
+            page.evaluate(f"document.querySelector('#s{step} [data-copy={form}]').click()")
+            copied = page.evaluate("window.copies.pop()")
+            assert copied.startswith(missing)
+            assert copied.isascii()
+            assert copied.replace("\n", "").isprintable()
+            sent = sent_by(copied, tmp_path, shell)
+            assert repr(json.loads(sent.pop("body"))) == repr(body), "1.0 is not 1 either"
+            assert sent == {
+                "url": "https://models.example/v1/chat/completions?x=%27%22;`",
+                "authorization": "Bearer a-key",
+            }
+    assert page.seen("Log.entryAdded") == page.seen("Runtime.exceptionThrown") == []
+
+
+def test_a_copy_says_what_no_copy_can_have(browser: Browser, tmp_path: Path) -> None:
+    url = "https://api.anthropic.example/v1/messages"
+    form = {"parts": [{"name": "image", "payload": "0" * 32, "size": 9}]}
+    j = Journal().claimed("w-1")
+    j.asks(1, [], input={"api": "messages", "url": url, "body": {"model": "m", "messages": []}})
+    j.asks(2, [], input={"api": "images.edits", "url": url, "body": form})
+    page = opened(browser, tmp_path, j)
+    keep_copies(page)
+    page.evaluate("document.querySelectorAll('[data-copy=curl]').forEach(b => b.click())")
+    anthropic, upload = page.evaluate("window.copies")
+    assert '-H "x-api-key: $ANTHROPIC_API_KEY"' in anthropic
+    assert "no JSON" not in anthropic
+    assert "# not in this copy: its exact bytes: it was no JSON" in upload
+
+
+def keep_copies(page: Page) -> None:
+    """From now on, what the page copies is in `window.copies`."""
+    page.evaluate(
+        "window.copies = []; Object.defineProperty(navigator, 'clipboard',"
+        " {value: {writeText: async text => { window.copies.push(text); }}}); 0"
+    )
+
+
+# What stands in for curl and httpx says what it was told to send.
+_CURL = r"""#!%s
+import json, sys
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+headers = dict(text.split(": ", 1) for text in sys.argv if ": " in text)
+assert given["-d"] == "@-"
+body = sys.stdin.read().replace("\n", "")
+print(json.dumps({"url": given["--url"], "body": body, "authorization": headers["Authorization"]}))
+"""
+_HTTPX = """
+import json
+from types import SimpleNamespace
+
+def post(url, headers, content, timeout):
+    told = {"url": url, "body": content, "authorization": headers["Authorization"]}
+    return SimpleNamespace(text=json.dumps(told))
+"""
+
+
+def sent_by(copied: str, folder: Path, shell: str) -> dict[str, str]:
+    """What a copy sends when it is executed."""
+    double = folder / "double"
+    double.mkdir(exist_ok=True)
+    (double / "curl").write_text(_CURL % sys.executable)
+    (double / "curl").chmod(0o755)
+    (double / "httpx.py").write_text(_HTTPX)
+    env = {
+        "PATH": f"{double}:{os.environ['PATH']}", "PYTHONPATH": str(double),
+        "OPENAI_API_KEY": "a-key",
+    }  # fmt: skip
+    done = subprocess.run(
+        [shell, "-"] if shell != "sh" else ["sh"],
+        input=copied, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told: dict[str, str] = json.loads(done.stdout)
+    return told
 
 
 def test_a_value_that_is_cut_can_be_shown_whole_and_is_inert(

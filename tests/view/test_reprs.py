@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
-from journals import HOSTILE, crashed_and_resumed
+from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 from test_view import ACTIVE, TAGS, Stripped, hostile_run
 
 import agentrun
 from agentrun.core.divergence import price_of
-from agentrun.core.history import RecordedStep
-from agentrun.core.redo import Redo
+from agentrun.core.history import History, RecordedStep
+from agentrun.core.redo import Redo, plan_redo
 from agentrun.core.summary import RunList, RunSummary
 from agentrun.core.table import Table
 from agentrun.core.transcript import Totals, fold
@@ -70,6 +71,18 @@ HOSTILE_REQUEST = {
     "key": HOSTILE, "agent": HOSTILE, "name": HOSTILE, "effect": HOSTILE, "reason": HOSTILE,
     "args": {HOSTILE: [HOSTILE]}, "fingerprint": HOSTILE,
 }  # fmt: skip
+
+
+def plan(text: str, **more: Any) -> Redo:
+    """The redo of a model call, whose reply asked for a call that was made."""
+    j = Journal(key=text).claimed("w-1").asks(1, [user(text)])
+    j.answers(1, assistant(text, ("c", "pay", "{}")), model=text)
+    j.ends(2, text, {"to": text}, {"result": 1}, has_input=True).asks(3, [user(text)], ident="2")
+    j.answers(3, assistant("!"), ident="2")
+    made = plan_redo(text, History(j.events), 2 if more.pop("tool", False) else 1)
+    return replace(made, **more)
+
+
 SHOWN = {
     "runs": RunList([summary(**HOSTILE_SUMMARY), summary(key="b")]),
     "run": summary(**HOSTILE_SUMMARY),
@@ -77,6 +90,8 @@ SHOWN = {
     "step": hostile_run().steps[1],
     "model step": hostile_run().steps[0],
     "totals": hostile_run().totals,
+    "redo": plan(HOSTILE, tool=True, children=(HOSTILE,), paid=HOSTILE),
+    "redo of a model call": plan(HOSTILE),
 }
 
 
@@ -166,6 +181,22 @@ def test_a_step_shows_itself_as_a_transcript_shows_it() -> None:
 @agentrun.agent(name="shown-in-a-notebook")
 def answer(question: str) -> str:
     return f"{question}!"
+
+
+def test_a_redo_shows_what_it_pays_and_performs_again_and_sets_aside() -> None:
+    made = plan("pay", tool=True)
+    text, page = bundle(made)
+    told = Stripped(page).text
+    assert "Redo of step 2 of run pay" in told
+    assert 'performed againpay(to="pay") [once]only with once=Truepay(' in told
+    assert "paid againno model call" in told
+    assert "steps: 3" in told
+    assert " ".join(text.split()) == str(made)
+    assert repr(made) == "<Redo of step 2 of 'pay': 2 steps are set aside>"
+    told = Stripped(bundle(plan("pay"))[1]).text
+    assert "paid again1 model call ($0.0031)" in told
+    assert "performed againnothing that has an effect" in told
+    assert "only with" not in told
 
 
 def test_a_handle_shows_status_cost_and_what_comes_next(db: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -134,7 +135,15 @@ def test_the_spend_of_a_child_is_of_its_tree(pages: str, writer: Any, provider: 
     assert [one["name"] for one in data["trees"]] == ["parent"]
     assert [one["name"] for one in data["agents"]] == ["web_writer"]
     (child,) = httpx.get(f"{pages}/run.json?key=parent").json()["children"]
-    assert httpx.get(f"{pages}/run.json", params={"key": child}).json()["parent"] == "parent"
+    (own,) = (run for run in agentrun.runs(root="parent") if run.parent_key == "parent")
+    assert child == {"key": own.key, "status": "done", "cost": str(own.cost)}
+    of_child = {"key": child["key"]}
+    assert httpx.get(f"{pages}/run.json", params=of_child).json()["parent"] == "parent"
+    shown = httpx.get(f"{pages}/run?key=parent").text
+    assert f'href="run?{urlencode(of_child)}"' in shown
+    assert 'href="run?key=parent"' in httpx.get(f"{pages}/run", params=of_child).text
+    exported = httpx.get(f"{pages}/export?key=parent").text
+    assert f"<code>{child['key']}</code></td>" in exported
 
 
 def test_a_call_whose_outcome_is_not_known_is_possibly_billed(

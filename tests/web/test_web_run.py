@@ -218,6 +218,16 @@ def test_a_form_asks_about_its_own_run_whatever_its_key_is(
     assert (plan.status_code, plan.json()["key"]) == (200, key)
 
 
+def test_the_page_of_a_run_names_it_once(pages: str, writer: Any, provider: Provider) -> None:
+    provider.say(["It is done."])
+    writer.with_options(key="named-once").run("Why?")
+    page = httpx.get(f"{pages}/run?key=named-once").text
+    assert re.findall(r"<h\d[^>]*>([^<]*)</h\d>", page) == ["named-once", "Transcript"]
+    streamed = read_stream(f"{pages}/run/events?key=named-once")[0]["data"]
+    assert ">named-once<" not in streamed
+    assert "<h3" in httpx.get(f"{pages}/export?key=named-once").text
+
+
 def test_a_step_is_redone_once_its_price_was_seen(
     pages: str, writer: Any, provider: Provider
 ) -> None:

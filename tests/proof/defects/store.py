@@ -11,6 +11,13 @@ DEFECTS: dict[str, Mutation] = {
         "WHEN false THEN",
         "store/test_summaries.py::test_a_run_whose_process_is_dead_does_not_work",
     ),
+    "the cost of a tree has no grandchildren": Mutation(
+        "-- name: relatives",
+        "agentrun.tree(r.run_id) t",
+        "(SELECT o.run_id FROM agentrun.runs o WHERE r.run_id IN (o.run_id, o.parent)) t",
+        "store/test_summaries.py::"
+        "test_the_relatives_of_a_run_are_its_parent_its_children_and_the_cost_of_its_tree",
+    ),
     "two columns of the journal are exchanged on their way into it": Mutation(
         "-- name: append_plain",
         """

@@ -125,6 +125,20 @@ DEFECTS: dict[str, Mutation] = {
         "continue",
         "view/test_html.py::test_rendering_stops_at_its_limit",
     ),
+    "an exported page does not know the runs around its own": Mutation(
+        "loaded_run.load_run",
+        "find_relatives(database, find_run(database, key).run_id)",
+        "None",
+        "cli/test_cli_terminal.py::"
+        "test_exported_pages_name_their_relatives_and_link_those_beside_them",
+    ),
+    "a page links a run that has no file beside it": Mutation(
+        "html._run_link",
+        "None if address is None else address(key)",
+        'f"./{key}.html"',
+        "cli/test_cli_terminal.py::"
+        "test_exported_pages_name_their_relatives_and_link_those_beside_them",
+    ),
     "a very long page is read at once": Mutation(
         "_lay_out",
         'element("noscript", turns) if first else turns',
@@ -142,6 +156,42 @@ DEFECTS: dict[str, Mutation] = {
         'element("div", *parts, id=f"s{step.step}")',
         'element("div", *parts)',
         "view/test_html.py::test_ids_are_inside_the_folds_that_they_open",
+    ),
+    "the copy of a model call has only what earlier calls sent": Mutation(
+        "agentrun/view/page.js",
+        "[...before.reverse(), ...value.then.map(build)]",
+        "before.reverse()",
+        "view/test_page_script.py::test_a_model_call_is_copied_with_its_whole_request",
+    ),
+    "the copy of a model call does not say what is masked": Mutation(
+        "agentrun/view/page.js",
+        "...new Set(sent.match(/\\[masked: [^\\]]*]/g))",
+        "",
+        "view/test_page_script.py::test_a_model_call_is_copied_with_its_whole_request",
+    ),
+    "the copy of a model call has other numbers": Mutation(
+        "agentrun/view/page.js",
+        "JSON.rawJSON(context.source)",
+        "value",
+        "view/test_page_script.py::test_a_model_call_is_copied_with_its_whole_request",
+    ),
+    "a form is copied as if its record were its bytes": Mutation(
+        "agentrun/view/page.js",
+        "if (body.parts || body.content_type) missing.push(notes.form);",
+        "",
+        "view/test_page_script.py::test_a_copy_says_what_no_copy_can_have",
+    ),
+    "the script of a page has its comments": Mutation(
+        "agentrun/view/page.py",
+        '_SPACE.sub("", Path(__file__).with_name("page.js").read_text("utf-8"))',
+        'Path(__file__).with_name("page.js").read_text("utf-8")',
+        "view/test_page.py::test_the_frame_and_the_script_are_small",
+    ),
+    "a redo in a notebook does not say what may act twice": Mutation(
+        "redo_plan._facts",
+        "if plan.once:",
+        "if False:",
+        "view/test_reprs.py::test_a_redo_shows_what_it_pays_and_performs_again_and_sets_aside",
     ),
     "a whole value of a page is not inert": Mutation(
         "agentrun/view/page.js",

@@ -6,6 +6,42 @@ from defects import Mutation
 
 _GUARD = "web/test_web_guard.py"
 DEFECTS: dict[str, Mutation] = {
+    "a page that watches a run is sent all of it at each change": Mutation(
+        "live._changes",
+        "None if before is None else before.blocks",
+        "None",
+        "web/test_web_live_blocks.py::test_only_the_blocks_that_changed_are_sent",
+    ),
+    "a browser with an unknown seq is taken for up to date": Mutation(
+        "LiveRun.view_at",
+        "self._views.get(seq)",
+        "self._views.get(seq, self._view)",
+        "web/test_web_live_blocks.py::test_a_browser_that_was_cut_off_gets_what_has_changed_since",
+    ),
+    "a block that is gone stays in the page": Mutation(
+        "update_blocks",
+        'yield _change(key, "delete")',
+        "pass",
+        "web/test_web_live_blocks.py::test_blocks_come_and_go_in_their_places",
+    ),
+    "a block that did not change is sent": Mutation(
+        "update_blocks",
+        "block.markup != known[block.key]",
+        "True",
+        "web/test_web_live_blocks.py::test_what_did_not_change_is_left_alone_and_folds_stay",
+    ),
+    "the page of a run names it twice": Mutation(
+        "html._heading",
+        "look.titled",
+        "True",
+        "web/test_web_run.py::test_the_page_of_a_run_names_it_once",
+    ),
+    "the page of a run does not link the runs around it": Mutation(
+        "run_data.render_run",
+        'make_address("run", key=key)',
+        "None",
+        "web/test_web_overviews.py::test_the_spend_of_a_child_is_of_its_tree",
+    ),
     "the pages answer to any host": Mutation(
         "Guard._check_host",
         "if not local:",
@@ -85,9 +121,9 @@ DEFECTS: dict[str, Mutation] = {
         "web/test_web_run.py::test_viewers_of_a_run_share_one_look_a_second",
     ),
     "a browser that reconnects gets all of a run again": Mutation(
-        "messages",
-        "if not version and view.seq <= after:",
-        "if False:",
+        "web.live.messages",
+        "run.view_at(after)",
+        "None",
         "web/test_web_run.py::test_a_stream_goes_on_from_the_last_seq",
     ),
     "true and 1 are the same arguments": Mutation(
