@@ -128,8 +128,10 @@ def _problems(health: Health) -> list[str]:
         found.append(
             "synchronous_commit is off: a server crash loses acknowledged steps; turn it on"
         )
-    if health.schema in ("missing", "older"):
-        found.append(f"the schema is {health.schema}: run `agentrun migrate`")
+    if health.schema == "missing":
+        found.append("the schema is missing: the first use makes it, or `agentrun migrate` now")
+    elif health.schema == "older":
+        found.append("the schema is older: run `agentrun migrate`")
     elif health.schema == "newer":
         found.append("the schema is newer than this code: upgrade agentrun-harness")
     elif health.schema != "current":

@@ -343,6 +343,9 @@ def test_doctor_shows_where_the_embedded_server_is_and_stops_it(
     told = json.loads(cli("doctor", "--json").stdout)
     assert told["database"]["data"] == str(new_home / "pgdata")
     assert told["schema"] == "missing"
+    assert told["problems"] == [
+        "the schema is missing: the first use makes it, or `agentrun migrate` now"
+    ]
     assert "doctor --stop" in cli("doctor").stdout
     assert json.loads(cli("doctor", "--stop", "--json").stdout) == {"stopped": True}
     assert json.loads(cli("doctor", "--stop", "--json").stdout) == {"stopped": False}

@@ -3,7 +3,7 @@
 It works in the current folder, with the database that AGENTRUN_DATABASE_URL names and a double of
 the provider, which is `double` in the blocks. What stands in a page is done thus:
 
-    ```python               runs here; all blocks of a page share their names
+    ```python               runs here, as `__main__`; all blocks of a page share their names
     ```python title="a.py"  is written to that file, as is a block of any other language
     ```console              each line that begins with `$ ` goes to one shell; the lines below
                             it are its output, in which `…` stands for anything
@@ -147,8 +147,8 @@ def main(page: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    module = ModuleType("page")
-    sys.modules["page"] = module  # where pydantic looks for the names of a model
+    module = ModuleType("__main__")  # a program on a page starts as one that a reader starts
+    sys.modules["__main__"] = module  # where pydantic looks for the names of a model
     sys.path.insert(0, str(Path.cwd()))
     with Provider() as double:
         os.environ |= {
