@@ -50,7 +50,7 @@ def confirm_redo(key: str, step: int, *, yes: bool, once: bool) -> Redo:
     from agentrun.api.redo import check_once
 
     plan = agentrun.redo(key, step, dry_run=True)
-    output.note(str(plan))
+    output.note(plan.describe())
     if not once:
         check_once(plan)
     if not yes:

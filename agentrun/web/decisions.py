@@ -193,7 +193,8 @@ class RedoData:
 async def _plan_redo(site: Site, request: Request) -> Page:
     key, step = key_in(request), number_in(request.query_params, "step")
     plan: Redo = await site.read(redo, key, step, dry_run=True)
-    return Page("redo.html", RedoData(key, step, visible(plan.describe()), tuple(plan.once), _name_of(plan)))
+    text = visible(plan.describe())
+    return Page("redo.html", RedoData(key, step, text, tuple(plan.once), _name_of(plan)))
 
 
 def _name_of(plan: Redo) -> str:

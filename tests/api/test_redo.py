@@ -102,7 +102,7 @@ def test_what_is_equal_is_found_again_and_what_differs_is_done(
     agent = paying(client, world)
     assert agent.run() == "done"
     provider.say([pays(1, 2), "done twice"])
-    assert "pay(n=1) [once]" in str(agentrun.redo("k", 1, dry_run=True))
+    assert "pay(n=1) [once]" in agentrun.redo("k", 1, dry_run=True).describe()
     assert agentrun.get("k").status() == "done"
     agentrun.redo("k", 1)
     assert agent.run() == "done twice"
