@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 
 import agentrun
 from agentrun.core.events import Effect
-from agentrun.integrations.effect_classes import choose_effect
+from agentrun.integrations.effect_classes import check_classes, choose_effect
 from agentrun.integrations.recorded_functions import change_result, record_calls
 
 __all__ = ["durable"]
@@ -45,9 +45,14 @@ def durable(crew: C, *, effects: Mapping[str, Effect] | None = None, default: Ef
     Returns:
         The same crew, changed in place together with its tools and its memory.
 
+    Raises:
+        ConfigError: an effect class is misspelt.
+
     Example:
         >>> crew = durable(Crew(agents=[clerk], tasks=[task]), effects={"search": "read"})
     """
+
+    check_classes(effects, default)
 
     def record(tools: Iterable[Any] | None) -> list[Any]:
         return [_record_tool(tool, effects, default) for tool in tools or ()]

@@ -23,7 +23,7 @@ import dspy
 import agentrun
 from agentrun.core.errors import Refusing
 from agentrun.core.events import Effect
-from agentrun.integrations.effect_classes import choose_effect
+from agentrun.integrations.effect_classes import check_classes, check_names, choose_effect
 from agentrun.integrations.recorded_functions import record_calls
 
 __all__ = ["durable"]
@@ -43,12 +43,15 @@ def durable(
         default: the effect class of a tool that has none in ``effects``.
 
     Raises:
+        ConfigError: an effect class is misspelt, or a name in ``effects`` is no tool's.
         Refusing: a tool is called inside a run whose language model is not recorded. The run fails.
 
     Example:
         >>> program = dspy.ReAct("question -> answer", tools=durable([search]))
     """
+    check_classes(effects, default)
     made = [tool if isinstance(tool, dspy.Tool) else dspy.Tool(tool) for tool in tools]
+    check_names(effects, (str(tool.name) for tool in made), complete=True)
     for tool in made:
         effect = choose_effect(str(tool.name), effects, None, default)
         tool.func = _check_model_first(record_calls(tool.func, str(tool.name), effect=effect))

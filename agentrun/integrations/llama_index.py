@@ -28,7 +28,12 @@ from workflows.runtime.types.results import WaitingForEvent
 import agentrun
 from agentrun.core.errors import Refusing
 from agentrun.core.events import Effect, Json
-from agentrun.integrations.effect_classes import choose_effect, is_recorded_tool
+from agentrun.integrations.effect_classes import (
+    check_classes,
+    check_names,
+    choose_effect,
+    is_recorded_tool,
+)
 
 __all__ = ["durable"]
 
@@ -60,15 +65,22 @@ def durable(
         The same agent, changed in place. Its tools are not changed.
 
     Raises:
+        ConfigError: an effect class is misspelt, or a name in ``effects`` is no tool's.
         Refusing: a tool waits for an event inside a run. The run fails.
 
     Example:
         >>> agent = durable(FunctionAgent(tools=[search], llm=llm), effects={"search": "read"})
     """
+    check_classes(effects, default)
     kind: Any = type(agent)
+    listed = _find_names(agent)
+    if listed is not None:
+        check_names(effects, listed, complete=True)
 
     async def get_tools(*args: Any, **kwargs: Any) -> list[Any]:
         found = await kind.get_tools(agent, *args, **kwargs)
+        if listed is None and agentrun.current_run() is not None:
+            check_names(effects, (tool.metadata.get_name() for tool in found), complete=False)
         return [_record_tool(tool, effects, default) for tool in found]
 
     @functools.wraps(kind.call_tool)
@@ -95,6 +107,18 @@ def _set(target: Any, name: str, value: Any) -> None:
 
 
 # -- tool calls ------------------------------------------------------------------------------------
+
+
+def _find_names(agent: Any) -> set[str] | None:
+    """The names of all tools of an agent or workflow; None if they are found only in a run."""
+    own = getattr(agent, "agents", None)
+    agents = [*own.values()] if isinstance(own, dict) else [agent]
+    names = {"handoff"}
+    for one in agents:
+        if getattr(one, "tool_retriever", None) is not None:
+            return None
+        names |= {tool.metadata.get_name() for tool in getattr(one, "tools", None) or ()}
+    return names
 
 
 def _record_tool(tool: Any, effects: Mapping[str, Effect] | None, default: Effect) -> Any:

@@ -49,7 +49,12 @@ from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 import agentrun
 from agentrun.core.events import Effect
 from agentrun.core.log import logger
-from agentrun.integrations.effect_classes import choose_effect, hinted_effect
+from agentrun.integrations.effect_classes import (
+    check_classes,
+    check_names,
+    choose_effect,
+    hinted_effect,
+)
 from agentrun.integrations.mcp_tasks import (
     CreatedTask,
     TaskCreated,
@@ -98,7 +103,9 @@ def durable(
         default: the effect class of a tool without hints.
 
     Raises:
-        ConfigError: the client is durable already.
+        ConfigError: the client is durable already, or an effect class is misspelt. If a name in
+            ``effects`` is the misspelt name of a tool, the run fails with this error before it
+            calls a tool that ``effects`` does not name.
 
     Example:
         >>> async with mcp.Client(url) as client:
@@ -106,8 +113,9 @@ def durable(
     """
     if hasattr(client.call_tool, "__agentrun_durable__"):
         raise agentrun.ConfigError("the MCP client is durable already: call durable() once")
+    check_classes(effects, default)
     send = client.call_tool
-    hints: dict[str, Effect] = {}
+    hints: dict[str, Effect | None] = {}
 
     async def call_tool(
         name: str, arguments: dict[str, Any] | None = None, *args: Any, **options: Any
@@ -117,6 +125,7 @@ def durable(
             return await send(name, arguments, *args, **options)
         if name not in hints and (effects is None or name not in effects):
             hints.update(await _ask(client, _read_hints))
+            check_names(effects, [name, *hints], complete=False)
         effect = choose_effect(name, effects, hints.get(name), default)
 
         async def act(given: dict[str, Any] | None, key: dict[str, Any]) -> Any:
@@ -329,17 +338,15 @@ async def _catch_task(call: Awaitable[Any]) -> Any:
         leave_tasks.reset(token)
 
 
-async def _read_hints(client: _CallsTools) -> dict[str, Effect]:
-    """The effect classes that the server's hints name, by tool, from all pages of its list."""
-    found: dict[str, Effect] = {}
+async def _read_hints(client: _CallsTools) -> dict[str, Effect | None]:
+    """What the server's hints name as effect classes, by tool, from all pages of its list."""
+    found: dict[str, Effect | None] = {}
     cursor = None
     while True:
         page = await (client.list_tools(cursor=cursor) if cursor else client.list_tools())
         for tool in page.tools:
-            if effect := hinted_effect(tool.annotations):
-                found[tool.name] = effect
-            elif KEY in (tool.meta or {}):
-                found[tool.name] = "idempotent"
+            keeps_key: Effect | None = "idempotent" if KEY in (tool.meta or {}) else None
+            found[tool.name] = hinted_effect(tool.annotations) or keeps_key
         cursor = page.next_cursor
         if not cursor:
             return found

@@ -18,6 +18,7 @@ from minisweagent.exceptions import InterruptAgentFlow
 
 import agentrun
 from agentrun.core.events import Effect
+from agentrun.integrations.effect_classes import check_classes
 from agentrun.integrations.recorded_functions import record_calls
 
 __all__ = ["durable"]
@@ -41,9 +42,13 @@ def durable(environment: E, *, effect: Effect = "once") -> E:
     Returns:
         The same environment, changed in place.
 
+    Raises:
+        ConfigError: ``effect`` is no effect class.
+
     Example:
         >>> agent = DefaultAgent(model, durable(LocalEnvironment(cwd="/work")))
     """
+    check_classes({"execute": effect}, effect)
     changed: Any = environment
     changed.execute = record_calls(
         changed.execute,

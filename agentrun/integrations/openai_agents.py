@@ -20,7 +20,7 @@ import dataclasses
 import inspect
 import json
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import mcp.types
@@ -29,7 +29,13 @@ from agents.memory.session import SessionABC
 
 import agentrun
 from agentrun.core.events import Effect
-from agentrun.integrations.effect_classes import choose_effect, hinted_effect, is_recorded_tool
+from agentrun.integrations.effect_classes import (
+    check_classes,
+    check_names,
+    choose_effect,
+    hinted_effect,
+    is_recorded_tool,
+)
 from agentrun.integrations.mcp import record_call
 
 __all__ = ["DurableSession", "durable"]
@@ -61,10 +67,18 @@ def durable(
             agentrun's inbox, so that the run is held and a person decides with `agentrun.approve`.
             False leaves them to the code, as interruptions of the SDK.
 
+    Raises:
+        ConfigError: an effect class is misspelt, or no tool or handoff has a name in ``effects``.
+            With MCP servers, the run fails by a misspelt name when it lists their tools.
+
     Example:
         >>> support = durable(Agent(name="support", tools=[refund]), effects={"look": "read"})
     """
-    return _Copies(effects, default, inbox).copy(agent)
+    check_classes(effects, default)
+    copies = _Copies(effects, default, inbox)
+    copy = copies.copy(agent)
+    copies.check_names()
+    return copy
 
 
 class _Copies:
@@ -74,17 +88,23 @@ class _Copies:
         self.effects = effects
         self.default: Effect = default
         self.inbox = inbox
+        self._names: set[str] = set()  # of the tools and handoffs that are known
+        self._unlisted: list[_RecordedServer] = []  # the servers whose tools are not known yet
+        self._complete = True  # whether no other names can come
         self._pairs: dict[int, tuple[Agent[Any], Agent[Any]]] = {}  # by the original's id
 
     def copy(self, agent: Agent[Any]) -> Agent[Any]:
         """The durable copy of an agent."""
         if hasattr(agent, _DURABLE):
+            self._note_names(agent)
+            self._complete = False  # its tools have classes of their own
             return agent
         if id(agent) in self._pairs:
             return self._pairs[id(agent)][1]
         copy = agent.clone()
         self._pairs[id(agent)] = agent, copy
         setattr(copy, _DURABLE, True)
+        self._note_names(agent)
         copy.tools = [
             self._record_tool(tool) if isinstance(tool, FunctionTool) else tool
             for tool in agent.tools
@@ -95,7 +115,34 @@ class _Copies:
         ]
         servers: list[Any] = [_RecordedServer(server, self) for server in agent.mcp_servers]
         copy.mcp_servers = servers
+        self._unlisted += servers
         return copy
+
+    def _note_names(self, agent: Any) -> None:
+        """Note the names of an agent's tools and handoffs, and of tools of agents as tools."""
+        for tool in agent.tools:
+            inner = getattr(tool, "_agent_instance", None)
+            self._names |= {one.name for one in (tool, *getattr(inner, "tools", ()))}
+        self._names |= {
+            other.tool_name if isinstance(other, Handoff) else Handoff.default_tool_name(other)
+            for other in agent.handoffs
+        }
+        if type(agent) is not Agent:
+            self._complete = False  # an agent of another class may make tools in the run
+
+    def add_names(self, server: _RecordedServer, names: Collection[str]) -> None:
+        """Take up the names of a server's tools. The SDK may give each the server's as a prefix."""
+        suffixes = tuple(f"_{name}" for name in names)
+        self._names.update(names, (n for n in self.effects or () if n.endswith(suffixes)))
+        self._complete = False  # a server may have other tools later, or for other people
+        self._unlisted = [other for other in self._unlisted if other is not server]
+        if agentrun.current_run() is not None:
+            self.check_names()
+
+    def check_names(self) -> None:
+        """Refuse a misspelt name, once the tools of all servers are known."""
+        if not self._unlisted:
+            check_names(self.effects, self._names, complete=self._complete)
 
     def effect(self, name: str, hint: Effect | None = None) -> Effect:
         """The effect class of a tool or handoff."""
@@ -157,6 +204,7 @@ class _Copies:
         invoke = handoff.on_invoke_handoff
         target = handoff._agent_ref() if handoff._agent_ref is not None else None
         durable_target = self.copy(target) if isinstance(target, Agent) else None
+        self._complete = self._complete and durable_target is not None
 
         async def invoke_recorded(ctx: Any, arguments: str) -> Any:
             if durable_target is None:
@@ -197,6 +245,7 @@ class _RecordedServer:
         """The server's tools. Their hints are kept."""
         tools = await self._server.list_tools(*args, **kwargs)
         self._hints = {tool.name: hinted_effect(tool.annotations) for tool in tools}
+        self._copies.add_names(self, self._hints)
         return tools
 
     def _get_needs_approval_for_tool(self, tool: Any, agent: Any) -> Any:

@@ -29,7 +29,12 @@ from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 
 import agentrun
 from agentrun.core.events import Effect
-from agentrun.integrations.effect_classes import choose_effect, is_recorded_tool
+from agentrun.integrations.effect_classes import (
+    check_classes,
+    check_names,
+    choose_effect,
+    is_recorded_tool,
+)
 
 __all__ = ["Durability"]
 
@@ -62,6 +67,11 @@ class Durability(AbstractCapability[Any]):
             SDK. Such a step has no price and no usage, its request is not compared on a resume, and
             its stream is not live when it is replayed. A call in flight at a crash is made again.
 
+    Raises:
+        ConfigError: an effect class is misspelt. If a name in ``effects`` is the misspelt name of
+            a tool, or a tool's metadata names no effect class, the run fails with this error before
+            its first model call.
+
     Example:
         >>> agent = Agent(model, capabilities=[Durability(effects={"search": "read"})])
     """
@@ -74,6 +84,7 @@ class Durability(AbstractCapability[Any]):
         inbox: bool = True,
         model_steps: bool = False,
     ) -> None:
+        check_classes(effects, default)
         self.effects = effects
         self.default: Effect = default
         self.inbox = inbox
@@ -85,7 +96,10 @@ class Durability(AbstractCapability[Any]):
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> Any:
         """Record the answer of the model, or give the recorded one, if there are `model_steps`."""
-        if not self.model_steps or agentrun.current_run() is None:
+        if agentrun.current_run() is None:
+            return await handler(request_context)
+        self._check_tools(ctx, request_context.model_request_parameters)
+        if not self.model_steps:
             return await handler(request_context)
 
         async def model_request() -> Any:
@@ -93,6 +107,19 @@ class Durability(AbstractCapability[Any]):
 
         recorded = await agentrun.step(effect="idempotent")(model_request)()
         return _RESPONSE.validate_python(recorded)
+
+    def _check_tools(self, ctx: Any, offered: Any) -> None:
+        """Refuse what is misspelt, before a model is paid that is offered these tools."""
+        names = {tool.name for tool in (*offered.function_tools, *offered.output_tools)}
+        for toolset in getattr(ctx.agent, "toolsets", ()):
+            names.update(getattr(toolset, "tools", ()))
+        check_names(self.effects, names, complete=False)
+        for tool in offered.function_tools:
+            self._choose_effect(tool)
+
+    def _choose_effect(self, tool_def: Any) -> Effect:
+        declared = (tool_def.metadata or {}).get("effect")
+        return choose_effect(tool_def.name, self.effects, declared, self.default)
 
     async def handle_deferred_tool_calls(
         self, ctx: Any, *, requests: Any
@@ -124,14 +151,13 @@ class Durability(AbstractCapability[Any]):
                 return {"tool_return": _RETURN.dump_python(value, mode="json")}
             return {"content": _CONTENT.dump_python(value, mode="json")}
 
-        declared = (tool_def.metadata or {}).get("effect")
         try:
             recorded = await agentrun.acall(
                 tool_def.name,
                 sent,
                 act,
                 call_id=call.tool_call_id,
-                effect=choose_effect(tool_def.name, self.effects, declared, self.default),
+                effect=self._choose_effect(tool_def),
                 passes=_CONTROL_FLOW,
                 by_model=not self.model_steps,
             )

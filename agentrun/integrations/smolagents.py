@@ -11,11 +11,11 @@ function that `agentrun.tool` decorates is recorded as it declares.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from agentrun.core.events import Effect
-from agentrun.integrations.effect_classes import choose_effect
+from agentrun.integrations.effect_classes import check_classes, check_names, choose_effect
 from agentrun.integrations.recorded_functions import record_calls
 
 __all__ = ["durable"]
@@ -41,17 +41,33 @@ def durable(
     Returns:
         The same agent, whose tools are changed in place.
 
+    Raises:
+        ConfigError: an effect class is misspelt, or a name in ``effects`` is no tool's.
+
     Example:
         >>> agent = durable(ToolCallingAgent([search], model), effects={"search": "read"})
     """
-    changed: Any = agent
-    for name, tool in changed.tools.items():
+    check_classes(effects, default)
+    agents = [*_find_agents(agent)]
+    tools = {name for one in agents for name in (*one.tools, *(one.managed_agents or ()))}
+    check_names(effects, tools, complete=True)
+    for one in agents:
+        _record_tools(one, effects, default)
+    return agent
+
+
+def _find_agents(agent: Any) -> Iterator[Any]:
+    """The agent, and those that it manages."""
+    yield agent
+    for managed in (agent.managed_agents or {}).values():
+        yield from _find_agents(managed)
+
+
+def _record_tools(agent: Any, effects: Mapping[str, Effect] | None, default: Effect) -> None:
+    for name, tool in agent.tools.items():
         own = "read" if name == "final_answer" else None
         effect = choose_effect(name, effects, own, default)
         # A raised error makes smolagents tell the model to try again; a text is just read.
         tool.forward = record_calls(
             tool.forward, name, effect=effect, positional=tool.inputs, make_failure=str
         )
-    for managed in (changed.managed_agents or {}).values():
-        durable(managed, effects=effects, default=default)
-    return agent

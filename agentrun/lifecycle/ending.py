@@ -98,7 +98,9 @@ def finish_run(
     if error is None:
         stored, error = _record_result(agent, value)
     if error is not None:
-        reply = run.last_reply if failing is None else None
+        # A ConfigError is the code's fault, and never that of the reply.
+        own = failing is not None or isinstance(error, ConfigError)
+        reply = None if own else run.last_reply
         failed = _failed_event(error, failing, reply)
         yield from _notify_related_runs(run, failed)
         yield run.end(failed)

@@ -18,7 +18,7 @@ from agentrun.integrations.llama_index import durable
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise importing LiteLLM goes online
 
-EFFECTS: Any = {"look_up": "read", "keep": "idempotent", "keep_noted": "idempotent"}
+EFFECTS: Any = {"look_up": "read", "keep": "idempotent"}
 
 
 def look_up(order: str) -> str:
@@ -73,6 +73,7 @@ async def with_workflow(question: str) -> str:
     )
     workflow = AgentWorkflow([clerk, keeper], root_agent="clerk", initial_state={"kept": []})
     context = Context(workflow)
-    answer = await durable(workflow, effects=EFFECTS).run(question, ctx=context)
+    effects: Any = {"look_up": "read", "keep_noted": "idempotent"}
+    answer = await durable(workflow, effects=effects).run(question, ctx=context)
     state = await context.store.get("state")
     return f"{answer} {sorted(state['kept'])}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langchain_core.messages import ToolMessage, message_to_dict, messages_from_dict
@@ -11,10 +11,15 @@ from langgraph.errors import GraphBubbleUp
 
 import agentrun
 from agentrun.core.events import Effect, Json
-from agentrun.integrations.effect_classes import choose_effect, is_recorded_tool
+from agentrun.integrations.effect_classes import (
+    check_classes,
+    check_names,
+    choose_effect,
+    is_recorded_tool,
+)
 from agentrun.integrations.langgraph.packing import pack, unpack
 
-__all__ = ["durable_tools"]
+__all__ = ["check_tools", "durable_tools"]
 
 
 def durable_tools(
@@ -28,16 +33,23 @@ def durable_tools(
         effects: effect classes by tool name; they precede the tools' metadata.
         default: the effect class of a tool that declares none.
 
+    Raises:
+        ConfigError: an effect class is misspelt. If a name in ``effects`` is the misspelt name of
+            a tool, the run fails with this error at its first tool call.
+
     Example:
         >>> node = ToolNode([search], **durable_tools(effects={"search": "read"}))
     """
 
+    check_classes(effects, default)
+
     def options(request: Any) -> dict[str, Any]:
         name = request.tool_call["name"]
-        declared = (getattr(request.tool, "metadata", None) or {}).get("effect")
+        listed = getattr(request.runtime, "tools", None) or ()
+        check_tools([request.tool, *listed], effects)
         return {
             "call_id": request.tool_call.get("id"),
-            "effect": choose_effect(name, effects, declared, default),
+            "effect": choose_effect(name, effects, _declared_effect(request.tool), default),
             "passes": (GraphBubbleUp,),
         }
 
@@ -70,6 +82,21 @@ def durable_tools(
         return _unpack(request, recorded)
 
     return {"wrap_tool_call": record, "awrap_tool_call": arecord}
+
+
+def check_tools(tools: Iterable[Any], effects: Mapping[str, Effect] | None) -> None:
+    """Refuse what is misspelt: a name in ``effects``, or the effect class that a tool declares.
+
+    Other tools may come later, so a name that resembles none of these is no error.
+    """
+    named = {tool.name: tool for tool in tools if getattr(tool, "name", None)}
+    check_names(effects, named, complete=False)
+    for name, tool in named.items():
+        choose_effect(name, effects, _declared_effect(tool), "once")
+
+
+def _declared_effect(tool: Any) -> Any:
+    return (getattr(tool, "metadata", None) or {}).get("effect")
 
 
 def _is_recorded_here(request: Any) -> bool:

@@ -5,6 +5,20 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "an adapter takes a misspelt effect class": Mutation(
+        "effect_classes._check_class",
+        "effect in _CLASSES",
+        "True",
+        "integrations/test_effect_classes.py::"
+        "test_a_misspelt_class_is_refused_when_the_adapter_is_made",
+    ),
+    "an adapter takes an effect class for a tool that there is not": Mutation(
+        "effect_classes.check_names",
+        "name in known",
+        "True",
+        "integrations/test_effect_classes.py::"
+        "test_a_name_that_no_tool_of_openai_agents_has_is_refused",
+    ),
     "an MCP client approves a larger budget as a call": Mutation(
         "mcp_server._is_approval",
         " and waiting.suggested_budget is None",

@@ -5,6 +5,13 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a reply is blamed for an error of the configuration": Mutation(
+        "ending.finish_run",
+        "isinstance(error, ConfigError)",
+        "False",
+        "integrations/test_effect_classes.py::"
+        "test_an_error_of_the_configuration_is_not_the_replys_fault",
+    ),
     "a result that the code cannot use stays for ever": Mutation(
         "reopening_events",
         "events += [_reopened(one, person) for one in history.decided_since_reply()]",
