@@ -146,7 +146,7 @@ class LiveRun:
 def _reuse_blocks(before: list[Block], now: list[Block]) -> list[Block]:
     """The present blocks. A block that has not changed is the object that earlier views have."""
     known = {block.key: block for block in before}
-    return [old if (old := known.get(block.key)) == block else block for block in now]
+    return [known[block.key] if known.get(block.key) == block else block for block in now]
 
 
 def _with_trouble(view: RunView | None, why: str) -> RunView:
