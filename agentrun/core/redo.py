@@ -57,7 +57,11 @@ class Redo(Viewable):
         return f"<Redo of step {self.step} of {self.key!r}: {len(self.aside)} steps are set aside>"
 
     def describe(self) -> str:
-        """The plan in sentences, with the names of models and tools as they are recorded."""
+        """The plan in sentences, with the names of models and tools as they are recorded.
+
+        Example:
+            >>> sentences = agentrun.redo("ticket-42", 3, dry_run=True).describe()
+        """
         sentences = [
             f"Step {self.step} of run {self.key!r}, {self.call}, is set aside and performed again."
         ]
