@@ -36,8 +36,8 @@ TWINS = {
 }
 # These raise no error of their own.
 RAISE_NOTHING = {
-    "Comparison.to_dict", "Comparison.to_json", "Redo.describe", "Transcript.to_dict", "Transcript.to_json",
-    "Worker.stop",
+    "Comparison.to_dict", "Comparison.to_json", "Redo.describe", "Transcript.to_dict",
+    "Transcript.to_json", "Worker.stop",
     "current_run", "current_step", "inbox", "now", "rng", "turn", "uuid", "as_html", "as_text",
     "response_ended",
 }  # fmt: skip
@@ -228,7 +228,7 @@ def poem(about: str) -> Any:
 STATES = {
     "done": """Handle Handle.status Handle.astatus Handle.result Handle.aresult Handle.stream
         Handle.astream Handle.transcript Handle.atranscript Piece Transcript Transcript.to_dict
-        Transcript.to_json as_html as_text atranscript get transcript redo aredo Redo Redo.event
+        Transcript.to_json as_html as_text atranscript get transcript redo aredo Redo Redo.describe Redo.later Redo.event
         Step Attempt Doubt Decision Resume Note NewMessage Message Failure Totals ToolRequest
         Image Usage sql Table Table.to_pandas Table.to_polars""",
     "compared": "Comparison Comparison.to_dict Comparison.to_json ComparedStep compare",
