@@ -229,7 +229,8 @@ STATES = {
     "done": """Handle Handle.status Handle.astatus Handle.result Handle.aresult Handle.stream
         Handle.astream Handle.transcript Handle.atranscript Piece Transcript Transcript.to_dict
         Transcript.to_json as_html as_text atranscript get transcript redo aredo Redo
-        Redo.describe Redo.later Redo.event Step Attempt Doubt Decision Resume Note NewMessage Message Failure Totals ToolRequest
+        Redo.describe Redo.later Redo.event Step Attempt Doubt Decision
+        Resume Note NewMessage Message Failure Totals ToolRequest
         Image Usage sql Table Table.to_pandas Table.to_polars""",
     "compared": "Comparison Comparison.to_dict Comparison.to_json ComparedStep compare",
     "held": "Inbox Waiting approve reject approval_link decide_by_link RunHeld",
