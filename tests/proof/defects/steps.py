@@ -12,9 +12,9 @@ DEFECTS: dict[str, Mutation] = {
         "steps/test_unrecorded_calls.py::test_a_plain_function_is_named_once",
     ),
     "a tool that is a step is called unrecorded": Mutation(
-        "warn_of_unrecorded_calls",
-        "if call.was_made:",
-        "if False:",
+        "_find_open_calls",
+        "call.call_id and not call.was_made and call.name not in made",
+        "call.call_id",
         "steps/test_unrecorded_calls.py::test_a_decorated_tool_is_not",
     ),
     "attempts that failed before a crash do not count": Mutation(
