@@ -29,6 +29,7 @@ TEXTS = {
     "turned around": "\u202egpj.exe\u202c \u2066x\u2069 \u200f \u061c",
     "unseen": "a\u200bb\u2060c\ufeffd\u00ade \U000e0041 \ufff9x\ufffb",
     "line ends": "one\ntwo\r\nthree\u2028four\u2029five\x85six",
+    "tabs": "one\ttwo\t\tthree",
     "wide and joined": "日本語 👩\u200d👩\u200d👧 e\u0301 \U0001f3f4\U000e0067 ﷽",
     "noncharacters": "\ufffe \uffff \U0001ffff \ufdd0",
     "paths": "../../etc/passwd /dev/null C:\\x \\\\host\\x con.html",

@@ -86,8 +86,8 @@ def record(provider: Provider, steps: int) -> None:
         converse(question)
         pay(5)
 
-    @agentrun.agent(name="listening")
-    def listening(question: str) -> None:
+    @agentrun.agent(name="awaiting")
+    def awaiting(question: str) -> None:
         converse(question)
         agentrun.receive("go")
 
@@ -98,8 +98,8 @@ def record(provider: Provider, steps: int) -> None:
         failing.with_options(key="failing").run("Where is it?")
     with pytest.raises(agentrun.RunHeld):
         paying.with_options(key="paying").run("Where is it?")
-    handle = listening.with_options(key="listening").submit("Where is it?")
-    with agentrun.Worker([listening]):
+    handle = awaiting.with_options(key="awaiting").submit("Where is it?")
+    with agentrun.Worker([awaiting]):
         while handle.status() != "waiting":
             pass
 
@@ -173,12 +173,12 @@ class Plans:
                 conn.execute(alter.format(sql.Identifier(str(name)), known, sql.Literal(value)))
         opened = psycopg.Connection.__init__
 
-        def open_listening(conn: Any, *args: Any, **given: Any) -> None:
+        def open_awaiting(conn: Any, *args: Any, **given: Any) -> None:
             opened(conn, *args, **given)
             conn.add_notice_handler(self._take)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(psycopg.Connection, "__init__", open_listening)
+            patch.setattr(psycopg.Connection, "__init__", open_awaiting)
             yield
 
     def _take(self, notice: Any) -> None:

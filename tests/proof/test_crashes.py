@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import shapes
 from children import Child, Story, play
-from invariants import assert_invariants
+from invariants import assert_invariants, summarize
 from shapes import CASES, STRIDE, Shape
 
 import agentrun
@@ -115,6 +115,7 @@ def cut_off(shape: Shape, dsn: str, run: str, at: int) -> Generator[Child, int, 
         before = conn.execute(LEFT).fetchone() or (0, 0)
         conn.execute(OLD, {"name": run, "runs": MANY})
         conn.execute(THEIR_EVENTS)
+        summarize(conn)
         status = yield Child(partial(prune, dsn), at)
         runs, tombstones = conn.execute(LEFT).fetchone() or (0, 0)
         assert runs + tombstones == sum(before) + MANY
