@@ -43,6 +43,7 @@
 --   size_of                   events and bytes of one run
 --   error_type                the kind of error in the output of a failed step or run
 --   error_text                its message
+--   is_control_flow           whether that error is how a framework pauses, and no failure
 --   is_readable               whether the payload of a letter has the shape of a decision
 -- Functions: writing
 --   send                      send a letter to a run
@@ -1051,6 +1052,14 @@ $$;
 COMMENT ON FUNCTION agentrun.error_text IS
     'The message of the error in the output of a failed step or run, 200 characters at most.';
 
+CREATE FUNCTION agentrun.is_control_flow(output json) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(json_typeof(output) = 'object' AND output ->> 'control_flow' = 'true', false)
+$$;
+COMMENT ON FUNCTION agentrun.is_control_flow IS
+    'Whether the error in the output of a step is how a framework pauses or ends its agent, and '
+    'so no failure.';
+
 -- A letter that cannot be read does not take the place of one that can.
 CREATE FUNCTION agentrun.is_readable(kind text, payload json) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -1653,7 +1662,9 @@ SELECT run_id, key, agent, turn,
        round(extract(epoch FROM max(at) - min(started_at)) * 1000)::bigint AS duration_ms,
        count(*) FILTER (WHERE kind = 'model') AS model_calls,
        count(*) FILTER (WHERE kind = 'tool') AS tool_calls,
-       count(*) FILTER (WHERE status = 'error') AS errors,
+       count(*) FILTER (
+           WHERE status = 'error'
+             AND NOT (codec & 8 = 0 AND agentrun.is_control_flow(output))) AS errors,
        sum(input_tokens) AS input_tokens,
        sum(output_tokens) AS output_tokens,
        sum(cost) AS cost,

@@ -25,7 +25,8 @@ LEFT JOIN LATERAL (  -- the error that ended the run last, or else its first
                 THEN (j.output ->> 'reply')::integer ELSE j.step END AS failed_step
     FROM agentrun.journal j
     WHERE j.run_id = b.run_id
-      AND (j.event = 'run_failed' OR j.event = 'step_finished' AND j.status = 'error')
+      AND (j.event = 'run_failed' OR j.event = 'step_finished' AND j.status = 'error'
+           AND NOT (j.codec & 8 = 0 AND agentrun.is_control_flow(j.output)))
     ORDER BY j.event <> 'run_failed', CASE j.event WHEN 'run_failed' THEN -j.seq ELSE j.seq END
     LIMIT 1
 ) f ON true

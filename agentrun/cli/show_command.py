@@ -47,7 +47,7 @@ def _evidence(
     for step in transcript.steps:
         if selection.step is not None:
             yield from evidence_lines(step, width=width, full=full)
-        elif selection.errors and step.error is not None:
+        elif selection.errors and step.error is not None and step.failed:
             yield TextLine().add(f"step {step.step}, {step.name}", "error")
             yield from failure_lines(step.error, width=width, full=full)
     if selection.errors and transcript.error is not None and transcript.error.traceback:

@@ -48,6 +48,7 @@ class Failure:
     type: str
     message: str
     traceback: str | None = field(default=None, compare=False)
+    control_flow: bool = False  # a framework pauses or ends its agent with it: it is no failure
 
     @property
     def site(self) -> str | None:
@@ -204,6 +205,17 @@ class Step(Viewable):
             return None
         body = self.output.get("body")
         return self.output.get("text") if body is None else body
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error that is not the control flow of a framework.
+
+        Example:
+            >>> for step in agentrun.transcript("ticket-42").steps:
+            ...     if step.failed:
+            ...         print(step.step, step.name, step.error)
+        """
+        return self.error is not None and not self.error.control_flow
 
     @property
     def failure_site(self) -> str | None:

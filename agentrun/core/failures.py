@@ -25,7 +25,8 @@ def read_failure(output: Json, reason: str | None = None) -> Failure:
     if isinstance(error, dict):
         kind, trace = _text(error.get("type")) or "Error", error.get("traceback")
         trace = trace if isinstance(trace, str) else None
-        return Failure(kind, _text(error.get("message")), trace)
+        passes = _get(output, "control_flow") is True
+        return Failure(kind, _text(error.get("message")), trace, control_flow=passes)
     if isinstance(error, list | tuple) and len(error) == 2:
         return Failure(_text(error[0]), _text(error[1]))
     if error is not None:

@@ -114,8 +114,9 @@ def _record_failure(step: ActiveStep, body: StepBody, error: Exception) -> Flow[
         error.is_recorded = True  # an outer step that raises it again is not in doubt because of it
     known = step.run.history.steps.get(step.ident)
     failed = known.failures if known else 0
-    if isinstance(error, (ToolFailed, *body.passes)) or failed >= body.retries:
-        step.fail(error)
+    control_flow = isinstance(error, tuple(body.passes))
+    if control_flow or isinstance(error, ToolFailed) or failed >= body.retries:
+        step.fail(error, control_flow=control_flow)
         return
     retry_in = _BACKOFF.pause_after(failed, random())
     described = exceptions.describe(error, trace=True)

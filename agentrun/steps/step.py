@@ -210,10 +210,16 @@ class ActiveStep:
         self.mark_finished(outcome)
         return outcome
 
-    def fail(self, error: Exception) -> Event:
-        """Journal an exception as the outcome. The code gets it as it is read back from there."""
+    def fail(self, error: Exception, *, control_flow: bool = False) -> Event:
+        """Journal an exception as the outcome. The code gets it as it is read back from there.
+
+        ``control_flow``: a framework pauses or ends its agent with it, so it is no failure.
+        """
         self.failure = error
-        return self.finish("error", {"error": describe(error, trace=True)})
+        output: dict[str, Json] = {"error": describe(error, trace=True)}
+        if control_flow:
+            output["control_flow"] = True
+        return self.finish("error", output)
 
     def adopt_committed_event(self, event: Event, seq: int) -> None:
         """Add an event to the history that the step's own transaction has committed at ``seq``."""

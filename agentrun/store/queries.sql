@@ -120,7 +120,9 @@ moved AS (
 ),
 outcomes AS (
     SELECT *, event IN ('step_finished', 'attempt_failed') AND kind = 'model' AS is_call,
-           event = 'run_failed' OR event = 'step_finished' AND status = 'error' AS is_error
+           event = 'run_failed'
+               OR event = 'step_finished' AND status = 'error'
+               AND NOT (codec & 8 = 0 AND agentrun.is_control_flow(output::json)) AS is_error
     FROM b JOIN heads USING (run_id)
     WHERE run_status IS NOT NULL OR message IS NOT NULL OR event = 'claimed'
        OR event IN ('step_finished', 'attempt_failed') AND (kind = 'model' OR status = 'error')

@@ -91,7 +91,7 @@ class ItemRenderer:
         if step.reply is not None:
             parts.append(self._value(step, "reply", step.reply))
         of = step.kind if step.kind in ("model", "tool") else "other"
-        kind = "error" if step.error is not None else "doubt" if step.doubts else "step"
+        kind = "error" if step.failed else "doubt" if step.doubts else "step"
         opened = {"open": "open"} if kind != "step" or item.inside else {}
         inside = [element("div", *parts, id=f"s{step.step}")] if self.linked else parts
         return element("details", summary, *inside, class_=f"ar-{kind} ar-of-{of}", **opened)

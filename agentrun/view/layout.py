@@ -198,7 +198,7 @@ def _message(message: Message, width: int, full: bool) -> Iterator[TextLine]:
 
 def _step(shown_step: ShownStep, width: int, full: bool) -> Iterator[TextLine]:
     step = shown_step.step
-    style = step.status if step.status in ("error", "in_doubt") else ""
+    style = step.status if step.failed or step.status == "in_doubt" else ""
     yield from _step_line(step, width, full, style)
     for interruption in shown_step.inside:
         yield from _interruption(interruption, width, full)

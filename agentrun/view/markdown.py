@@ -98,7 +98,7 @@ def _step(shown_step: ShownStep) -> Iterator[str]:
     if phrases.is_eventful(step):
         lines = (f"* {_span(phrases.attempt_line(attempt))}" for attempt in step.attempts)
         parts.append("\n".join(lines))
-    opened = " open" if step.error is not None or step.doubts or shown_step.inside else ""
+    opened = " open" if step.failed or step.doubts or shown_step.inside else ""
     yield from _fold(f"{step.step}. {_code(phrases.call(step))}{facts}", parts, opened)
 
 

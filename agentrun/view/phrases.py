@@ -80,7 +80,7 @@ def first_error(transcript: Transcript) -> tuple[Step, str] | None:
         if step.step == transcript.failed_step and transcript.error is not None:
             return step, failure(transcript.error)
     for step in transcript.steps:
-        if step.error is not None and not step.set_aside:
+        if step.error is not None and step.failed and not step.set_aside:
             return step, failure(step.error)
     return None
 
@@ -112,7 +112,7 @@ def turn_facts(parts: Iterable[Part], start: datetime | None) -> str:
     ends = [step.finished_at for step in steps if step.finished_at is not None]
     calls = sum(step.kind == "tool" for step in steps)
     costs = [step.usage.cost for step in steps if step.usage and step.usage.cost is not None]
-    errors = sum(step.error is not None for step in steps)
+    errors = sum(step.failed for step in steps)
     return _facts(
         clock(min(begins, default=None), start),
         _count(calls, "tool call") if calls else None,

@@ -44,7 +44,7 @@ def _went_wrong(entry: Entry) -> bool:
     match entry:
         case Step():
             failed = any(attempt.error for attempt in entry.attempts)
-            return entry.error is not None or bool(entry.doubts) or failed
+            return entry.failed or bool(entry.doubts) or failed
         case Note():
             return entry.event in _WRONG
         case NewMessage():

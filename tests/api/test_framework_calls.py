@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from openai import OpenAI
 
 import agentrun
 from agentrun.testing import Call, Provider, Reply
+from agentrun.view import phrases
 
 # Most of these runs have no model: the calls of a framework are what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::agentrun.NoModelWarning")
@@ -184,6 +186,45 @@ def test_control_flow_is_no_failure_to_retry_and_comes_back_whole(
     whole = ({"value": "ok?", "id": 7},)
     assert suspended.run() == [whole, (whole,)]
     assert world.effects == ["asked"]
+
+
+def test_control_flow_is_shown_as_no_error(db: Any, provider: Provider, sql: Any) -> None:
+    def leave(**_: Any) -> None:
+        raise Suspended(())
+
+    def look(**given: Any) -> None:
+        raise LookupError("no such order")
+
+    def echo(**given: Any) -> Any:
+        return given
+
+    @agentrun.agent
+    def agent(breaks: bool) -> None:
+        client = agentrun.wrap(OpenAI(base_url=provider.base_url, api_key="k"))
+        client.chat.completions.create(
+            model="gpt-5-mini", messages=[{"role": "user", "content": "go"}]
+        )
+        with suppress(Suspended):
+            agentrun.call("leave", {}, leave, passes=(Suspended,))
+        with suppress(LookupError):
+            agentrun.call("look", {}, look if breaks else echo, effect="read")
+
+    for key, breaks in (("whole", False), ("broken", True)):
+        agent.with_options(key=key).run(breaks)
+    transcript = agentrun.transcript("whole")
+    (_, left, looked) = transcript.steps
+    assert left.error is not None
+    assert left.error.type.endswith("Suspended")
+    assert not left.failed
+    assert not looked.failed
+    assert phrases.first_error(transcript) is None
+    assert "ar-error" not in agentrun.as_html(transcript).partition("</style>")[2]
+    summaries = {run.key: (run.failed_step, run.error_type) for run in agentrun.runs()}
+    assert summaries == {"whole": (None, None), "broken": (3, "LookupError")}
+    assert sql("SELECT key, errors FROM agentrun.turns ORDER BY key") == [
+        ("broken", 1),
+        ("whole", 0),
+    ]
 
 
 def test_concurrent_calls_keep_their_outcomes(db: Any, dsn: str, world: World) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "what ends an agent is recorded like a failure": Mutation(
+        "function_step._record_failure",
+        "step.fail(error, control_flow=control_flow)",
+        "step.fail(error)",
+        "api/test_framework_calls.py::test_control_flow_is_shown_as_no_error",
+    ),
     "a tool without a step passes in silence": Mutation(
         "warn_of_unrecorded_calls",
         "if not open_calls:",

@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "lists name the control flow of a framework as an error": Mutation(
+        "-- name: append",
+        "AND NOT (codec & 8 = 0 AND agentrun.is_control_flow(output::json)) AS is_error",
+        "AS is_error",
+        "api/test_framework_calls.py::test_control_flow_is_shown_as_no_error",
+    ),
     "the dead work on in lists": Mutation(
         "-- name: runs",
         "WHEN s.is_working AND now.owner_dead THEN",

@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "the first error of a run may be control flow": Mutation(
+        "phrases.first_error",
+        "step.error is not None and step.failed and not step.set_aside",
+        "step.error is not None and not step.set_aside",
+        "api/test_framework_calls.py::test_control_flow_is_shown_as_no_error",
+    ),
     "what is decided still reads held": Mutation(
         "run_lines._cells",
         'row["decided_at"] is not None',
