@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import agentrun.view.renderers  # noqa: F401  how values show themselves
 from agentrun.api.agent import DurableAgent, StreamingAgent
 from agentrun.api.agent_decorator import agent
 from agentrun.api.approval_links import approval_link, decide_by_link
@@ -97,7 +98,8 @@ from agentrun.steps.waits import areceive, asleep, receive, sleep
 from agentrun.store.database import Database
 from agentrun.store.opening import connect
 from agentrun.store.retention import Pruned
-from agentrun.view import as_html, as_text
+from agentrun.view.html import as_html
+from agentrun.view.layout import as_text
 from agentrun.web import ui
 from agentrun.web.people import Person
 

@@ -1,8 +1,8 @@
 """Values that people look at, as text with ``print`` and as a page in a notebook.
 
 How a value is shown is decided in the room `view`, which `core` and `store` must not import. So
-a class names the form in which its values are shown, and `view` registers the renderers of that
-form in `renderers`, by MIME type.
+a class names the form in which its values are shown, and `view.renderers` registers the renderers
+of that form here, by MIME type.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 __all__ = ["Viewable", "renderers", "show_all"]
 
-# The renderers by form and MIME type. `agentrun.view` registers them.
+# The renderers by form and MIME type. `agentrun.view.renderers` registers them.
 renderers: dict[tuple[str, str], Callable[[Any], str]] = {}
 
 

@@ -13,7 +13,7 @@ from agentrun.core.entries import NewMessage, Note, Resume, Step
 from agentrun.core.messages import reply_messages, request_messages
 from agentrun.core.transcript import Transcript, fold
 from agentrun.core.viewable import renderers
-from agentrun.view import as_text
+from agentrun.view.layout import as_text
 
 
 def said(transcript: Transcript) -> list[tuple[str, str]]:

@@ -8,8 +8,9 @@ import pytest
 from journals import Journal, assistant, crashed_and_resumed, user
 
 from agentrun.core.transcript import NewMessage, fold
-from agentrun.view import as_html, as_text
 from agentrun.view.blocks import Band, ShownStep, arrange
+from agentrun.view.html import as_html
+from agentrun.view.layout import as_text
 from agentrun.view.markdown import as_markdown
 
 VIEWERS = [as_text, as_html, as_markdown]

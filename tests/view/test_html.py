@@ -12,8 +12,7 @@ from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
 from agentrun.core.summary import ChildRun, Relatives
 from agentrun.core.transcript import Transcript, fold
-from agentrun.view import as_html
-from agentrun.view.html import WHOLE, render
+from agentrun.view.html import WHOLE, as_html, render
 from agentrun.view.html_items import ItemRenderer
 
 

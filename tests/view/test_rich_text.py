@@ -10,7 +10,7 @@ import pytest
 from journals import Journal, assistant, user
 
 from agentrun.core.transcript import fold
-from agentrun.view import as_html
+from agentrun.view.html import as_html
 from agentrun.view.rich_text import Images, render_text
 
 PIXEL = (

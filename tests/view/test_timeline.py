@@ -8,7 +8,8 @@ from typing import Any
 from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
 from agentrun.core.transcript import fold
-from agentrun.view import as_html, as_text
+from agentrun.view.html import as_html
+from agentrun.view.layout import as_text
 from agentrun.view.timeline import Timeline, read_timeline
 from agentrun.view.waterfall import draw_chart, draw_text
 

@@ -17,8 +17,8 @@ from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 from rich.console import Console
 
 from agentrun.core.transcript import Transcript, fold
-from agentrun.view import as_html, as_text
-from agentrun.view.layout import columns
+from agentrun.view.html import as_html
+from agentrun.view.layout import as_text, columns
 from agentrun.view.markdown import as_markdown
 from agentrun.view.safe import element, visible
 from agentrun.view.style import CSS
