@@ -7,11 +7,14 @@ the module that the client belongs to, and this file imports neither.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agentrun.core import recorder
 from agentrun.core.errors import NoRun
@@ -20,8 +23,12 @@ from agentrun.models.call import ModelCall
 from agentrun.models.request import is_model_call, mask_credentials, read_request, redirect
 from agentrun.models.response_body import ResponseBody, outside_run
 from agentrun.models.retries import RetryPolicy
+from agentrun.models.unrecorded_requests import send_unrecorded
 
 __all__ = ["Settings", "Transports", "transports"]
+
+# The event loops that have used an async transport, by the transport.
+_loops: WeakKeyDictionary[Any, set[asyncio.AbstractEventLoop]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,12 @@ class RecordingBase:
         )
         return call.run(line)
 
+    def pass_on(self, request: Any, send: Callable[[Any], Op[Any]]) -> Flow[Any]:
+        """The flow that sends a request that is not recorded."""
+        # Only `wrap` switches the retries of a client off, and only that of an SDK has any.
+        policy = self.settings.policy if self.settings.sdk else RetryPolicy(retries=None)
+        return send_unrecorded(self.hx, request, send, policy)
+
     def carrier(self, request: Any) -> Any:
         """The transport that sends a model call: the client's own, or one to a provider double."""
         if recorder.stand_in is None:
@@ -117,7 +130,10 @@ def _sync(hx: Any) -> type[Any]:
     class RecordingTransport(RecordingBase, hx.BaseTransport):  # type: ignore[misc]
         def handle_request(self, request: Any) -> Any:
             flow = self.call(request, lambda sent: Op(lambda: self._send(sent), _unused))
-            return self.inner.handle_request(request) if flow is None else run_sync(flow)
+            if flow is None:
+                plain = self.inner.handle_request
+                flow = self.pass_on(request, lambda sent: Op(lambda: plain(sent), _unused))
+            return run_sync(flow)
 
         def _send(self, request: Any) -> Any:
             with outside_run():
@@ -146,9 +162,12 @@ def _async(hx: Any) -> type[Any]:
 
     class AsyncRecordingTransport(RecordingBase, hx.AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
+            for carrier in self.carriers():
+                await _drop_dead_connections(carrier)
             flow = self.call(request, lambda sent: Op(_unused, lambda: self._send(sent)))
             if flow is None:
-                return await self.inner.handle_async_request(request)
+                plain = self.inner.handle_async_request
+                flow = self.pass_on(request, lambda sent: Op(_unused, lambda: plain(sent)))
             return await run_async(flow)
 
         async def _send(self, request: Any) -> Any:
@@ -157,11 +176,33 @@ def _async(hx: Any) -> type[Any]:
 
         async def aclose(self) -> None:
             for carrier in self.carriers():
+                await _drop_dead_connections(carrier)
                 await carrier.aclose()
 
     AsyncRecordingTransport.hx, AsyncRecordingTransport.stream = hx, AsyncStream
     AsyncRecordingTransport.direct = hx.AsyncHTTPTransport
     return AsyncRecordingTransport
+
+
+async def _drop_dead_connections(carrier: Any) -> None:
+    """Close the idle connections of a transport if they may be those of an ended event loop.
+
+    A second `asyncio.run` has another loop. A request on a connection of the first one would be
+    sent, and billed, but its response could not be read.
+    """
+    try:
+        loops = _loops.setdefault(carrier, set())
+        loops.add(asyncio.get_running_loop())
+    except (TypeError, RuntimeError):  # no weak reference to it; no loop of asyncio
+        return
+    ended = {loop for loop in tuple(loops) if loop.is_closed()}
+    if not ended:
+        return
+    loops -= ended
+    for connection in getattr(getattr(carrier, "_pool", None), "connections", ()):
+        if connection.is_idle():
+            with suppress(RuntimeError):  # it is closed now, but its loop cannot be notified
+                await connection.aclose()
 
 
 def _unused() -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import anthropic
@@ -19,7 +21,7 @@ from sayings import Saying, Server, completion
 
 from agentrun.core.errors import ConfigError, NoRun
 from agentrun.core.recorder import current
-from agentrun.models import async_http_client, http_client, wrap
+from agentrun.models import async_http_client, http_client, install, wrap
 from agentrun.models.transport import RecordingBase
 from agentrun.testing import Provider
 
@@ -54,6 +56,59 @@ def test_outside_a_run_a_wrapped_client_is_the_plain_client(provider: Provider) 
     with wrap(client_of(provider)) as client:
         assert client.chat.completions.create(**ASK).choices
     assert provider.ledger()[-1].idempotency_key is None
+
+
+@pytest.mark.parametrize("asyn", [False, True])
+def test_outside_a_run_a_wrapped_client_retries_as_the_sdk_does(server: Server, asyn: bool) -> None:
+    server.say(
+        Saying.json({"error": {"message": "slow down"}}, 429, **{"retry-after-ms": "1"}),
+        Saying.json({"error": {"message": "broken"}}, 500, **{"retry-after-ms": "1"}),
+        Saying.json(completion()),
+        Saying.json({"error": {"message": "no"}}, 400),
+    )
+
+    async def ask_async() -> None:
+        async with wrap(openai.AsyncOpenAI(base_url=server.url, api_key="k")) as client:
+            assert (await client.chat.completions.create(**ASK)).choices
+            with pytest.raises(openai.BadRequestError):
+                await client.chat.completions.create(**ASK)
+
+    def ask() -> None:
+        with wrap(openai.OpenAI(base_url=server.url, api_key="k")) as client:
+            assert client.chat.completions.create(**ASK).choices
+            with pytest.raises(openai.BadRequestError):
+                client.chat.completions.create(**ASK)
+
+    asyncio.run(ask_async()) if asyn else ask()
+    assert len(server.requests) == 4
+
+
+# The sockets of an ended loop are closed when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("unpatched")
+@pytest.mark.parametrize("installed", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_async_client_serves_one_event_loop_after_another(
+    provider: Provider, recorder: MemoryRecorder, installed: bool, recorded: bool
+) -> None:
+    """Its idle connections belong to the loop before, in which no response can be read."""
+    client = openai.AsyncOpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+    asked = len(provider.ledger())
+
+    async def ask() -> None:
+        assert (await client.chat.completions.create(**ASK)).choices
+
+    if installed:
+        install()
+    else:
+        wrap(client)
+    for _ in range(3):
+        with recorder.active() if recorded else nullcontext():
+            asyncio.run(ask())
+    if not installed:  # the client closes our transport, and not only its own
+        asyncio.run(client.close())
+    assert len(provider.ledger()) == asked + 3, "none was sent twice"
+    gc.collect()
 
 
 def test_a_strict_client_refuses_a_model_call_outside_a_run(provider: Provider) -> None:
