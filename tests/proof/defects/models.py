@@ -5,6 +5,18 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a request is sent on a connection of an ended event loop": Mutation(
+        "_drop_dead_connections",
+        "if not ended:",
+        "if True:",
+        "models/test_model_wrap.py::test_an_async_client_serves_one_event_loop_after_another",
+    ),
+    "a wrapped client does not retry outside a run": Mutation(
+        "RecordingBase.pass_on",
+        "self.settings.policy if self.settings.sdk else RetryPolicy(retries=None)",
+        "RetryPolicy(retries=None)",
+        "models/test_model_wrap.py::test_outside_a_run_a_wrapped_client_retries_as_the_sdk_does",
+    ),
     "a table speaks of an API by a name of its own": Mutation(
         "REQUIRED_FIELDS",
         'OLLAMA_EMBED: "embeddings"',
