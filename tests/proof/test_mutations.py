@@ -8,13 +8,15 @@ copy without a defect.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,18 +58,18 @@ def test_two_defects_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.long
-def test_every_defect_is_caught(proof: Any, server: Any, tmp_path: Path) -> None:
+def test_every_defect_is_caught(proof: Any, forks: Forks, tmp_path: Path) -> None:
     here = [what for what, mutation in MUTATIONS.items() if not mutation.needs]
     cases = list(proof.cases("mutations", here, share=3))
     tests = {MUTATIONS[case.name].test for case in cases}
-    sound = run(copied(tmp_path / "sound"), tests, LIMIT * len(tests))
+    sound = run(forks, copied(tmp_path / "sound"), tests, LIMIT * len(tests))
     missed = []
     for case in cases:
         try:
             with case:
                 test = MUTATIONS[case.name].test
                 assert sound[named(test)] == "passed", f"{test} fails without a defect"
-                assert is_caught(MUTATIONS[case.name], tmp_path / "defect")
+                assert is_caught(forks, MUTATIONS[case.name], tmp_path / "defect")
                 case.count(caught=1)
         except (AssertionError, subprocess.TimeoutExpired) as error:
             missed.append(f"{case.name}: {error}")  # not noted as done; the others are tried too
@@ -75,18 +77,20 @@ def test_every_defect_is_caught(proof: Any, server: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.long
-def test_every_defect_that_needs_another_environment_is_caught(server: Any, tmp_path: Path) -> None:
+def test_every_defect_that_needs_another_environment_is_caught(
+    forks: Forks, tmp_path: Path
+) -> None:
     """`tests/integrations/test_own_environment.py` runs this one where the module is installed."""
     found = [one for one in MUTATIONS.values() if one.needs and find_spec(one.needs)]
     if not found:
         pytest.skip("needs CrewAI: pytest -m suite")
     tests = {one.test for one in found}
-    outcomes = run(copied(tmp_path / "sound"), tests, LIMIT * len(tests))
+    outcomes = run(forks, copied(tmp_path / "sound"), tests, LIMIT * len(tests))
     assert outcomes == dict.fromkeys(map(named, tests), "passed")
-    assert [one for one in found if not is_caught(one, tmp_path / "defect")] == []
+    assert [one for one in found if not is_caught(forks, one, tmp_path / "defect")] == []
 
 
-def is_caught(mutation: Mutation, place: Path) -> bool:
+def is_caught(forks: Forks, mutation: Mutation, place: Path) -> bool:
     """Whether the defect's own test turns red, in one of the tries that it is given."""
     shutil.rmtree(place, ignore_errors=True)
     copy = copied(place)
@@ -95,9 +99,56 @@ def is_caught(mutation: Mutation, place: Path) -> bool:
     own_server = file.startswith("migrations/")  # the session's has the schema
     red = {named(mutation.test): "failed"}
     return any(
-        run(copy, [mutation.test], LIMIT, own_server=own_server) == red
+        run(forks, copy, [mutation.test], LIMIT, own_server=own_server) == red
         for _ in range(mutation.tries)
     )
+
+
+class Forks:
+    """A process that executes tests in forks of itself, one at a time: see `forked_pytest`.
+
+    Compiled code stays for the next copy at a place, where all files but one are the same.
+    """
+
+    def __init__(self, compiled: Path) -> None:
+        self.environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("forked_pytest.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment, text=True,
+        )  # fmt: skip
+
+    def execute(self, tree: Path, arguments: list[str], limit: float, *, own_server: bool) -> int:
+        """The exit code of pytest in this tree; raises TimeoutExpired after ``limit`` seconds."""
+        environment = {**self.environment, "PYTHONPATH": str(tree)}
+        if own_server:
+            del environment["AGENTRUN_TEST_SESSION"]
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        order = {"tree": str(tree), "arguments": arguments, "environment": environment}
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        late = threading.Timer(
+            limit, os.killpg, (int(self.process.stdout.readline()), signal.SIGKILL)
+        )
+        late.start()
+        code = int(self.process.stdout.readline())
+        late.cancel()
+        if code == -signal.SIGKILL:
+            raise subprocess.TimeoutExpired(arguments, limit)
+        return code
+
+    def close(self) -> None:
+        """End the process."""
+        with self.process:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def forks(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    process = Forks(tmp_path_factory.mktemp("compiled"))
+    yield process
+    process.close()
 
 
 def named(test: str) -> str:
@@ -116,31 +167,14 @@ def copied(place: Path) -> Path:
 
 
 def run(
-    tree: Path, tests: Iterable[str], limit: float, *, own_server: bool = False
+    forks: Forks, tree: Path, tests: Iterable[str], limit: float, *, own_server: bool = False
 ) -> dict[str, str]:
-    """Run the tests in this tree: each name, and how it ended; raises if they take too long.
-
-    The compiled code of a place stays for the next copy there, whose other files are the same.
-    """
+    """Run the tests in this tree: each name, and how it ended; raises if they take too long."""
     report = tree / "report.xml"
-    compiled = tree.with_name(f"{tree.name} compiled")
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(compiled)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    if own_server:
-        del environment["AGENTRUN_TEST_SESSION"]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider",
-               f"--junitxml={report}", *(f"tests/{test}" for test in sorted(tests))]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=tree, env=environment, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise
-    assert process.returncode in (0, 1), output  # else nothing was collected, or pytest failed
+    arguments = ["-q", "-m", "", "-p", "no:cacheprovider", f"--junitxml={report}",
+                 *(f"tests/{test}" for test in sorted(tests))]  # fmt: skip
+    code = forks.execute(tree, arguments, limit, own_server=own_server)
+    assert code in (0, 1), (tree / "output").read_text("utf-8", "replace")  # else no test was run
     return outcomes_in(report)
 
 
