@@ -18,7 +18,7 @@ from typing import Literal, get_args
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
-from agentrun.api.inbox import decide, inbox
+from agentrun.api.inbox import decide, inbox, refuse_mere_approval
 from agentrun.core.errors import ConfigError, RunError
 from agentrun.store.opening import default
 
@@ -60,7 +60,8 @@ def approval_link(
         The link, as a text.
 
     Raises:
-        RunError: the run does not wait for a decision about this step.
+        RunError: the run does not wait for a decision about this step, or waits for a larger
+            budget, which no link raises.
         ConfigError: there is no secret, the secret is too short, or ``decision`` is another word.
 
     Example:
@@ -76,6 +77,8 @@ def approval_link(
             "`agentrun inbox` lists what waits",
             key=key,
         )
+    if decision == "approve":
+        refuse_mere_approval(key, step, waiting[0].suggested_budget)
     fields = {
         "key": key,
         "step": str(step),

@@ -14,7 +14,8 @@ from agentrun.api.acting_user import acting_user
 from agentrun.core.budget import Budget
 from agentrun.core.codec import check
 from agentrun.core.errors import AlreadyDecided, ConfigError, RunError
-from agentrun.core.waiting import Inbox
+from agentrun.core.events import Json
+from agentrun.core.waiting import Inbox, suggested_limits
 from agentrun.lifecycle.live_workers import warn_missing_worker
 from agentrun.steps.doubt import Happened, NotHappened, Outcome, Unknown
 from agentrun.store.database import OpenDatabase
@@ -120,7 +121,8 @@ def approve(
     Raises:
         RunNotFound: no run has this key.
         AlreadyDecided: the request is decided already.
-        RunError: the run does not wait at this step, or asks for something else there.
+        RunError: the run does not wait at this step, asks for something else there, or waits for
+            a larger budget and ``budget`` is not given.
         ConfigError: ``expires`` has no time zone.
 
     Example:
@@ -196,6 +198,8 @@ def decide(
             f"{asked.args}; `agentrun inbox` shows it",
             key=key,
         )
+    if kind == "approve" and "budget" not in payload:
+        refuse_mere_approval(key, step, asked.suggested_budget)
     letter = send_letter(
         database,
         key,
@@ -210,6 +214,18 @@ def decide(
     )
     warn_missing_worker(database, key, decided=True, stacklevel=4)
     return letter
+
+
+def refuse_mere_approval(key: str, step: int, suggested_budget: Json) -> None:
+    """Raise RunError if the request is about a budget, since an approval alone raises none."""
+    if suggested_budget is None:
+        return
+    larger = suggested_limits(suggested_budget) or "usd=2"
+    raise RunError(
+        f"run {key!r} waits at step {step} for a larger budget: raise it with --budget {larger}, "
+        f"in Python budget=Budget({larger}), or reject the request",
+        key=key,
+    )
 
 
 def _refusal_of(database: OpenDatabase, run: FoundRun, step: int, waits_for: str) -> RunError:

@@ -61,7 +61,7 @@ def _commands(waiting: Waiting) -> list[str]:
         return [f"agentrun resolve {place} {outcome}" for outcome in outcomes]
     from agentrun.core.waiting import suggested_limits
 
-    larger = suggested_limits(waiting)
+    larger = suggested_limits(waiting.suggested_budget)
     approve = f"agentrun approve {place}{f' --budget {larger}' if larger else ''}"
     return [approve, f"agentrun reject {place} --reason WHY"]
 

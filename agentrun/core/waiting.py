@@ -42,12 +42,12 @@ class Waiting:
     suggested_budget: Json = None
 
 
-def suggested_limits(waiting: Waiting) -> str:
-    """The suggested budget as arguments, ``usd=2``; empty if the request is not about a budget.
+def suggested_limits(suggested_budget: Json) -> str:
+    """A suggested budget as arguments, ``usd=2``; empty if the request is not about a budget.
 
     The text may be copied into a shell or a program, so only names and numbers are in it.
     """
-    limits = waiting.suggested_budget if isinstance(waiting.suggested_budget, dict) else {}
+    limits = suggested_budget if isinstance(suggested_budget, dict) else {}
     return ", ".join(
         f"{name}={value!r}" for name, value in limits.items()
         if name in LIMITS and isinstance(value, int | float)

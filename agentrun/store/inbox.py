@@ -32,6 +32,7 @@ class Question:
     name: str | None
     args: Json
     fingerprint: str | None
+    suggested_budget: Json  # as in `Waiting`
 
 
 @dataclass(frozen=True, slots=True)

@@ -615,7 +615,7 @@ WHERE l.run_id = %(run_id)s
 
 -- name: asked
 -- The question of a run to a person at this step.
-SELECT waits_for, name, args, fingerprint FROM agentrun.asked
+SELECT waits_for, name, args, fingerprint, suggested_budget FROM agentrun.asked
 WHERE run_id = %(run_id)s AND step = %(step)s
 
 -- name: taken

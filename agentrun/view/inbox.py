@@ -34,7 +34,7 @@ def decision_calls(waiting: Waiting) -> Iterator[str]:
         for outcome in ("Happened(RESULT)", "NotHappened()", "Unknown()"):
             yield f"agentrun.resolve({place}, agentrun.{outcome}, {seen})"
         return
-    larger = suggested_limits(waiting)
+    larger = suggested_limits(waiting.suggested_budget)
     budget = f"budget=agentrun.Budget({larger}), " if larger else ""
     yield f"agentrun.approve({place}, {budget}{seen})"
     yield f'agentrun.reject({place}, reason="WHY", {seen})'

@@ -124,6 +124,9 @@ def test_a_budget_is_raised(cli: Cli, write: Write, monkeypatch: pytest.MonkeyPa
         assert "agentrun" not in waits["reason"]
         for wrong in ("pounds=2", "usd=much", "usd=-1", "usd"):
             assert cli("approve", "k", "2", "--budget", wrong).exit_code == 2
+        mere = cli("approve", "k", "2")
+        assert mere.exit_code == 1
+        assert "--budget model_calls=2" in mere.stderr
         given = cli("approve", "k", "2", "--budget", "model_calls=2", "--budget", "usd=2")
         assert given.exit_code == 0
         assert "echo: two" in cli("resume", "k", file).stdout

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -157,6 +158,23 @@ def test_a_rejected_raise_fails_the_run(db: Any, client: OpenAI) -> None:
     agentrun.reject("k", told.step, by="ada", reason="dear enough")
     with pytest.raises(agentrun.RunFailed, match="rejected by ada: dear enough"):
         agent.run()
+
+
+def test_a_mere_approval_of_a_budget_is_refused_and_decides_nothing(
+    db: Any, client: OpenAI, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTRUN_APPROVAL_SECRET", "a secret of sixteen letters")
+    agent = talk(client, 2).with_options(budget=Budget(model_calls=1), key="k")
+    step = held(agent).step
+    assert step is not None
+    link = partial(agentrun.approval_link, "k", step, base_url="https://desk", signer="ann")
+    for approve in (partial(agentrun.approve, "k", step), link):
+        with pytest.raises(agentrun.RunError, match=r"--budget model_calls=2.*budget=Budget"):
+            approve()
+    assert sql("SELECT count(*) FROM agentrun.mail") == [(0,)]
+    assert link(decision="reject")
+    agentrun.approve("k", step, budget=Budget(model_calls=2))
+    assert agent.run() == 2
 
 
 def test_in_sql_and_not_with_nonsense(db: Any, client: OpenAI, sql: Sql) -> None:

@@ -54,6 +54,12 @@ DEFECTS: dict[str, Mutation] = {
         "run.due",
         "steps/test_approvals.py::test_a_decision_that_comes_while_a_run_parks_is_waited_for",
     ),
+    "an approval without limits answers a request about a budget": Mutation(
+        "refuse_mere_approval",
+        "suggested_budget is None",
+        "True",
+        "steps/test_budgets.py::test_a_mere_approval_of_a_budget_is_refused_and_decides_nothing",
+    ),
     "a result waits in silence": Mutation(
         "Handle._result",
         "_is_ready(run) and time.monotonic() >= warn_at",
