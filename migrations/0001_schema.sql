@@ -1922,7 +1922,7 @@ COMMENT ON COLUMN agentrun.asked.fingerprint IS
 COMMENT ON COLUMN agentrun.asked.at IS 'When it was asked, by the database clock.';
 COMMENT ON COLUMN agentrun.asked.masked IS 'How much of args is masked, by kind; null: nothing.';
 COMMENT ON COLUMN agentrun.asked.suggested_budget IS
-    'The limit that the budget reached, doubled; null: the request is not about a budget.';
+    'A larger limit that allows the next call; null: the request is not about a budget.';
 
 CREATE VIEW agentrun.in_doubt WITH (security_invoker = true) AS
 SELECT a.run_id, a.key, a.agent, a.run_status, a.seq, a.step, i.turn, i.kind, i.name, i.effect,
@@ -2016,7 +2016,7 @@ COMMENT ON COLUMN agentrun.inbox.fingerprint IS
     'Of what is asked for: a decision is about exactly that.';
 COMMENT ON COLUMN agentrun.inbox.masked IS 'How much of args is masked, by kind; null: nothing.';
 COMMENT ON COLUMN agentrun.inbox.suggested_budget IS
-    'The limit that the budget reached, doubled; null: the request is not about a budget.';
+    'A larger limit that allows the next call; null: the request is not about a budget.';
 
 
 -- Views: what it cost -----------------------------------------------------------------------------

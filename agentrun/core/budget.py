@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from math import floor
 from typing import Literal
 
 from agentrun.core.errors import ConfigError
 from agentrun.core.events import Json, Usage
+from agentrun.core.money import money
 
 __all__ = ["Budget", "BudgetRefusal", "Grant", "Quote", "Spent", "admit", "grant", "nearly_used"]
 
 LIMITS = ("usd", "tokens", "turns", "model_calls", "tool_calls", "wall")
 WARN_AT = Decimal("0.8")  # of a limit
+FIRST_TOKENS = Decimal(100_000)  # suggested where a model without a price needs a limit of tokens
 MIN_REPLY = 256  # tokens; a model call is refused if less is left, unless the request wants less
 
 
@@ -147,6 +149,7 @@ class BudgetRefusal:
     holder: int
     limit: str  # the name of the limit
     reason: str  # how much of the limit is used, and how much the call may need
+    suggested: dict[str, Json]  # a larger limit that allows the call, by name
     wait: bool = False  # the call may fit once calls under way have ended and cost less
 
 
@@ -159,7 +162,9 @@ def grant(budgets: Sequence[tuple[Budget, Spent]], quote: Quote) -> Grant | Budg
     for index, (budget, spent) in enumerate(budgets):
         if (limit := _reached_limit(budget, spent, quote)) is not None:
             wait = spent.in_flight and limit in ("usd", "tokens")
-            return BudgetRefusal(index, limit, _describe_refusal(limit, budget, spent, quote), wait)
+            reason = _describe_refusal(limit, budget, spent, quote)
+            suggested = _suggest_for_model_call(limit, budget, spent, quote)
+            return BudgetRefusal(index, limit, reason, suggested, wait)
         written = min([written, *_tokens_left(budget, spent, quote).values()])
     cap = None if written == quote.output_tokens and quote.bounded else written
     used = quote.input_tokens, written * quote.replies
@@ -175,9 +180,9 @@ def admit(budgets: Sequence[tuple[Budget, Spent]], wanted: int) -> tuple[int, Bu
         left = max(0, budget.tool_calls - spent.tool_calls)
         if left < allowed:
             allowed = left
-            refusal = BudgetRefusal(
-                index, "tool_calls", _describe_usage("tool_calls", budget, spent)
-            )
+            reason = _describe_usage("tool_calls", budget, spent)
+            suggested = _suggest("tool_calls", budget, spent.tool_calls + wanted)
+            refusal = BudgetRefusal(index, "tool_calls", reason, suggested)
     return allowed, refusal
 
 
@@ -200,9 +205,39 @@ def _reached_limit(budget: Budget, spent: Spent, quote: Quote) -> str | None:
         return "wall"
     if budget.usd is not None and budget.tokens is None and quote.cost(0) is None:
         return "usd"
-    enough = max(quote.least, min(quote.output_tokens, MIN_REPLY))
+    enough = _shortest_reply(quote)
     rooms = _tokens_left(budget, spent, quote)
     return next((limit for limit, room in rooms.items() if room < enough), None)
+
+
+def _shortest_reply(quote: Quote) -> int:
+    """The tokens that each reply needs at least."""
+    return max(quote.least, min(quote.output_tokens, MIN_REPLY))
+
+
+def _suggest_for_model_call(
+    limit: str, budget: Budget, spent: Spent, quote: Quote
+) -> dict[str, Json]:
+    """A larger limit that allows the model call which ``limit`` does not allow."""
+    cost = quote.cost(_shortest_reply(quote))
+    if limit == "usd" and cost is not None:
+        return _suggest(limit, budget, spent.usd + cost)
+    if limit in ("usd", "tokens"):  # without a price, a limit of tokens lets the call pass
+        written = _shortest_reply(quote) * quote.replies
+        return _suggest("tokens", budget, spent.tokens + quote.input_tokens + written)
+    if limit == "wall":  # as much time again, since the clock goes on while the run is held
+        return _suggest(limit, budget, Decimal(str(spent.wall)) + Decimal(str(budget.wall)))
+    return _suggest(limit, budget, getattr(spent, limit) + 1)
+
+
+def _suggest(limit: str, budget: Budget, needed: Decimal | int) -> dict[str, Json]:
+    """Twice the limit or what is needed, whichever is more, rounded up to two digits."""
+    old = budget.limits().get(limit)
+    doubled = FIRST_TOKENS if old is None else Decimal(str(old)) * 2
+    larger = max(doubled, Decimal(needed))
+    unit = Decimal(1).scaleb(larger.adjusted() - 1)
+    rounded = (larger / unit).to_integral_value(ROUND_CEILING) * unit
+    return {limit: int(rounded) if rounded == int(rounded) else float(rounded)}
 
 
 def _tokens_left(budget: Budget, spent: Spent, quote: Quote) -> dict[str, int]:
@@ -242,10 +277,7 @@ def _describe_usage(limit: str, budget: Budget, spent: Spent) -> str:
 
 
 def _amount(limit: str, amount: Decimal | float) -> str:
-    if limit != "usd":
-        return f"{amount:,.0f}"
-    text = f"{amount:,.4f}"
-    return "$" + (text[:-2] if text.endswith("00") else text)
+    return money(Decimal(amount)) if limit == "usd" else f"{amount:,.0f}"
 
 
 def _is_positive(value: Json) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from agentrun.core.budget import LIMITS
 from agentrun.core.events import Effect, Json
@@ -38,7 +39,7 @@ class Waiting:
     since: datetime
     fingerprint: str | None  # of the exact request; None: no letter can answer it
     masked: Json = None  # how many values in the arguments are masked, by kind
-    # The limit that the budget reached, doubled, as {"usd": 2}. None: it is not about a budget.
+    # A larger limit that allows the next call, as {"usd": 2}. None: it is not about a budget.
     suggested_budget: Json = None
 
 
@@ -49,8 +50,8 @@ def suggested_limits(suggested_budget: Json) -> str:
     """
     limits = suggested_budget if isinstance(suggested_budget, dict) else {}
     return ", ".join(
-        f"{name}={value!r}" for name, value in limits.items()
-        if name in LIMITS and isinstance(value, int | float)
+        f"{name}={Decimal(str(value)):f}" for name, value in limits.items()
+        if name in LIMITS and isinstance(value, int | float) and not isinstance(value, bool)
     )  # fmt: skip
 
 

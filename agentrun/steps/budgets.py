@@ -19,13 +19,13 @@ from uuid import UUID
 
 from agentrun.core.budget import Budget, BudgetRefusal, Grant, nearly_used
 from agentrun.core.errors import RunExpired, ToolFailed
-from agentrun.core.events import Json
 from agentrun.core.flow import Flow, pause
 from agentrun.core.history import RecordedStep, scope_of
 from agentrun.core.identity import RequestedToolCall, step_key
 from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.recorder import ModelRequest
+from agentrun.core.waiting import suggested_limits
 from agentrun.models.cost_estimate import estimate_worst_case
 from agentrun.steps import letters, parking
 from agentrun.steps.blocking import blocking
@@ -194,8 +194,7 @@ def _await_decision(
     reason = _refusal_text(step, holder, refusal)
     known = step.run.history.steps.get(step.ident)
     if known is None or known.request is None:
-        suggested = _suggested_budget(holder.budget, refusal)
-        step.run.append(step.approval_request_event(reason, suggested))
+        step.run.append(step.approval_request_event(reason, refusal.suggested))
         return
     yield from parking.wait(step, schedule.next_pause(), None, "budget", reason)
 
@@ -231,8 +230,8 @@ def _refusal_text(step: ActiveStep, holder: BudgetHolder, refusal: BudgetRefusal
     what = "tool" if refusal.limit == _LIMIT else "model"
     spent = f"the budget{whose} does not allow the next {what} call: {refusal.reason}"
     if holder.budget.on_exhausted == "fail":
-        ((limit, larger),) = _suggested_budget(holder.budget, refusal).items()
-        way = f"agentrun resume {shlex.quote(holder.key)} FILE --budget {limit}={larger}"
+        larger = suggested_limits(refusal.suggested)
+        way = f"agentrun resume {shlex.quote(holder.key)} FILE --budget {larger}"
         raise run.stop(RunExpired(f"{spent}. Raise it: {way}"))
     return spent
 
@@ -257,12 +256,3 @@ def _raised_budget(letter: Letter) -> Budget | None:
     """The budget that a letter sets; None if it sets none and the run only asks again."""
     limits = letter.payload.get("budget")
     return None if limits is None else Budget.from_json(limits)
-
-
-def _suggested_budget(budget: Budget, refusal: BudgetRefusal) -> dict[str, Json]:
-    """The limit that was reached, doubled, as JSON."""
-    limit = budget.limits().get(refusal.limit)
-    if limit is None:
-        return {refusal.limit: 100_000}
-    doubled = limit * 2
-    return {refusal.limit: int(doubled) if doubled == int(doubled) else float(doubled)}

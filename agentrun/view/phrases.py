@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from agentrun.core.events import Json, first_name
+from agentrun.core.money import money
 from agentrun.core.transcript import (
     Attempt,
     Decision,
@@ -290,13 +291,6 @@ def note(entry: Note) -> str:
 def failure(error: Failure) -> str:
     """An error as one line: ``Timeout: no answer``."""
     return f"{error.type}: {error.message}" if error.message else error.type
-
-
-def money(amount: Decimal) -> str:
-    """US dollars, with the four to six decimals that model calls need."""
-    text = f"{amount:.6f}".rstrip("0")
-    whole, _, cents = text.partition(".")
-    return f"${int(whole):,}.{cents.ljust(2 if not cents or amount >= 100 else 4, '0')}"
 
 
 def moment(at: datetime) -> str:

@@ -46,7 +46,7 @@ def test_a_request_that_nobody_else_holds_is_told_its_limit() -> None:
 def test_nobody_is_asked_for_a_stump() -> None:
     almost = Spent(usd=Decimal("0.9895"))
     found = refused(Budget(usd=1), almost, Quote(1000, 4000, **PRICED))
-    assert found.reason == ("usd: $0.9895 of $1.00, and it may take $0.05")
+    assert found.reason == "usd: $0.9895 of $1.00, and it may take $0.0500"
     assert granted(Budget(usd=1), almost, Quote(1000, 50, **PRICED)).cap is None
 
 
@@ -54,7 +54,7 @@ def test_a_refusal_may_pass_while_calls_are_under_way() -> None:
     spent = Spent(usd=Decimal(1), open_usd=Decimal("0.6"), in_flight=True)
     found = refused(Budget(usd=1), spent, Quote(1, 4000, **PRICED))
     assert found.wait
-    assert "usd: $1.00 of $1.00 ($0.60 of it not confirmed)" in found.reason
+    assert "usd: $1.00 of $1.00 ($0.6000 of it not confirmed)" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,62 @@ def test_a_refusal_may_pass_while_calls_are_under_way() -> None:
 )
 def test_every_limit_refuses(budget: Budget, spent: Spent, says: str) -> None:
     assert says in refused(budget, spent, Quote(1000, 4000)).reason
+
+
+def test_small_amounts_are_told_as_viewers_tell_them() -> None:
+    tiny = Spent(usd=Decimal("0.000012"))
+    found = refused(Budget(usd=0.00005), tiny, Quote(1000, 4000, **PRICED))
+    assert found.reason == "usd: $0.000012 of $0.00005, and it may take $0.0500"
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "suggested"),
+    [
+        (Budget(usd=0.00005), Spent(), {"usd": 0.013}),  # 0.01256 is needed
+        (Budget(usd=0.5), Spent(usd=Decimal("0.495")), {"usd": 1}),
+        (Budget(usd=0.5), Spent(usd=Decimal(3)), {"usd": 3.1}),
+        (Budget(tokens=100), Spent(tokens=50), {"tokens": 1400}),  # 1,306 are needed
+        (Budget(turns=3), Spent(turns=3), {"turns": 6}),
+        (Budget(turns=3), Spent(turns=40), {"turns": 41}),
+        (Budget(model_calls=60), Spent(model_calls=60), {"model_calls": 120}),
+        (Budget(wall=60), Spent(wall=500.5), {"wall": 570}),
+    ],
+)
+def test_what_is_suggested_is_enough_and_readable(
+    budget: Budget, spent: Spent, suggested: dict[str, Any]
+) -> None:
+    found = refused(budget, spent, Quote(1000, 4000, **PRICED))
+    assert found.suggested == suggested
+    granted(Budget(**suggested), spent, Quote(1000, 4000, **PRICED))
+
+
+def test_a_limit_of_tokens_is_suggested_for_a_model_without_a_price() -> None:
+    quote = Quote(1000, 4000)
+    assert refused(Budget(usd=1), Spent(), quote).suggested == {"tokens": 100_000}
+    found = refused(Budget(usd=1), Spent(tokens=200_000), quote)
+    assert found.suggested == {"tokens": 210_000}
+    granted(Budget(usd=1, tokens=210_000), Spent(tokens=200_000), quote)
+
+
+@given(
+    limit=st.decimals("0.000001", 10, places=6),
+    spent=st.decimals(0, 100, places=6),
+    input_cost=st.decimals(0, 1, places=6),
+    price=st.decimals(0, "0.001", places=8),
+    written=st.integers(0, 200_000),
+    tokens=st.integers(1, 10_000),
+)
+def test_each_limit_is_raised_once_at_most(
+    limit: Decimal, spent: Decimal, input_cost: Decimal, price: Decimal, written: int, tokens: int
+) -> None:
+    quote = Quote(tokens, written, input_cost=input_cost, output_price=price)
+    limits: dict[str, Any] = {"usd": limit, "tokens": 500, "turns": 1, "wall": 2.5}
+    used = Spent(usd=spent, tokens=tokens, turns=3, wall=float(spent) + 3)
+    raised: list[str] = []
+    while not isinstance(found := grant([(Budget(**limits), used)], quote), Grant):
+        assert found.limit not in raised
+        raised.append(found.limit)
+        limits |= found.suggested
 
 
 def test_a_model_without_a_price_counts_in_tokens() -> None:
@@ -107,7 +163,7 @@ def test_what_is_granted_never_passes_the_limit(
 
 def test_what_is_nearly_used_is_told() -> None:
     spent = Spent(usd=Decimal("0.8"), tokens=10)
-    assert nearly_used(Budget(usd=1, tokens=1000), spent) == ["usd: $0.80 of $1.00"]
+    assert nearly_used(Budget(usd=1, tokens=1000), spent) == ["usd: $0.8000 of $1.00"]
 
 
 @pytest.mark.parametrize(
@@ -130,5 +186,5 @@ def test_of_tool_calls_the_first_ones_are_admitted_that_every_budget_allows() ->
     assert admit([outer, inner], 2) == (2, None)
     allowed, refusal = admit([outer, (Budget(tool_calls=3), Spent(tool_calls=2))], 5)
     assert allowed == 1
-    assert refusal == BudgetRefusal(1, "tool_calls", "tool_calls: 2 of 3")
+    assert refusal == BudgetRefusal(1, "tool_calls", "tool_calls: 2 of 3", {"tool_calls": 7})
     assert admit([(Budget(tool_calls=3), Spent(tool_calls=4))], 1)[0] == 0

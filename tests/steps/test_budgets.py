@@ -177,6 +177,17 @@ def test_a_mere_approval_of_a_budget_is_refused_and_decides_nothing(
     assert agent.run() == 2
 
 
+def test_a_run_that_gets_what_is_suggested_goes_on(db: Any, client: OpenAI) -> None:
+    agent = talk(client, 1).with_options(budget=Budget(usd=0.00005), key="k")
+    held(agent)
+    (waiting,) = agentrun.inbox("k")
+    assert waiting.reason.count("$0.00005") == 1
+    assert waiting.step is not None
+    assert isinstance(waiting.suggested_budget, dict)
+    agentrun.approve("k", waiting.step, budget=Budget(**waiting.suggested_budget))
+    assert agent.run() == 1
+
+
 def test_in_sql_and_not_with_nonsense(db: Any, client: OpenAI, sql: Sql) -> None:
     agent = talk(client, 3).with_options(budget=Budget(turns=1), key="k")
     step = held(agent).step

@@ -132,6 +132,7 @@ def test_a_request_shows_the_calls_that_decide_it_and_they_are_python() -> None:
         {"waits_for": "divergence"},
         {"fingerprint": None, "step": None},
         {"suggested_budget": {"usd": 0.5}},
+        {"suggested_budget": {"usd": 0.00002}},
         {"suggested_budget": {"usd": "1), evil(", "x=evil(), usd": 2}},
         HOSTILE_REQUEST,
     ]
@@ -141,6 +142,7 @@ def test_a_request_shows_the_calls_that_decide_it_and_they_are_python() -> None:
         assert isinstance(statement, ast.Expr)
         assert isinstance(statement.value, ast.Call)
     assert any("budget=agentrun.Budget(usd=0.5)" in call for call in calls)
+    assert any("budget=agentrun.Budget(usd=0.00002)" in call for call in calls)
 
 
 def test_an_empty_inbox_and_an_empty_list_say_so() -> None:

@@ -133,7 +133,7 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "the inbox suggests no larger budget": Mutation(
         "budgets._await_decision",
-        "approval_request_event(reason, suggested)",
+        "approval_request_event(reason, refusal.suggested)",
         "approval_request_event(reason)",
         "cli/test_cli_working.py::test_a_budget_is_raised",
     ),

@@ -71,6 +71,18 @@ DEFECTS: dict[str, Mutation] = {
         "identifier",
         "core/test_transcript.py::test_the_id_of_a_garbled_reply_may_be_any_json",
     ),
+    "what is suggested for a budget is not enough": Mutation(
+        "budget._suggest",
+        "max(doubled, Decimal(needed))",
+        "doubled",
+        "core/test_budget.py::test_what_is_suggested_is_enough_and_readable",
+    ),
+    "small amounts of a budget are rounded away": Mutation(
+        "budget._amount",
+        "money(Decimal(amount))",
+        'f"${amount:.2f}"',
+        "core/test_budget.py::test_small_amounts_are_told_as_viewers_tell_them",
+    ),
     "a budget of tool calls holds nothing": Mutation(
         "budget.admit",
         "left < allowed",
