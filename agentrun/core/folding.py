@@ -225,10 +225,13 @@ class Fold:
         if event.event == "run_finished":
             self.result = event.output
             return
-        self.error = read_failure(event.output)
+        if event.event == "run_cancelled":  # no error: the reason says who did it, and why
+            by = f"by {event.by}" if event.by else ""
+            self._entries.append(Note(event.event, event.at, event.reason or by, event.step))
+            return
+        self.error = read_failure(event.output, event.reason)
         self.failed_step = self._failed_step(event)
-        text = error_text(self.error) if self.error else event.reason or ""
-        self._entries.append(Note(event.event, event.at, text, event.step))
+        self._entries.append(Note(event.event, event.at, error_text(self.error), event.step))
 
     def _failed_step(self, event: Event) -> int | None:
         """The step that failed, or else the model call whose reply the agent read last."""

@@ -158,6 +158,7 @@ def as_transcript(
     run: Fold, entries: tuple[Entry, ...], *, key: str | None = None, owner_lost: bool = False
 ) -> Transcript:
     """The transcript of a run that was folded, with the entries that the fold gave."""
+    begun = [entry for entry in entries if isinstance(entry, Step) and _has_begun(entry)]
     return Transcript(
         key=key or run.key,
         agent=run.agent,
@@ -168,12 +169,17 @@ def as_transcript(
         input=run.input,
         result=run.result,
         error=run.error,
-        turns=len({entry.turn for entry in entries if isinstance(entry, Step)} - {None}),
+        turns=len({step.turn for step in begun} - {None}),
         entries=entries,
-        totals=_totals([entry for entry in entries if isinstance(entry, Step)]),
+        totals=_totals(begun),
         owner_lost=owner_lost,
         failed_step=run.failed_step,
     )
+
+
+def _has_begun(step: Step) -> bool:
+    """Whether a step counts. A model call that no budget has allowed yet was never made."""
+    return step.kind != "model" or bool(step.attempts)
 
 
 def _totals(steps: list[Step]) -> Totals:

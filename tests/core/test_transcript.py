@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from journals import HOSTILE, Journal, assistant, crashed_and_resumed, user
 
-from agentrun.core.entries import NewMessage, Note, Resume, Step
+from agentrun.core.entries import Failure, NewMessage, Note, Resume, Step
 from agentrun.core.messages import reply_messages, request_messages
 from agentrun.core.transcript import Transcript, fold
 from agentrun.core.viewable import renderers
@@ -323,6 +323,33 @@ def test_an_attempt_of_the_last_claim_is_running_until_somebody_else_has_the_run
 def test_nothing_runs_when_the_run_has_ended_or_was_let_go(last: Any) -> None:
     j = Journal().claimed("w-1").asks(1, [user("?")]).add(last, reason="so")
     assert fold(j.events).totals.possibly_billed == 1
+
+
+def test_a_cancelled_run_says_who_cancelled_it_and_why_and_has_no_error() -> None:
+    j = Journal().claimed("w-1").add("run_cancelled", by="ann", reason="by ann: enough")
+    transcript = fold(j.events)
+    assert (transcript.status, transcript.error) == ("cancelled", None)
+    assert "run cancelled · by ann: enough" in as_text(transcript)
+    assert "Error" not in as_text(transcript)
+    assert "run cancelled · by ann" in as_text(
+        fold(Journal().add("run_cancelled", by="ann").events)
+    )
+
+
+def test_a_model_call_that_was_never_made_is_not_counted() -> None:
+    j = Journal().claimed("w-1").asks(1, [user("a")]).answers(1, assistant("b"))
+    refused = {"step": 2, "turn": 2, "kind": "model", "name": "chat", "ident": "2"}
+    j.add("approval_requested", reason="the budget does not allow it", **refused)
+    transcript = fold(j.events)
+    assert (len(transcript.steps), transcript.turns, transcript.totals.model_calls) == (2, 1, 1)
+    assert "1 turn\n" in as_text(transcript).replace(" ·", "\n")
+    transcript = fold(j.asks(2, [user("a")]).events)
+    assert (transcript.turns, transcript.totals.model_calls) == (2, 2)
+
+
+def test_a_run_that_failed_without_a_recorded_error_says_its_reason() -> None:
+    transcript = fold(Journal().claimed("w-1").add("run_failed", reason="lost").events)
+    assert transcript.error == Failure("Error", "lost")
 
 
 def test_what_a_provider_works_on_by_itself_runs_while_the_run_is_parked() -> None:

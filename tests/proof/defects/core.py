@@ -71,6 +71,19 @@ DEFECTS: dict[str, Mutation] = {
         "identifier",
         "core/test_transcript.py::test_the_id_of_a_garbled_reply_may_be_any_json",
     ),
+    "a cancelled run has an error and no reason": Mutation(
+        "Fold._on_ended",
+        'event.event == "run_cancelled"',
+        "False",
+        "core/test_transcript.py::"
+        "test_a_cancelled_run_says_who_cancelled_it_and_why_and_has_no_error",
+    ),
+    "a model call that was never made is counted": Mutation(
+        "transcript._has_begun",
+        'step.kind != "model" or bool(step.attempts)',
+        "True",
+        "core/test_transcript.py::test_a_model_call_that_was_never_made_is_not_counted",
+    ),
     "what is suggested for a budget is not enough": Mutation(
         "budget._suggest",
         "max(doubled, Decimal(needed))",
