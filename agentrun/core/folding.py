@@ -102,15 +102,21 @@ class _FoldedStep:
     def close_attempt(
         self, event: Event, status: AttemptStatus, error: Failure | None = None
     ) -> None:
-        """Close the attempt of ``event``. A `read` step has no intent: its attempt begins here."""
+        """Close the attempt of ``event``. A `read` step has no intent: its attempt begins here.
+
+        The outcome says when the attempt began, as the views of the schema have it.
+        """
         number = event.attempt or max(self.attempts, default=1)
         begun = self.attempts.get(number) or Attempt(number, event.worker, event.started_at)
         if begun.status == "settled":  # a decision closed the attempt, and its entry tells more
             return
+        started = event.started_at or begun.started_at
+        if started is not None and self.started_at is not None:
+            self.started_at = min(self.started_at, started)
         failed = event.event == "attempt_failed"
         retry_in = _number(_get(event.output, "retry_in")) if failed else None
         self.attempts[number] = Attempt(
-            number, begun.worker, begun.started_at, event.at, status, error, event.reason, retry_in,
+            number, begun.worker, started, event.at, status, error, event.reason, retry_in,
             begun.partial,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ from agentrun.core.messages import reply_messages, request_messages
 from agentrun.core.transcript import Transcript, fold
 from agentrun.core.viewable import renderers
 from agentrun.view.layout import as_text
+from agentrun.view.timeline import attempt_time
 
 
 def said(transcript: Transcript) -> list[tuple[str, str]]:
@@ -334,6 +336,19 @@ def test_a_cancelled_run_says_who_cancelled_it_and_why_and_has_no_error() -> Non
     assert "run cancelled · by ann" in as_text(
         fold(Journal().add("run_cancelled", by="ann").events)
     )
+
+
+def test_an_attempt_begins_when_its_outcome_says_so_as_in_sql() -> None:
+    j = Journal().claimed("w-1").asks(1, [user("a")])
+    intent = j.events[-1].at
+    assert intent is not None
+    before, after = intent - timedelta(seconds=0.25), intent + timedelta(seconds=0.25)
+    for began in (before, after):
+        answered = Journal().claimed("w-1").asks(1, [user("a")])
+        (step,) = fold(answered.answers(1, assistant("b"), started_at=began).events).steps
+        assert step.attempts[0].started_at == began
+        assert step.started_at == min(began, intent)
+        assert attempt_time(step) == intent + timedelta(seconds=1) - began
 
 
 def test_a_model_call_that_was_never_made_is_not_counted() -> None:

@@ -49,6 +49,7 @@ def test_the_time_of_a_dead_process_is_not_work() -> None:
     at = j.events[-1].at + timedelta(hours=3)  # type: ignore[operator]
     j.claimed("w-2", "w-1 is gone").ends(1, "look", {}, {"result": 1}, ident="1")
     j.events[-2].at, j.events[-1].at = at, at + timedelta(seconds=1)
+    j.events[-1].started_at = at
     timeline = timeline_of(j)
     assert (timeline.working, timeline.waiting) == (timedelta(seconds=2), timedelta(hours=3))
     assert timeline.crashes == (at,)

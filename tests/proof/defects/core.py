@@ -84,6 +84,12 @@ DEFECTS: dict[str, Mutation] = {
         "True",
         "core/test_transcript.py::test_a_model_call_that_was_never_made_is_not_counted",
     ),
+    "an attempt begins with its intent, whatever its outcome says": Mutation(
+        "_FoldedStep.close_attempt",
+        "event.started_at or begun.started_at",
+        "begun.started_at",
+        "core/test_transcript.py::test_an_attempt_begins_when_its_outcome_says_so_as_in_sql",
+    ),
     "what is suggested for a budget is not enough": Mutation(
         "budget._suggest",
         "max(doubled, Decimal(needed))",
