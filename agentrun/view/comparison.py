@@ -64,7 +64,7 @@ def _totals(run: Transcript) -> Iterator[tuple[str, str]]:
     yield "cost", phrases.money(sums.cost)
     yield "calls without a price", f"{sums.unpriced:,}"
     yield "possibly billed", f"{sums.possibly_billed:,}"
-    yield "took", phrases.seconds(run.started_at, run.finished_at) or ""
+    yield "from start to end", phrases.seconds(run.started_at, run.finished_at) or ""
 
 
 def _call(compared: ComparedStep) -> str:

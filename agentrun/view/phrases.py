@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 ATTEMPT_COLUMNS = ("attempt", "worker", "outcome", "error", "started", "took")
+_SHORTEST_WAIT = timedelta(seconds=0.1)  # of a run; a shorter one is not told
 STEP_COLUMNS = ("step", "what", "outcome", "began at", "took", "tokens", "cost", "cost so far")
 
 
@@ -71,8 +72,9 @@ def times(transcript: Transcript, timeline: Timeline | None = None) -> str:
     if timeline is None:
         created = transcript.created_at
         return f"created {moment(created)} · not started" if created else "not started"
-    waited = f"waited {brief(timeline.waiting)}" if timeline.waiting else None
-    return _facts(moment(timeline.start), f"worked {brief(timeline.working)}", waited)
+    waited = f"waited {brief(timeline.waiting)}" if timeline.waiting >= _SHORTEST_WAIT else None
+    began = moment(transcript.started_at or timeline.start)
+    return _facts(began, f"worked {brief(timeline.working)}", waited)
 
 
 def first_error(transcript: Transcript) -> tuple[Step, str] | None:

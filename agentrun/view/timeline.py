@@ -1,7 +1,8 @@
 """When a run worked and when it did not, read from the times in its transcript.
 
-A run does not work while it is parked, after its process died until another one took it up, while
-all that is under way waits (for a time, a letter, a person), and between two attempts of a step.
+A run does not work before a process takes it up, while it is parked, after its process died until
+another one took it up, while all that is under way waits (for a time, a letter, a person), and
+between two attempts of a step.
 The journal does not say when a process died. So its last event before the next claim counts.
 """
 
@@ -34,7 +35,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The times of a run. ``end`` is the time of its last event, also while it goes on."""
+    """The times of a run, from its creation to its last event, also while it goes on."""
 
     start: datetime
     end: datetime
@@ -53,9 +54,10 @@ class Timeline:
 
 def read_timeline(transcript: Transcript) -> Timeline | None:
     """The timeline of a run. None if it has not begun."""
-    start = transcript.started_at
-    if start is None:
+    began = transcript.started_at
+    if began is None:
         return None
+    start = min(began, transcript.created_at or began)
     instants = sorted(time for time in _instants(transcript) if time is not None and time >= start)
     claims = [e.at for e in transcript.entries if isinstance(e, Resume) and e.at is not None]
     last = instants[-1] if instants else start
@@ -69,7 +71,7 @@ def read_timeline(transcript: Transcript) -> Timeline | None:
     ]
     busy = _union((bar.start, bar.end) for bar in bars if bar.step.kind != "wait")
     waits = _union(_waits(transcript.steps))
-    idle = _union([*parked, *down, *_difference(waits, busy)])
+    idle = _union([(start, began), *parked, *down, *_difference(waits, busy)])
     within = [(max(begin, start), min(end, last)) for begin, end in idle]
     return Timeline(
         start,

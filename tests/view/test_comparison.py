@@ -50,6 +50,12 @@ def test_ids_of_calls_times_and_keys_are_no_difference() -> None:
     assert "the runs are the same; 3 steps: 3 same" in str(found)
 
 
+def test_a_comparison_has_the_whole_time_of_each_run_under_its_name() -> None:
+    found = compare_transcripts(transcript("a", 100), transcript("b", 100, mail=True))
+    times = [line.split() for line in str(found).splitlines() if "from start to end" in line]
+    assert times == [["≠", "from", "start", "to", "end", "7.0", "s", "9.0", "s"]]
+
+
 def test_the_first_difference_is_found_and_not_told_again() -> None:
     """The later model call repeats the changed result; that is no difference of its own."""
     found = agentrun.compare(transcript("a", 5), transcript("b", 6, mail=True))

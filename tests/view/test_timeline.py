@@ -37,11 +37,26 @@ def approved_late() -> Journal:
 
 def test_waiting_for_a_person_is_not_work() -> None:
     timeline = timeline_of(approved_late())
-    assert timeline.waiting == timedelta(minutes=30, seconds=2)
+    assert timeline.waiting == timedelta(minutes=30, seconds=3)
     assert timeline.working == timedelta(seconds=5)
     for shown in (as_text(fold(approved_late().events)), as_html(fold(approved_late().events))):
-        assert "2026-11-22 12:00:02 UTC · worked 5.0 s · waited 30 min 2 s" in shown
+        assert "2026-11-22 12:00:02 UTC · worked 5.0 s · waited 30 min 3 s" in shown
         assert "1.0 s + 30 min 3 s of waiting" in " ".join(shown.split())
+
+
+def test_a_run_waits_from_its_creation_until_a_process_takes_it_up() -> None:
+    j = Journal().claimed("w-1").add("run_finished", output="done")
+    for event in j.events[1:]:
+        event.at += timedelta(seconds=47)  # type: ignore[operator]
+    timeline = timeline_of(j)
+    assert (timeline.working, timeline.waiting) == (timedelta(seconds=1), timedelta(seconds=48))
+    assert "12:00:49 UTC · worked 1.0 s · waited 48.0 s" in as_text(fold(j.events))
+
+
+def test_a_wait_that_nobody_notices_is_not_told() -> None:
+    j = Journal().claimed("w-1").add("run_finished", output="done")
+    j.events[0].at += timedelta(seconds=0.95)  # type: ignore[operator]
+    assert "waited" not in as_text(fold(j.events))
 
 
 def test_the_time_of_a_dead_process_is_not_work() -> None:
@@ -51,7 +66,10 @@ def test_the_time_of_a_dead_process_is_not_work() -> None:
     j.events[-2].at, j.events[-1].at = at, at + timedelta(seconds=1)
     j.events[-1].started_at = at
     timeline = timeline_of(j)
-    assert (timeline.working, timeline.waiting) == (timedelta(seconds=2), timedelta(hours=3))
+    assert (timeline.working, timeline.waiting) == (
+        timedelta(seconds=2),
+        timedelta(hours=3, seconds=1),
+    )
     assert timeline.crashes == (at,)
 
 

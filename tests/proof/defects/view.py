@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a run that is queued does not wait": Mutation(
+        "read_timeline",
+        "min(began, transcript.created_at or began)",
+        "began",
+        "view/test_timeline.py::test_a_run_waits_from_its_creation_until_a_process_takes_it_up",
+    ),
     "the first error of a run may be control flow": Mutation(
         "phrases.first_error",
         "step.error is not None and step.failed and not step.set_aside",
