@@ -2225,7 +2225,8 @@ BEGIN
             ('idempotency_key', 'The same for every attempt of the step.'),
             ('status', 'How the step ended: ok, error, abandoned or cancelled.'),
             ('started_at', 'When the attempt that gave the outcome began.'),
-            ('duration_ms', 'Milliseconds from started_at to at.'),
+            ('duration_ms', 'Milliseconds from started_at to at: until the outcome was '
+                            'written, which for short steps is most of it.'),
             ('since', 'Since when it waits.'),
             ('model', 'The model that was asked.'),
             ('input_tokens', 'Tokens of the request, cached ones included; from the provider.'),
