@@ -50,7 +50,7 @@ def test_event_by_event_nothing_is_missing_and_no_line_is_too_wide() -> None:
     lines = [line.text for event in journal.events for line in feed.take([event])]
     assert {line.text for line in layout(fold(journal.events), width=60)} - set(lines) <= {
         "ticket-42  support · done · 2 turns",
-        "  2026-11-22 12:00:02 UTC · worked 12.0 s · waited 4.0 s",
+        "  2026-11-22 12:00:02 UTC · worked 12.0 s · waited 5.0 s",
     }
     assert max(map(columns, lines)) <= 60
 
