@@ -88,7 +88,7 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a framework's control flow is retried": Mutation(
         "function_step._record_failure",
-        "isinstance(error, (ToolFailed, *body.passes))",
+        "control_flow or isinstance(error, ToolFailed)",
         "isinstance(error, ToolFailed)",
         "api/test_framework_calls.py::test_control_flow_is_no_failure_to_retry_and_comes_back_whole",
     ),
