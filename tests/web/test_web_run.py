@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -12,7 +13,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 from browser import Browser
-from web_pages import complaints, eventually, hold_for_approval, in_browser, post
+from web_pages import complaints, eventually, hold_for_approval, in_browser, post, serving
 
 import agentrun
 from agentrun.store.session import Session
@@ -50,6 +51,27 @@ def test_a_text_comes_while_it_is_written_and_folds_stay(
     assert page.evaluate("document.querySelector('#run details').open") is False
     assert page.evaluate("window.kept.isConnected && window.kept.open")
     assert complaints(page) == []
+
+
+@in_browser
+def test_a_page_goes_live_however_late_its_scripts_come(
+    browser: Browser, db: Any, desk: Any, provider: Provider
+) -> None:
+    app = agentrun.ui()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path", "").endswith("/hx-sse.min.js"):
+            await asyncio.sleep(1)
+        await app(scope, receive, send)
+
+    hold_for_approval(desk, provider, "k")
+    with serving(slow) as url:
+        page = browser.open(f"{url}/run?key=k")
+        agentrun.cancel("k")
+        eventually(page, "document.querySelector('#actions .status').innerText == 'cancelled'")
+        assert any("run/events" in address for address in page.requests())
+        assert complaints(page) == []
+        browser.close_pages()
 
 
 def eventually_begun(key: str) -> None:

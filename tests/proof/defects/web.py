@@ -6,6 +6,12 @@ from defects import Mutation
 
 _GUARD = "web/test_web_guard.py"
 DEFECTS: dict[str, Mutation] = {
+    "htmx starts before its extension is there": Mutation(
+        "agentrun/web/templates/base.html",
+        """htmx.min.js') }}"></script>""",
+        """htmx.min.js') }}" defer></script>""",
+        "web/test_web_run.py::test_a_page_goes_live_however_late_its_scripts_come",
+    ),
     "a page that watches a run is sent all of it at each change": Mutation(
         "live._changes",
         "None if before is None else before.blocks",
