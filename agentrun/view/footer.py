@@ -28,6 +28,7 @@ class Footer:
     def __init__(self) -> None:
         self._status = "queued"
         self._began: datetime | None = None
+        self._ended: datetime | None = None  # when it ended, if it has not gone on since
         self._turns: set[int] = set()
         self._tokens = 0
         self._cost = Decimal(0)
@@ -40,7 +41,9 @@ class Footer:
 
     def _add(self, event: Event) -> None:
         self._began = self._began or event.at
-        self._status = status_after(event) or self._status
+        if (status := status_after(event)) is not None:
+            self._status = status
+            self._ended = event.at if status in ENDED else None
         if event.turn is not None:
             self._turns.add(event.turn)
         if event.event == "step_finished" and event.usage is not None:
@@ -65,7 +68,7 @@ class Footer:
             f"turn {len(self._turns)}" if self._turns else "",
             f"{self._tokens:,} tokens" if self._tokens else "",
             money(self._cost) if self._cost else "",
-            brief(_since(self._began, now)),
+            brief(_since(self._began, self._ended or now)),
         ]
         for step, (name, began) in list(self._under_way.items())[:_NAMED]:
             facts.append(f"step {step} {name} {brief(_since(began, now))}")

@@ -72,6 +72,19 @@ def test_the_footer_says_what_the_run_does_now_and_what_it_has_used() -> None:
     assert columns(footer.line(now, 20).text) <= 20
 
 
+def test_the_footer_of_an_ended_run_counts_up_to_its_end() -> None:
+    j = Journal().claimed("w-1").add("run_finished", status="ok", output={"result": 1})
+    later = (j.events[-1].at or datetime.now(UTC)) + timedelta(hours=3)
+    footer = Footer()
+    footer.add(j.events)
+    assert footer.line(later, 120).text == "done · 2.0 s"
+    j.events[-1].event = "run_failed"
+    j.claimed("w-2", "resumed").events[-1].at = later
+    again = Footer()
+    again.add(j.events)
+    assert "3 h" in again.line(later, 120).text, "it goes on, so time passes"
+
+
 def test_a_reply_that_is_written_is_shown_by_its_last_lines() -> None:
     body = {"choices": [{"message": {"role": "assistant", "content": "a\nb\x1b[2J\nc\nd"}}]}
     assert [line.text for line in streamed_lines(body, 20, 3)] == ["b␛[2J", "c", "d"]
