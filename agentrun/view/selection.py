@@ -43,7 +43,8 @@ def _is_selected(entry: Entry, selection: Selection) -> bool:
 def _went_wrong(entry: Entry) -> bool:
     match entry:
         case Step():
-            failed = any(attempt.error for attempt in entry.attempts)
+            errors = (attempt.error for attempt in entry.attempts)
+            failed = any(error and not error.control_flow for error in errors)
             return entry.failed or bool(entry.doubts) or failed
         case Note():
             return entry.event in _WRONG

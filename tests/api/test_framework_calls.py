@@ -17,6 +17,7 @@ from openai import OpenAI
 import agentrun
 from agentrun.testing import Call, Provider, Reply
 from agentrun.view import phrases
+from agentrun.view.selection import Selection, select
 
 # Most of these runs have no model: the calls of a framework are what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::agentrun.NoModelWarning")
@@ -218,6 +219,9 @@ def test_control_flow_is_shown_as_no_error(db: Any, provider: Provider, sql: Any
     assert not left.failed
     assert not looked.failed
     assert phrases.first_error(transcript) is None
+    assert select(transcript, Selection(errors=True)).entries == ()
+    (wrong,) = select(agentrun.transcript("broken"), Selection(errors=True)).steps
+    assert wrong.name == "look"
     assert "ar-error" not in agentrun.as_html(transcript).partition("</style>")[2]
     summaries = {run.key: (run.failed_step, run.error_type) for run in agentrun.runs()}
     assert summaries == {"whole": (None, None), "broken": (3, "LookupError")}
