@@ -22,6 +22,7 @@ def show(
     found = load_run(connect, key)
     whole = fold(found.events, owner_lost=found.owner_lost)
     _check_step(whole, selection.step)
+    _check_turns(whole, selection.turns)
     transcript = select(whole, selection)
     if (missing := len(whole.entries) - len(transcript.entries)) > 0:
         output.note(f"{missing} of {len(whole.entries)} entries are not shown")
@@ -31,7 +32,7 @@ def show(
     from agentrun.view.terminal import print_lines, print_transcript
 
     with output.paged(wanted=pager) as console:
-        print_transcript(transcript, console, full=full)
+        print_transcript(whole, console, full=full, entries=transcript.entries)
         print_lines(_evidence(transcript, selection, console.width, full), console)
         for row in found.decided:
             text = f"decided, step {row['step']}, {row['name']}: {row['reason']}"
@@ -64,6 +65,18 @@ def _check_step(transcript: Transcript, step: int | None) -> None:
         raise ConfigError(f"run {transcript.key!r} has no step {step}: {known}")
 
 
+def _check_turns(transcript: Transcript, turns: tuple[int, int | None] | None) -> None:
+    if turns is None:
+        return
+    first, last = turns
+    numbers = {turn for entry in transcript.entries if (turn := getattr(entry, "turn", None))}
+    if any(first <= number <= (last or number) for number in numbers):
+        return
+    known = f"it has the turns {min(numbers)} to {max(numbers)}" if numbers else "it has none"
+    wanted = f"turn {first}" if first == last else f"turns {first}..{last or ''}"
+    raise ConfigError(f"run {transcript.key!r} has no {wanted}: {known}")
+
+
 def turns_of(text: str | None) -> tuple[int, int | None] | None:
     """Parse turns such as ``3``, ``3..5`` or ``3..``. Raises ConfigError."""
     if text is None:
@@ -71,4 +84,6 @@ def turns_of(text: str | None) -> tuple[int, int | None] | None:
     first, dots, last = text.partition("..")
     if not first.isdecimal() or (last and not last.isdecimal()):
         raise ConfigError(f"--turns {text}: give a turn or a range of turns, as in 3..5")
+    if last and int(last) < int(first):
+        raise ConfigError(f"--turns {text}: the range ends before it begins")
     return int(first), int(last) if last else None if dots else int(first)

@@ -177,11 +177,15 @@ def _heading(
     yield around
     if (found := phrases.first_error(transcript)) is not None:
         step, text = found
-        place = f"step {step.step}"
-        link = element("a", place, href=f"#s{step.step}") if look.index else place
-        label = "failed in " if transcript.failed_step is not None else "first error, in "
-        yield element("p", element("strong", label, link), f": {clip(text, 300)}")
+        label = "failed" if transcript.error is not None else "first error,"
+        place = [] if step is None else [" in ", _step_link(step, linked=look.index)]
+        yield element("p", element("strong", label, *place), f": {clip(text, 300)}")
     yield make_fold("input", show_json(transcript.input), look.shown)
+
+
+def _step_link(step: Step, *, linked: bool) -> str:
+    name = f"step {step.step}"
+    return element("a", name, href=f"#s{step.step}") if linked else name
 
 
 def _waterfall(timeline: Timeline, *, drawn: bool) -> Markup:

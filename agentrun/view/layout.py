@@ -8,7 +8,7 @@ the same content, and plain text does not need rich. `TextLine.add` passes each 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agentrun.core.transcript import (
@@ -90,12 +90,20 @@ def as_text(transcript: Transcript, *, width: int = 80, limit: int | None = _PLA
     return "\n".join(lines)
 
 
-def layout(transcript: Transcript, *, width: int, full: bool = False) -> Iterator[TextLine]:
+def layout(
+    transcript: Transcript,
+    *,
+    width: int,
+    full: bool = False,
+    entries: Iterable[Entry] | None = None,
+) -> Iterator[TextLine]:
     """The lines of a transcript, none wider than ``width`` columns.
 
-    ``full`` shows messages and values whole instead of their beginnings.
+    ``full`` shows messages and values whole instead of their beginnings. With ``entries``, only
+    these are shown; what stands above and below them is about the whole run.
     """
-    for line in _lines(transcript, width, full):
+    shown = transcript.entries if entries is None else entries
+    for line in _lines(transcript, shown, width, full):
         yield line.fit(width)
 
 
@@ -110,10 +118,12 @@ def _width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def _lines(transcript: Transcript, width: int, full: bool) -> Iterator[TextLine]:
+def _lines(
+    transcript: Transcript, entries: Iterable[Entry], width: int, full: bool
+) -> Iterator[TextLine]:
     yield from lines_before(transcript, width, full)
     turn = None
-    for part in arrange(transcript.entries):
+    for part in arrange(entries):
         if part.turn not in (None, turn):
             turn = part.turn
             yield from turn_line(turn, width)
@@ -128,7 +138,8 @@ def lines_before(transcript: Transcript, width: int, full: bool) -> Iterator[Tex
     yield from _wrap_styled(phrases.times(transcript), width, "dim", indent="  ")
     if (found := phrases.first_error(transcript)) is not None:
         step, text = found
-        yield from _field(f"step {step.step}", text, width, full, "error", label_style="error")
+        label = "failed" if step is None else f"step {step.step}"
+        yield from _field(label, text, width, full, "error", label_style="error")
     if transcript.input not in (None, {}):
         yield from _field("input", pretty(transcript.input), width, full)
 

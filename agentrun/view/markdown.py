@@ -34,7 +34,8 @@ def _blocks(transcript: Transcript) -> Iterator[str]:
     yield phrases.totals(transcript)
     if (found := phrases.first_error(transcript)) is not None:
         step, text = found
-        yield f"first error, in step {step.step}: {_span(text)}"
+        place = "failed" if step is None else f"first error, in step {step.step}"
+        yield f"{place}: {_span(text)}"
     if transcript.input not in (None, {}):
         yield "**input**"
         yield _fence(pretty(transcript.input, indent=2))

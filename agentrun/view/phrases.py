@@ -77,11 +77,14 @@ def times(transcript: Transcript, timeline: Timeline | None = None) -> str:
     return _facts(began, f"worked {brief(timeline.working)}", waited)
 
 
-def first_error(transcript: Transcript) -> tuple[Step, str] | None:
-    """The step that a failed run failed in, or else the first with an error; and the error."""
-    for step in transcript.steps:
-        if step.step == transcript.failed_step and transcript.error is not None:
-            return step, failure(transcript.error)
+def first_error(transcript: Transcript) -> tuple[Step | None, str] | None:
+    """The error of a failed run with the step that it comes from, or else the first of a step.
+
+    A run that failed without a step has its error, and None for the step.
+    """
+    if transcript.error is not None:
+        steps = (step for step in transcript.steps if step.step == transcript.failed_step)
+        return next(steps, None), failure(transcript.error)
     for step in transcript.steps:
         if step.error is not None and step.failed and not step.set_aside:
             return step, failure(step.error)

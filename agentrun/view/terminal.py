@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agentrun.core.transcript import Transcript
+from agentrun.core.transcript import Entry, Transcript
 from agentrun.view.layout import TextLine, layout
 from agentrun.view.records import as_cell
 from agentrun.view.safe import visible
@@ -40,11 +40,15 @@ _STYLES = {
 
 
 def print_transcript(
-    transcript: Transcript, console: Console | None = None, *, full: bool = False
+    transcript: Transcript,
+    console: Console | None = None,
+    *,
+    full: bool = False,
+    entries: Iterable[Entry] | None = None,
 ) -> None:
-    """Print a transcript. ``full`` shows messages and values without cuts."""
+    """Print a transcript. ``full`` and ``entries`` are those of `layout`."""
     console = console or Console()
-    print_lines(layout(transcript, width=console.width, full=full), console)
+    print_lines(layout(transcript, width=console.width, full=full, entries=entries), console)
 
 
 def print_lines(lines: Iterable[TextLine], console: Console) -> None:

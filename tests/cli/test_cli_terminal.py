@@ -315,6 +315,17 @@ def test_show_prints_one_step_or_what_went_wrong(cli: Cli, family: Path) -> None
     assert cli("show", "broken", "--turns", "x..").exit_code == 2
 
 
+@pytest.mark.parametrize("part", [("--step", 2), ("--errors",)])
+def test_the_head_of_a_part_is_that_of_the_whole_run(
+    cli: Cli, family: Path, part: tuple[object, ...]
+) -> None:
+    whole, shown = (cli("show", "top", *some).stdout.splitlines() for some in ((), part))
+    assert whole[0] == "top  parent · done · 2 steps"
+    assert " UTC · worked " in whole[1]
+    assert shown[:3] == whole[:3]
+    assert len(shown) < len(whole)
+
+
 def test_show_has_the_evidence_of_a_step_and_of_an_error(
     cli: Cli, family: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +342,14 @@ def test_show_has_the_evidence_of_a_step_and_of_an_error(
     assert "more lines" not in whole
     assert '"content": "hello you"' in whole.partition("reply\n")[2]
     assert "request\n" not in cli("show", "k").stdout
+    for turns, known in (("500..600", "no turns 500..600: it has the turns 1 to 1"),
+                         ("2", "no turn 2: it has the turns 1 to 1"),
+                         ("2..", "no turns 2..: it has the turns 1 to 1"),
+                         ("3..1", "the range ends before it begins")):  # fmt: skip
+        refused = cli("show", "k", "--turns", turns)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert known in refused.stderr
+    assert "hello you" in cli("show", "k", "--turns", "1..9").stdout
 
 
 def test_show_goes_through_the_pager_in_a_terminal(cli: Cli, dsn: str, family: Path) -> None:

@@ -157,6 +157,15 @@ def test_every_viewer_tells_the_same(told: str) -> None:
         assert told in Stripped(as_html(transcript)).text
 
 
+def test_a_run_that_failed_without_a_step_says_why_at_the_top() -> None:
+    failed = {"error": {"type": "ConfigError", "message": "no such order"}}
+    transcript = fold(Journal().claimed("w-1").add("run_failed", output=failed).events)
+    assert as_text(transcript).splitlines()[2] == "failed  ConfigError: no such order"
+    assert "failed: ` ConfigError: no such order `" in as_markdown(transcript).partition("## ")[0]
+    page = Stripped(as_html(transcript)).text
+    assert page.count("failed: ConfigError: no such order") == 1
+
+
 def test_plain_text_has_80_columns() -> None:
     for transcript in (fold(crashed_and_resumed().events), hostile_run(), fold(wide().events)):
         assert max(columns(line) for line in str(transcript).splitlines()) <= 80

@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "the head of a part of a run is that of the part": Mutation(
+        "show_command.show",
+        "print_transcript(whole,",
+        "print_transcript(transcript,",
+        "cli/test_cli_terminal.py::test_the_head_of_a_part_is_that_of_the_whole_run",
+    ),
     "accepting asks nobody": Mutation(
         "resume_command.resume",
         "accept and not yes",

@@ -11,6 +11,24 @@ DEFECTS: dict[str, Mutation] = {
         "began",
         "view/test_timeline.py::test_a_run_waits_from_its_creation_until_a_process_takes_it_up",
     ),
+    "a run that failed without a step says nothing at the top": Mutation(
+        "phrases.first_error",
+        "transcript.error is not None",
+        "transcript.failed_step is not None",
+        "view/test_view.py::test_a_run_that_failed_without_a_step_says_why_at_the_top",
+    ),
+    "`show --errors` lists the control flow of a framework": Mutation(
+        "selection._went_wrong",
+        "error and not error.control_flow",
+        "error",
+        "api/test_framework_calls.py::test_control_flow_is_shown_as_no_error",
+    ),
+    "the footer of an ended run goes on counting": Mutation(
+        "Footer.line",
+        "self._ended or now",
+        "now",
+        "view/test_live.py::test_the_footer_of_an_ended_run_counts_up_to_its_end",
+    ),
     "the first error of a run may be control flow": Mutation(
         "phrases.first_error",
         "step.error is not None and step.failed and not step.set_aside",
