@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from decimal import Decimal
+from html import unescape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -109,6 +111,46 @@ def test_the_list_counts_what_it_is_about(pages: str, several: list[str]) -> Non
     assert {one["status"]: one["runs"] for one in counts} == {"done": 3, "failed": 1, "held": 1}
     counts = httpx.get(f"{pages}/runs.json?agent=web_desk").json()["counts"]
     assert {one["status"]: one["runs"] for one in counts} == {"held": 1}
+
+
+def test_a_row_says_of_a_run_what_ls_says(
+    pages: str, several: list[str], provider: Provider, client: Any
+) -> None:
+    @agentrun.tool(effect="read")
+    def web_look() -> str:
+        raise LookupError("no such order")
+
+    @agentrun.tool(approve=True)
+    def web_send(to: str) -> str:
+        return to
+
+    @agentrun.agent(name="web_noted")
+    def web_noted(after: str) -> str:
+        with contextlib.suppress(LookupError):
+            web_look()
+        return after if after == "done" else web_send(after)
+
+    web_noted.with_options(key="noted-done").run("done")
+    for key in ("noted-held", "noted-cancelled"):
+        with pytest.raises(agentrun.RunHeld):
+            web_noted.with_options(key=key).run("bo")
+    agentrun.cancel("noted-cancelled", reason="no longer needed")
+
+    @agentrun.agent(name="web_noted_failing")
+    def web_noted_failing() -> str:
+        return web_look()
+
+    with pytest.raises(agentrun.RunFailed):
+        web_noted_failing.with_options(key="noted-failed").run()
+    text = httpx.get(pages).text
+    shown = dict(re.findall(r'(?s)run[?]key=([\w-]+)">.*?<td class="long"[^>]*>(.*?)</td>', text))
+    notes = {run.key: run.note for run in agentrun.runs()}
+    link = '<a href="run?key=noted-failed#s1">step 1</a>'
+    assert shown.pop("noted-failed") == f"{link}: LookupError: no such order"
+    assert notes.pop("noted-failed") == "step 1: LookupError: no such order"
+    assert {key: unescape(cell) for key, cell in shown.items()} == notes
+    assert "waits for an approval" in notes["noted-held"]
+    assert "no longer needed" in notes["noted-cancelled"]
 
 
 def test_spend_is_the_sum_of_the_journals(pages: str, several: list[str], sql: Any) -> None:
