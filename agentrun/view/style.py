@@ -25,6 +25,7 @@ overflow-wrap:anywhere}
 .ar-root p{margin:.3em 0}
 .ar-root ul,.ar-root ol{margin:.3em 0;padding-left:1.6em}
 .ar-root img{max-width:100%;height:auto}
+.ar-root svg{display:block;max-width:100%;height:auto}
 .ar-root blockquote{margin:.3em 0;padding:0 0 0 .9em;border-left:2px solid var(--ar-line)}
 .ar-root .ar-turn{margin:1.2em 0;padding:0}
 .ar-root .ar-turn>blockquote{padding:0;border:0}
@@ -82,7 +83,6 @@ line-height:1.6}
 .ar-root [id]{scroll-margin-top:4rem}
 .ar-root :target{background:rgba(128,128,128,.12)}
 .ar-root blockquote>details{content-visibility:auto;contain-intrinsic-size:auto 2em}
-.ar-root svg{display:block;max-width:100%;height:auto}
 .ar-bar{position:sticky;top:0;z-index:1;display:flex;flex-wrap:wrap;gap:.3em;padding:.5em 0;
 background:var(--ar-page-bg)}
 .ar-bar button,.ar-bar input,.ar-root pre+button,.ar-root p+button,.ar-root [data-copy]{

@@ -102,7 +102,7 @@ def draw_chart(timeline: Timeline) -> Markup:
         shapes.append(element("line", title, **line, stroke_width="2"))
     size = {"viewBox": f"0 0 {_WIDTH:.0f} {max(height, 1):.0f}", "width": f"{_WIDTH:.0f}"}
     label = f"timeline of {len(timeline.bars)} attempts"
-    drawing = element("svg", *shapes, role="img", aria_label=label, **size)
+    drawing = element("svg", *shapes, role="group", aria_label=label, **size)
     words = (element("p", line, class_="ar-dim") for line in _legend(timeline, axis, more, 2))
     return element("div", drawing, *words)
 

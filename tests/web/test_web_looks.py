@@ -35,12 +35,17 @@ def hostile(client: Any, provider: Provider, db: Any) -> str:
     def web_evil_tool(text: str) -> str:
         return text
 
+    @agentrun.tool(effect="read", name="web_evil_look")
+    def web_evil_look(text: str) -> str:
+        return text
+
     @agentrun.agent(name=EVIL)
     def web_evil(text: str) -> None:
         messages: list[Any] = [{"role": "user", "content": text}]
         reply = client.chat.completions.create(
             model="gpt-5-mini", messages=messages, tools=agentrun.schemas(web_evil_tool)
         )
+        web_evil_look(text)  # a run of two steps has a timeline
         agentrun.call_tools(reply, [web_evil_tool])
 
     @agentrun.agent(name=f"{EVIL}!")
@@ -93,6 +98,8 @@ def test_hostile_text_is_inert_on_every_page(
         assert page.evaluate(evil) == 0, place
         assert page.evaluate("document.querySelectorAll('script:not([src])').length") == 0
         assert page.evaluate("document.querySelectorAll('[style]').length") == 0 or "run" in place
+        drawn = page.evaluate("document.querySelectorAll('.ar-root svg').length")
+        assert drawn == place.startswith("run?key=" + quote(hostile)), place
         wide = "[document.documentElement.scrollWidth, window.innerWidth]"
         scroll, inner = page.evaluate(wide)
         assert scroll <= inner, f"{place} sticks out"
