@@ -25,6 +25,7 @@ from agentrun.core.transcript import Transcript
 from agentrun.lifecycle import execute, registry, related_runs
 from agentrun.lifecycle.event_loop import run_in_loop
 from agentrun.lifecycle.execute import ResumeRequest
+from agentrun.lifecycle.live_workers import who_continues
 from agentrun.steps.blocking import blocking
 from agentrun.steps.divergence_policy import OnDivergence, check_on_divergence
 from agentrun.steps.execution_point import ExecutionPoint, current_point
@@ -178,6 +179,11 @@ def price_of_accepting(key: str) -> Price:
     ident = parked.output["divergence"].get("ident") if parked is not None else None
     first = history.steps.get(ident or "")
     return price_of(history.steps.values() if first is None else find_set_aside(history, first))
+
+
+def who_goes_on(key: str) -> str:
+    """A text that says who continues a run that can go on now, or how to start a worker for it."""
+    return who_continues(default(), key)
 
 
 def diverged_runs(agent: str | None = None) -> list[str]:

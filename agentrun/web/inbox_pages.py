@@ -8,6 +8,7 @@ from decimal import Decimal
 from starlette.requests import Request
 
 from agentrun.api.handle import transcript_of
+from agentrun.api.operations import who_goes_on
 from agentrun.core.errors import RunNotFound
 from agentrun.core.transcript import NewMessage, Transcript
 from agentrun.core.waiting import Waiting
@@ -49,11 +50,9 @@ class InboxData:
 
 
 async def _inbox(site: Site, request: Request) -> Page:
-    return Page("inbox.html", await site.read(_read_inbox), {"decided_key": _decided_in(request)})
-
-
-def _decided_in(request: Request) -> str | None:
-    return request.query_params.get("decided")
+    key = request.query_params.get("decided")
+    shown = {"decided_key": key, "next_step": await site.read(who_goes_on, key) if key else None}
+    return Page("inbox.html", await site.read(_read_inbox), shown)
 
 
 def _read_inbox() -> InboxData:

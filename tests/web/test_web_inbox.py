@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from typing import Any
 
 import httpx
@@ -53,6 +54,23 @@ def test_arguments_are_edited_and_the_journal_names_the_person(pages: str, held:
     assert decision.decider == "ana@desk.example"
     assert decision.reason == "less is enough"
     assert decision.arguments == {"cents": 300, "to": "bo"}
+
+
+def test_the_inbox_says_who_goes_on_with_what_was_decided(pages: str, held: Any) -> None:
+    form = {"next": "inbox"}
+    assert post(pages, f"approve?{place_of('k')}", form).status_code == 303
+
+    def told() -> str:
+        text = unescape(httpx.get(f"{pages}/inbox?decided=k").text)
+        (said,) = re.findall(
+            r'role="status" class="done">Recorded for <a .*?>k</a>; (.*)</p>', text
+        )
+        return str(said)
+
+    assert told().startswith("no live worker knows agent 'web_desk': start one with ")
+    with agentrun.Worker([held]):
+        assert agentrun.get("k").result(timeout=60) == "It is paid."
+        assert told() == "a worker goes on with the run."
 
 
 def test_what_was_not_edited_is_approved_as_it_was_asked(pages: str, held: Any) -> None:
