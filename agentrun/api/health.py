@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from shlex import quote
 from typing import Any
 
+from agentrun.core.shell import quote_word, write_command
 from agentrun.store import embedded
 from agentrun.store.audit import Health, examine, wake_delay
 from agentrun.store.connection import describe
@@ -40,9 +40,10 @@ def explain_stuck(run: StuckRun) -> str:
         case "held":
             return f"waits for a person ({run.reason or 'held'}): `agentrun inbox`"
         case "owner dead":
-            return f"its worker {run.owner} is dead: `agentrun resume {quote(key)} FILE` goes on"
+            resume = write_command("resume", key, "FILE")
+            return f"its worker {run.owner} is dead: `{resume}` goes on"
         case _:
-            option = "" if run.queue == "default" else f" --queue {quote(run.queue)}"
+            option = "" if run.queue == "default" else f" --queue {quote_word(run.queue)}"
             return (
                 f"no live worker serves the agent {agent!r} and the queue {run.queue!r}: "
                 f"`agentrun worker FILE{option}` starts one"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from shlex import quote
 from typing import Any
 
 from agentrun.api.acting_user import acting_user
@@ -13,6 +12,7 @@ from agentrun.core.errors import RunConflict, RunError, RunNotFound, RunPruned
 from agentrun.core.events import Event
 from agentrun.core.history import History, RecordedStep
 from agentrun.core.redo import Redo, plan_redo
+from agentrun.core.shell import write_command
 from agentrun.lifecycle.child_runs import child_key
 from agentrun.store.database import OpenDatabase
 from agentrun.store.opening import default
@@ -75,7 +75,7 @@ def redo(
     if owned or database.claim(run, f"redo of step {step} by {by}", then=then) is None:
         raise RunConflict(
             f"run {key!r} is being executed: wait until it has ended or is held, or cancel it with "
-            f"`agentrun cancel {quote(key)}`",
+            f"`{write_command('cancel', key)}`",
             key=key,
         )
     return plan
@@ -106,7 +106,8 @@ def check_once(plan: Redo) -> None:
         repeated = "; ".join((", ".join(plan.once), *plan.children))
         raise RunError(
             f"a redo of step {plan.step} of run {plan.key!r} would perform again what acts once: "
-            f"{repeated}. If that is meant: `agentrun redo {quote(plan.key)} {plan.step} --once`",
+            f"{repeated}. If that is meant: "
+            f"`{write_command('redo', plan.key, plan.step, options='--once')}`",
             key=plan.key,
         )
 
@@ -138,7 +139,7 @@ def _refuse_child_with_recorded_end(
         return
     raise RunError(
         f"run {key!r} is a child of run {parent['key']!r}, which has recorded its end: "
-        f"`agentrun redo {quote(parent['key'])} {parent['step']}` does it anew",
+        f"`{write_command('redo', parent['key'], parent['step'])}` does it anew",
         key=key,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from agentrun.cli import output
@@ -55,15 +54,18 @@ def _commands(waiting: Waiting) -> list[str]:
     """
     if waiting.fingerprint is None or waiting.step is None:
         return []
-    place = f"{quote(waiting.key)} {waiting.step}"
-    if waiting.waits_for == "doubt":
-        outcomes = ("--happened RESULT", "--not-happened", "--unknown")
-        return [f"agentrun resolve {place} {outcome}" for outcome in outcomes]
+    from agentrun.core.shell import write_command
     from agentrun.core.waiting import suggested_limits
 
+    place = (waiting.key, waiting.step)
+    if waiting.waits_for == "doubt":
+        outcomes = ("--happened RESULT", "--not-happened", "--unknown")
+        return [write_command("resolve", *place, options=outcome) for outcome in outcomes]
     larger = suggested_limits(waiting.suggested_budget)
-    approve = f"agentrun approve {place}{f' --budget {larger}' if larger else ''}"
-    return [approve, f"agentrun reject {place} --reason WHY"]
+    return [
+        write_command("approve", *place, options=f"--budget {larger}" if larger else ""),
+        write_command("reject", *place, options="--reason WHY"),
+    ]
 
 
 def pending_decisions(database: OpenDatabase, key: str | None) -> list[dict[str, Any]]:

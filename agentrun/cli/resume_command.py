@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from agentrun.cli.keys import full_key
 from agentrun.cli.options import AsJson, By, Larger, MaybeKey, Once, Reason
 from agentrun.cli.redo_command import confirm_redo
 from agentrun.core.errors import AgentrunError, ConfigError
+from agentrun.core.shell import write_command
 
 if TYPE_CHECKING:
     from agentrun.steps.divergence_policy import OnDivergence
@@ -157,7 +157,7 @@ def _agent_of(key: str, file: str | None, defined: list[str]) -> Any:
     if file is None and agent is None:
         raise ConfigError(
             f"run {key!r} belongs to agent {name!r}: name the file that defines it, as in "
-            f"agentrun resume {quote(key)} FILE"
+            f"{write_command('resume', key, 'FILE')}"
         )
     if agent is None or (file is not None and agent.name not in defined):
         raise ConfigError(

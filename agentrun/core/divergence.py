@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from shlex import quote
 
 from agentrun.core.apis import CHAT, MESSAGES, RESPONSES
 from agentrun.core.codec import fingerprint as fingerprint_of
@@ -39,6 +38,7 @@ from agentrun.core.differences import (
 from agentrun.core.events import Effect, Event, Json, Kind
 from agentrun.core.history import History, RecordedStep, scope_of
 from agentrun.core.secrets import mask
+from agentrun.core.shell import write_command
 
 __all__ = [
     "Divergence",
@@ -303,21 +303,24 @@ class Divergence:
 
     def ways(self, key: str) -> dict[str, str]:
         """Each way on and its price."""
-        name = quote(key)
+
+        def resume(options: str = "") -> str:
+            return write_command("resume", key, "FILE", options=options)
+
         keep = (
             f"does not apply: {self.not_kept}."
             if self.not_kept is not None
             else "the recorded replies are kept; nothing is paid or performed again. "
-            f"`agentrun resume {name} FILE --keep`, or with_options(on_divergence='keep')"
+            f"`{resume('--keep')}`, or with_options(on_divergence='keep')"
         )
         lost = f"; {self.price.paid} were paid for nothing" if self.price.calls else ""
         return {
             "keep": keep,
             "accept": f"a new path from step {self.step} on. {self.price} "
-            f"`agentrun resume {name} FILE --accept`, or with_options(on_divergence='accept')",
+            f"`{resume('--accept')}`, or with_options(on_divergence='accept')",
             "restore": "restore the old code; nothing is paid or performed again. Workers that "
-            f"start with it continue the run by themselves, or `agentrun resume {name} FILE`",
-            "cancel": f"`agentrun cancel {name}`; effects that took place stay{lost}",
+            f"start with it continue the run by themselves, or `{resume()}`",
+            "cancel": f"`{write_command('cancel', key)}`; effects that took place stay{lost}",
         }
 
 

@@ -9,12 +9,12 @@ aside are reused with their keys (`core/divergence.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from shlex import quote
 
 from agentrun.core.divergence import Price, describe_call, diverge, price_of
 from agentrun.core.errors import RunError
 from agentrun.core.events import Event
 from agentrun.core.history import History, RecordedStep, scope_of
+from agentrun.core.shell import write_command
 from agentrun.core.viewable import Viewable
 
 __all__ = ["Redo", "plan_redo"]
@@ -118,13 +118,13 @@ def _find_replayable(key: str, history: History, step: int) -> RecordedStep:
     if known is None or history.steps.get(known.ident) is not known:
         gone = "is set aside already" if known is not None else "does not exist"
         raise RunError(
-            f"step {step} of run {key!r} {gone}; `agentrun show {quote(key)}` lists them"
+            f"step {step} of run {key!r} {gone}; `{write_command('show', key)}` lists them"
         )
     outer = _outer(history, known)
     if outer is not None:
         raise RunError(
             f"step {step} of run {key!r} stands inside step {outer.step}, {outer.name}, whose "
-            f"outcome is recorded: `agentrun redo {quote(key)} {outer.step}` performs both again",
+            f"outcome is recorded: `{write_command('redo', key, outer.step)}` performs both again",
             key=key,
         )
     if known.outcome is None:

@@ -19,7 +19,6 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from shlex import quote
 from typing import Any
 
 from agentrun.core.codec import check, fingerprint
@@ -40,6 +39,7 @@ from agentrun.core.history import History, RecordedStep
 from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.secrets import mask
+from agentrun.core.shell import write_command
 from agentrun.core.state import divergence_decision, last_park
 from agentrun.lifecycle import lost_journal
 from agentrun.lifecycle.ending import error_for_caller, finish_run
@@ -143,7 +143,7 @@ def create(
         raise RunConflict(
             f"run {key!r} belongs to agent {run.agent!r}, not {agent.name!r}. If that is a "
             f"former name of the agent: @agentrun.agent(aliases=({run.agent!r},)). Else choose "
-            f"another key; `agentrun resume {quote(key)} FILE` goes on with the run",
+            f"another key; `{write_command('resume', key, 'FILE')}` goes on with the run",
             key=key,
         )
     if run.fingerprint != mark:
@@ -171,8 +171,8 @@ def _check_same(
     raise RunConflict(
         f"run {key!r} was started with other arguments"
         f"{': ' if changes else ''}{'; '.join(changes)}. The same key means the same run: "
-        f"`agentrun resume {quote(key)} FILE` goes on with the recorded ones; for the new ones "
-        "choose another key",
+        f"`{write_command('resume', key, 'FILE')}` goes on with the recorded ones; for the new "
+        "ones choose another key",
         key=key,
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from shlex import quote
 
 from agentrun.core.errors import NoWorkerWarning
+from agentrun.core.shell import quote_word, write_command
 from agentrun.store.database import OpenDatabase
 from agentrun.store.serving import find_servers
 
@@ -25,7 +25,7 @@ def missing_worker(database: OpenDatabase, key: str) -> str | None:
     if servers is None or servers.owned or servers.serving:
         return None
     agent, queue = servers.agent, servers.queue
-    option = "" if queue == "default" else f" --queue {quote(queue)}"
+    option = "" if queue == "default" else f" --queue {quote_word(queue)}"
     start = f"start one with `agentrun worker FILE{option}`"
     if servers.knowing:
         return f"no live worker that knows agent {agent!r} serves queue {queue!r}: {start}"
@@ -35,7 +35,7 @@ def missing_worker(database: OpenDatabase, key: str) -> str | None:
 def who_continues(database: OpenDatabase, key: str) -> str:
     """A text that says who continues a run that can go on now."""
     if why := missing_worker(database, key):
-        return f"{why}, or go on here: `agentrun resume {quote(key)} FILE`, or {_AGAIN}"
+        return f"{why}, or go on here: `{write_command('resume', key, 'FILE')}`, or {_AGAIN}"
     servers = find_servers(database, key)
     owned = servers is not None and servers.owned
     return "its process goes on with the run" if owned else "a worker goes on with the run"

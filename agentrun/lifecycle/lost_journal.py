@@ -16,7 +16,6 @@ a run whose worker died as well, or that had ended or was parked before the fail
 from __future__ import annotations
 
 from functools import partial
-from shlex import quote
 
 from agentrun.core.errors import JournalLost, LeaseLost, StoreError
 from agentrun.core.events import Event
@@ -24,6 +23,7 @@ from agentrun.core.flow import Flow, pause
 from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.sharing import Shared
+from agentrun.core.shell import write_command
 from agentrun.core.state import ENDED
 from agentrun.lifecycle.run_ends import held_error
 from agentrun.steps.blocking import blocking
@@ -75,7 +75,7 @@ def _try_to_restore(run: RunContext, lost: JournalLost) -> BaseException | None:
     else:
         again = [event for event in missing if _is_restorable(event, lost)]
         advice = "They are recorded again, but for what `transaction` tools did: that is undone."
-    reason = _loss_text(missing, lost, f"{advice} Then: agentrun resume {quote(run.key)} FILE")
+    reason = _loss_text(missing, lost, f"{advice} Then: {write_command('resume', run.key, 'FILE')}")
     if not database.hold(found, reason, again=again, seen=(len(events), shared)):
         return None
     return held_error(run.key, reason, None)

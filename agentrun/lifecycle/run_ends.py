@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import Any
 
 from agentrun.core.errors import Diverged, RunError, RunFailed, RunHeld
 from agentrun.core.events import Event
+from agentrun.core.shell import write_command
 from agentrun.values import exceptions
 from agentrun.values.tagged_json import TypeMismatch, remove_tags, type_divergence
 from agentrun.values.typed_values import Result
@@ -39,7 +39,7 @@ def held_error(key: str, reason: str | None, step: int | None) -> RunHeld:
 
 def held_text(key: str, reason: str | None) -> str:
     """Why a run waits for a person, and the command that lists how to decide."""
-    return f"{(reason or '').rstrip('.')}. `agentrun inbox {quote(key)}` says how to go on"
+    return f"{(reason or '').rstrip('.')}. `{write_command('inbox', key)}` says how to go on"
 
 
 def failed_text(key: str, cause: str, reply: int | None = None) -> str:
@@ -48,9 +48,11 @@ def failed_text(key: str, cause: str, reply: int | None = None) -> str:
     ``reply`` is the step of the last model reply that the agent read, which a redo would repeat.
     """
     text = (
-        f"run {key!r} failed: {cause.rstrip('.')}. `agentrun show {quote(key)}` shows where; "
+        f"run {key!r} failed: {cause.rstrip('.')}. `{write_command('show', key)}` shows where; "
         f"agentrun.resume({key!r}) goes on from the last recorded step"
     )
     if reply is None:
         return text
-    return f"{text}. If the reply of step {reply} is to blame: `agentrun redo {quote(key)} {reply}`"
+    return (
+        f"{text}. If the reply of step {reply} is to blame: `{write_command('redo', key, reply)}`"
+    )

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from agentrun.core.errors import Parking
 from agentrun.core.events import ParkedFor
 from agentrun.core.flow import Flow, pause
 from agentrun.core.log import logger
+from agentrun.core.shell import write_command
 from agentrun.core.state import HELD_FOR
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def wait(
         run.waits[step.ident] = waits
     if begins and waits.asks and step.scope.body:
         # A tool's body is not parked, so no `RunHeld` tells the caller.
-        logger.warning("run %r: %s: agentrun inbox %s", run.key, reason, quote(run.key))
+        logger.warning("run %r: %s: %s", run.key, reason, write_command("inbox", run.key))
     if run.in_place and parked_for in _IN_PLACE:
         yield pause(seconds)
         return
@@ -126,7 +126,7 @@ def _parking(run: RunContext) -> Parking:
     times = [wait.until for wait in waits if wait.until is not None]
     reasons = [wait.reason for wait in people or waits[:1]]
     if len(reasons) > _LISTED:
-        more = f"and {len(reasons) - _LISTED} more: agentrun inbox {quote(run.key)}"
+        more = f"and {len(reasons) - _LISTED} more: {write_command('inbox', run.key)}"
         reasons = [*reasons[:_LISTED], more]
     return Parking(
         "; ".join(reasons),

@@ -282,6 +282,22 @@ def test_an_approval_has_its_two_commands_and_json_has_them_too(
     assert cli(*commands_in(text)[0]).exit_code == 0
 
 
+def test_the_commands_of_the_inbox_name_a_run_of_any_key(cli: Cli, write: Write) -> None:
+    file = write(APP.replace('effect="once"', "approve=True"))
+    for key in ("-held", "two\tcells"):
+        assert cli("run", f"{file}:payer", 5, "--key", key).exit_code == 3
+    rows = json.loads(cli("inbox", "--json", "key,commands").stdout)
+    assert {row["key"]: row["commands"][1] for row in rows} == {
+        "-held": "agentrun reject --reason WHY -- -held 1",
+        "two\tcells": "agentrun reject $'two\\tcells' 1 --reason WHY",
+    }
+    for row in rows:
+        words = subprocess.check_output(["bash", "-c", f"printf '%s\\0' {row['commands'][1]}"])
+        assert cli(*words.decode().split("\0")[1:-1]).exit_code == 0
+        assert cli("inbox", "--", row["key"]).exit_code == 0
+    assert [row["commands"] for row in json.loads(cli("inbox", "--json").stdout)] == [[], []]
+
+
 def test_a_hostile_inbox_is_inert(cli: Cli, write: Write, dsn: str) -> None:
     key = HOSTILE.replace("\x00", "").replace("\ud800", "")
     file = write(

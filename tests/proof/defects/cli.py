@@ -5,6 +5,18 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a key that begins with a dash is an option of its command": Mutation(
+        "write_command",
+        'key.startswith("-")',
+        "False",
+        "cli/test_cli_terminal.py::test_the_commands_of_the_inbox_name_a_run_of_any_key",
+    ),
+    "a command shows the control characters of a key in place of the key": Mutation(
+        "quote_word",
+        "text.isprintable()",
+        "True",
+        "core/test_shell.py::test_a_key_is_one_visible_word_of_a_shell",
+    ),
     "the head of a part of a run is that of the part": Mutation(
         "show_command.show",
         "print_transcript(whole,",

@@ -6,6 +6,24 @@ from defects import Mutation
 
 _GUARD = "web/test_web_guard.py"
 DEFECTS: dict[str, Mutation] = {
+    "the list of runs shows an old error in place of what a run waits for": Mutation(
+        "agentrun/web/templates/runs.html",
+        "{{ run.note|clip(300) }}{% endif %}</td>",
+        "{{ (run.error or run.note)|clip(300) }}{% endif %}</td>",
+        "web/test_web_overviews.py::test_a_row_says_of_a_run_what_ls_says",
+    ),
+    "the inbox promises a worker that is not there": Mutation(
+        "inbox_pages._next_step",
+        "who_continues(default(), key)",
+        '"a worker goes on with the run"',
+        "web/test_web_inbox.py::test_the_inbox_says_who_goes_on_with_what_was_decided",
+    ),
+    "a drawing is wider than the page": Mutation(
+        "style.CSS",
+        ".ar-root svg{display:block;max-width:100%;",
+        ".ar-root svg{display:block;",
+        "web/test_web_looks.py::test_hostile_text_is_inert_on_every_page",
+    ),
     "htmx starts before its extension is there": Mutation(
         "agentrun/web/templates/base.html",
         """htmx.min.js') }}"></script>""",
