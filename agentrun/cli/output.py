@@ -124,7 +124,7 @@ def _cell(value: Any, *, multiline: bool = False) -> str:
     if plain is None:
         return ""
     text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-    return visible(text, multiline=multiline)
+    return visible(text.replace("\t", "␉"), multiline=multiline)
 
 
 def is_terminal() -> bool:
