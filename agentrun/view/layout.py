@@ -202,6 +202,8 @@ def _message(message: Message, width: int, full: bool) -> Iterator[TextLine]:
     label = f"{message.role} {message.call_id}" if message.call_id else message.role
     if message.text or not message.calls:
         yield from _field(label, message.text, width, full, "", message.role)
+    for text in phrases.far_images(message):
+        yield from _wrap_styled(text, width, "dim", indent=" " * 8)
     for asked in message.calls:
         text = f"asks for {asked.name}({asked.arguments})"
         yield from _wrap_styled(text if full else clip(text, 300), width, "call", indent="  ")

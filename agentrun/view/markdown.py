@@ -75,6 +75,7 @@ def _interruption(item: Interruption) -> Iterator[str]:
 def _message(message: Message) -> Iterator[str]:
     label = f"{message.role} · {message.call_id}" if message.call_id else message.role
     parts = [_fence(message.text)] if message.text else []
+    parts += map(_span, phrases.far_images(message))
     parts += [f"asks for {_span(f'{call.name}({call.arguments})')}" for call in message.calls]
     if message.role in ("user", "assistant"):
         yield f"**{message.role}**"

@@ -13,13 +13,14 @@ from agentrun.core.transcript import (
     Decision,
     Doubt,
     Failure,
+    Message,
     Note,
     Step,
     Transcript,
 )
 from agentrun.view.blocks import Band, Part, ShownStep
 from agentrun.view.durations import brief
-from agentrun.view.safe import pretty
+from agentrun.view.safe import clip, pretty
 from agentrun.view.timeline import Timeline, attempt_time, read_timeline
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "decision_lines",
     "facts",
     "failure",
+    "far_image",
+    "far_images",
     "first_error",
     "headline",
     "is_eventful",
@@ -296,6 +299,18 @@ def note(entry: Note) -> str:
 def failure(error: Failure) -> str:
     """An error as one line: ``Timeout: no answer``."""
     return f"{error.type}: {error.message}" if error.message else error.type
+
+
+def far_image(address: str) -> str:
+    """What stands in the place of an image at an address, which no viewer loads."""
+    return f"image at {clip(address, 300)}, not loaded"
+
+
+def far_images(message: Message) -> Iterator[str]:
+    """``[image at https://…, not loaded]`` for each image that the message does not hold."""
+    for image in message.images:
+        if not image.address.startswith("data:"):
+            yield f"[{far_image(image.address)}]"
 
 
 def moment(at: datetime) -> str:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from agentrun.core.messages import Image
+from agentrun.view.phrases import far_image
 from agentrun.view.safe import Markup, break_lines, clip, element, join
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class Images:
         """The image if it may be shown, or else what stands in its place."""
         found = _DATA.fullmatch(address)
         if found is None:
-            shown = f"image at {clip(address, 300)}, not loaded"
-            return element("em", f"[{f'{clip(text, 200)}: ' if text else ''}{shown}]")
+            shown = f"{f'{clip(text, 200)}: ' if text else ''}{far_image(address)}"
+            return element("em", f"[{shown}]")
         kind, size = found[1], len(found[2])
         if kind not in _IMAGE_TYPES or size > self._room:
             return element("em", f"[{clip(kind, 40)} of {size * 3 // 4:,} bytes, not shown]")

@@ -11,6 +11,8 @@ from journals import Journal, assistant, user
 
 from agentrun.core.transcript import fold
 from agentrun.view.html import as_html
+from agentrun.view.layout import as_text
+from agentrun.view.markdown import as_markdown
 from agentrun.view.rich_text import Images, render_text
 
 PIXEL = (
@@ -114,6 +116,18 @@ def test_the_image_of_a_message_is_shown(part: dict[str, object]) -> None:
     j = Journal().claimed("w-1").asks(1, [user([{"type": "text", "text": "see"}, part])])
     page = ET.fromstring(as_html(fold(j.answers(1, assistant("seen")).events)))
     assert [image.get("src") for image in page.findall(".//img")] == [DATA]
+
+
+def test_an_image_at_an_address_is_named_in_every_viewer() -> None:
+    far = {"type": "image_url", "image_url": {"url": "https://evil.example/p.png\x1b"}}
+    near = {"type": "image_url", "image_url": {"url": DATA}}
+    j = Journal().claimed("w-1").asks(1, [user([{"type": "text", "text": "see"}, far, near])])
+    transcript = fold(j.answers(1, assistant("seen")).events)
+    told = "[image at https://evil.example/p.png␛, not loaded]"
+    html = "".join(ET.fromstring(as_html(transcript)).itertext())
+    for shown in (as_text(transcript), as_markdown(transcript), html):
+        assert shown.count(told) == 1
+        assert PIXEL not in shown
 
 
 def test_the_parsers_are_loaded_with_the_first_text() -> None:
