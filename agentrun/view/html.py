@@ -128,17 +128,21 @@ def render_blocks(
     return [*before, *body, Block("end", after)]
 
 
-def entry_html(entry: Entry) -> Markup:
-    """One entry by itself, without styles. It is empty if it only repeats a recorded step."""
+def entry_html(entry: Entry, shown_tools: dict[str, int] | None = None) -> Markup:
+    """One entry by itself, without styles. It is empty if it only repeats a recorded step.
+
+    Entries that are given the same ``shown_tools`` show the same list of tools only once.
+    """
+    items = _alone(shown_tools)
     match entry:
         case NewMessage(echo=True):
             return Markup("")
         case Step():
-            return _alone().render(ShownStep(entry))
+            return items.render(ShownStep(entry))
         case Resume():
-            return _alone().render(Band((entry,)))
+            return items.render(Band((entry,)))
         case _:
-            return _alone().render(entry)
+            return items.render(entry)
 
 
 def ending_html(transcript: Transcript) -> Markup:
@@ -146,9 +150,12 @@ def ending_html(transcript: Transcript) -> Markup:
     return _ending(transcript, (), _alone())
 
 
-def _alone() -> ItemRenderer:
+def _alone(shown_tools: dict[str, int] | None = None) -> ItemRenderer:
     """Renders what stands by itself in a notebook."""
-    return ItemRenderer(_IN_NOTEBOOK.shown, False, Images(_IN_NOTEBOOK.image_room))
+    images = Images(_IN_NOTEBOOK.image_room)
+    return ItemRenderer(
+        _IN_NOTEBOOK.shown, False, images, {} if shown_tools is None else shown_tools
+    )
 
 
 # ---- above the entries -----------------------------------------------------------------------

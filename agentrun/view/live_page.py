@@ -67,6 +67,7 @@ class LivePage:
         self._place: list[_Display] = []  # the display of each entry
         self._turn_of: dict[int, int] = {}  # the turn that begins at an entry, by position
         self._turn: int | None = None
+        self._shown_tools: dict[str, int] = {}  # the model call that shows each list of tools
         self._replies: Mapping[int, str] = {}
         self._writing: set[int] = set()  # positions of model calls whose reply is under way
 
@@ -131,7 +132,7 @@ class LivePage:
         for position in display.positions:
             if position in self._turn_of:
                 parts.append(element("h4", f"turn {self._turn_of[position]}"))
-            parts.append(entry_html(self._live.entries[position]))
+            parts.append(entry_html(self._live.entries[position], self._shown_tools))
             if (text := self._reply_of(position)) is not None:
                 parts.append(_reply_so_far(text))
         # An entry that only repeats another one has no content.

@@ -164,6 +164,17 @@ def test_many_entries_share_displays_and_each_is_shown_once(
     assert [n for n in range(1, 402) if whole.count(f"look{n}(") != 1] == []
 
 
+def test_the_tools_of_a_run_are_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"model": "m", "messages": [user("go")], "tools": [{"name": "look_up"}]}
+    j = Journal().claimed("w-1")
+    for step in (1, 2, 3):
+        j.asks(step, [], input={"api": "chat", "body": body}).answers(step, assistant("on"))
+    sent = shown([([event], {}) for event in j.events], monkeypatch)
+    whole = "".join(each[-1] for each in sent.contents.values())
+    assert whole.count("tools: 1") == 1
+    assert whole.count("the same tools as in step 1") == 2
+
+
 def test_a_reply_that_has_not_grown_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     j = Journal().claimed("w-1").asks(1, [user("why?")])
     pieces: list[Any] = [(j.events, {1: "because"}), ([], {1: "because"}), ([], {1: "because it"})]
