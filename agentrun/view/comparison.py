@@ -35,8 +35,11 @@ def headline(comparison: Comparison) -> str:
         "only_b": "only in B",
     }
     verdicts = [step.verdict for step in comparison.steps]
+    if verdicts.count("differs") == 1:
+        counts["differs"] = "differs"
     found = [f"{verdicts.count(name)} {word}" for name, word in counts.items() if name in verdicts]
-    text = f"{len(verdicts)} steps: {', '.join(found) or 'nothing to compare'}"
+    size = "1 step" if len(verdicts) == 1 else f"{len(verdicts)} steps"
+    text = f"{size}: {', '.join(found) or 'nothing to compare'}"
     aside = [
         f"{count} of {name}"
         for name, run in (("A", comparison.a), ("B", comparison.b))

@@ -16,7 +16,7 @@ def test_compare_exits_0_for_equal_runs_and_1_for_different_ones(
         assert cli("run", f"{file}:payer", cents, "--key", key).exit_code == 0
     equal = cli("compare", "first", "equal")
     assert (equal.exit_code, equal.stderr) == (0, "")
-    assert "the runs are the same; 1 steps: 1 same" in equal.stdout
+    assert "the runs are the same; 1 step: 1 same" in equal.stdout
     different = cli("compare", "first", "other")
     assert different.exit_code == 1
     assert "≠ 1      pay(cents=5) · step 1 · differs" in different.stdout

@@ -56,6 +56,13 @@ def test_a_comparison_has_the_whole_time_of_each_run_under_its_name() -> None:
     assert times == [["≠", "from", "start", "to", "end", "7.0", "s", "9.0", "s"]]
 
 
+def test_one_step_and_one_difference_are_told_in_the_singular() -> None:
+    def looks(result: int) -> Transcript:
+        return fold(Journal().claimed("w-1").ends(1, "look", {}, {"result": result}).events)
+
+    assert "1 step: 1 differs" in str(agentrun.compare(looks(1), looks(2)))
+
+
 def test_the_first_difference_is_found_and_not_told_again() -> None:
     """The later model call repeats the changed result; that is no difference of its own."""
     found = agentrun.compare(transcript("a", 5), transcript("b", 6, mail=True))

@@ -245,6 +245,7 @@ def test_the_page_of_a_run_names_it_once(pages: str, writer: Any, provider: Prov
     writer.with_options(key="named-once").run("Why?")
     page = httpx.get(f"{pages}/run?key=named-once").text
     assert re.findall(r"<h\d[^>]*>([^<]*)</h\d>", page) == ["named-once", "Transcript"]
+    assert "<summary>Tokens and cost of 1 turn</summary>" in page
     streamed = read_stream(f"{pages}/run/events?key=named-once")[0]["data"]
     assert ">named-once<" not in streamed
     assert "<h3" in httpx.get(f"{pages}/export?key=named-once").text
