@@ -240,7 +240,9 @@ def test_piped_tables_are_lines_of_tab_separated_values(cli: Cli, dsn: str) -> N
     head, row = lines[0].split("\t"), lines[1].split("\t")
     assert (head, row[0], row[2]) == (["one", "two", "three"], "a", "")
     assert visible(row[1]) == row[1]
-    assert "|⏎|" in row[1]
+    assert "␉|⏎|" in row[1]
+    csv = cli("sql", "--csv", f"SELECT '{quoted}' AS two").stdout
+    assert "␉|\n|" in csv
 
 
 # -- inbox -----------------------------------------------------------------------------------------

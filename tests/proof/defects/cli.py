@@ -5,6 +5,12 @@ from __future__ import annotations
 from defects import Mutation
 
 DEFECTS: dict[str, Mutation] = {
+    "a tab in a value of a line is a space": Mutation(
+        "output._cell",
+        'text.replace("\\t", "␉")',
+        "text",
+        "cli/test_cli_terminal.py::test_piped_tables_are_lines_of_tab_separated_values",
+    ),
     "a key that begins with a dash is an option of its command": Mutation(
         "write_command",
         'key.startswith("-")',
@@ -91,7 +97,7 @@ DEFECTS: dict[str, Mutation] = {
     ),
     "a value breaks its line of a pipe": Mutation(
         "output._cell",
-        "visible(text, multiline=multiline)",
+        'visible(text.replace("\\t", "␉"), multiline=multiline)',
         "text",
         "cli/test_cli_terminal.py::test_piped_tables_are_lines_of_tab_separated_values",
     ),

@@ -11,6 +11,18 @@ DEFECTS: dict[str, Mutation] = {
         "began",
         "view/test_timeline.py::test_a_run_waits_from_its_creation_until_a_process_takes_it_up",
     ),
+    "each model call of a run that goes on repeats the list of tools": Mutation(
+        "LivePage._markup",
+        "entry_html(self._live.entries[position], self._shown_tools)",
+        "entry_html(self._live.entries[position])",
+        "view/test_follow.py::test_the_tools_of_a_run_are_shown_once",
+    ),
+    "an image at an address has no address in text": Mutation(
+        "phrases.far_images",
+        'not image.address.startswith("data:")',
+        "False",
+        "view/test_rich_text.py::test_an_image_at_an_address_is_named_in_every_viewer",
+    ),
     "a run that failed without a step says nothing at the top": Mutation(
         "phrases.first_error",
         "transcript.error is not None",
