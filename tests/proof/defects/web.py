@@ -13,8 +13,8 @@ DEFECTS: dict[str, Mutation] = {
         "web/test_web_overviews.py::test_a_row_says_of_a_run_what_ls_says",
     ),
     "the inbox promises a worker that is not there": Mutation(
-        "inbox_pages._next_step",
-        "who_continues(default(), key)",
+        "inbox_pages._inbox",
+        "await site.read(who_goes_on, key)",
         '"a worker goes on with the run"',
         "web/test_web_inbox.py::test_the_inbox_says_who_goes_on_with_what_was_decided",
     ),
