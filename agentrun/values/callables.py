@@ -160,8 +160,8 @@ def _signature(target: Callable[..., Any], name: str) -> inspect.Signature:
         return inspect.signature(target)
     except ValueError:
         raise ConfigError(
-            f"{name} has no signature that Python can read; wrap it in a function "
-            "of named parameters"
+            f"{name} has no signature that Python can read, so its arguments have no names to be "
+            "recorded by: decorate a `def` of named parameters, or a lambda, that calls it"
         ) from None
 
 
@@ -188,7 +188,7 @@ def receiver_of(function: Callable[..., Any]) -> str | None:
     """The name of the parameter for the object (``self``) of a function defined in a class."""
     if inspect.ismethod(function):
         return None
-    first = next(iter(inspect.signature(function).parameters), None)
+    first = next(iter(_signature(function, name_of(function)).parameters), None)
     return first if first in RECEIVERS else None
 
 

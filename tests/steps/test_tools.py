@@ -317,6 +317,17 @@ def test_step_records_any_function(db: Any) -> None:
     assert calls == [21]
 
 
+def test_a_function_without_a_signature_is_refused_and_a_lambda_takes_it(db: Any) -> None:
+    with pytest.raises(agentrun.ConfigError, match=r"iter has no signature.*or a lambda"):
+        agentrun.step(iter)
+
+    @agentrun.agent
+    def count_letters() -> int:
+        return agentrun.step(lambda text: len(list(iter(text))), name="letters")("abc")
+
+    assert count_letters.run() == 3
+
+
 def test_a_step_inside_a_tool_is_a_step_of_its_own(db: Any, events: Any) -> None:
     @agentrun.step(effect="idempotent")
     def inner(n: int) -> int:

@@ -122,4 +122,10 @@ DEFECTS: dict[str, Mutation] = {
         "problem is not None",
         "values/test_values.py::test_a_recorded_value_is_checked_against_a_changed_type",
     ),
+    "a function without a signature fails with Python's own error": Mutation(
+        "receiver_of",
+        "_signature(function, name_of(function))",
+        "inspect.signature(function)",
+        "steps/test_tools.py::test_a_function_without_a_signature_is_refused_and_a_lambda_takes_it",
+    ),
 }
