@@ -90,6 +90,10 @@ def _attempt(point: ExecutionPoint, step: ActiveStep, body: StepBody) -> Flow[No
         yield from _record_timeout(step, body, ToolTimeout(str(stopped)))
     except ToolTimeout as error:
         yield from (_record_failure if error.is_recorded else _record_timeout)(step, body, error)
+    except asyncio.CancelledError as error:
+        if step.was_cancelled():
+            raise
+        step.fail(error)
     except Exception as error:
         yield from _record_failure(step, body, error)
     else:

@@ -20,6 +20,7 @@ from agentrun.steps.run_context import RunContext
 from agentrun.steps.step import ActiveStep, StepRequest
 
 _CANCELLED = {"error": {"type": "CancelledError", "message": "cancelled by the agent itself"}}
+_STOP_POLL = 0.1  # seconds between checks whether the run was stopped
 _JOIN_POLL = 0.02  # seconds between checks of a step that another thread performs
 
 
@@ -45,7 +46,7 @@ def open_step(point: ExecutionPoint, request: StepRequest) -> Flow[ActiveStep]:
         if known is not None:
             step.number, step.attempts, step.outcome = known.step, known.attempts, known.outcome
     if step.outcome is not None and step.outcome.status == "cancelled":
-        yield _until_cancelled(run)
+        yield from _await_cancellation(point)
     if known is not None and known.open is not None and request.effect == "once":
         try:
             yield from doubt.decide(step, known)
@@ -74,20 +75,20 @@ def _release_earlier_steps(point: ExecutionPoint, me: Performer) -> None:
                 step.finish("cancelled", _CANCELLED)
 
 
-def _until_cancelled(run: RunContext) -> Op[None]:
+def _await_cancellation(point: ExecutionPoint) -> Flow[None]:
     """Wait for the cancellation of a step that the agent cancelled in an earlier process.
 
-    The same code cancels the step again, for example by its own timeout.
+    The same code cancels the step again, for example by its own timeout. If the run is stopped
+    meanwhile, its interrupt ends the wait.
     """
 
     def never() -> None:
         text = "a step that the agent cancelled was awaited, and is now called in sync code"
-        raise run.stop(Refusing(text))
+        raise point.run.stop(Refusing(text))
 
-    async def forever() -> None:
-        await asyncio.Event().wait()
-
-    return Op(never, forever)
+    while True:
+        yield Op(never, lambda: asyncio.sleep(_STOP_POLL))
+        point.run.check(point.scope)
 
 
 def _try_activate(step: ActiveStep) -> bool:

@@ -18,6 +18,15 @@ def performer() -> Performer:
     return threading.current_thread(), task
 
 
+def cancellations() -> int:
+    """How often the calling task was cancelled so far; 0 in a thread without a task.
+
+    A cancellation that its task has not seen yet is not counted: it comes at the next `await`.
+    """
+    task = performer()[1]
+    return 0 if task is None else task.cancelling() - bool(getattr(task, "_must_cancel", False))
+
+
 def is_executing(performer: Performer) -> bool:
     """Whether that thread or task is alive, so that it may still finish its step."""
     thread, task = performer

@@ -28,7 +28,7 @@ from agentrun.core.flow import Flow
 from agentrun.core.identity import RequestedToolCall, Scope
 from agentrun.steps import doubt, letters
 from agentrun.steps.blocking import blocking
-from agentrun.steps.performer import Performer, performer
+from agentrun.steps.performer import Performer, cancellations, performer
 from agentrun.steps.run_context import RunContext
 from agentrun.store.late_results import late_result
 from agentrun.store.mail import Letter
@@ -73,7 +73,8 @@ class ActiveStep:
     outcome: Event | None = None
     started_at: datetime | None = None
     performer: Performer = field(default_factory=performer)
-    failure: Exception | None = None  # the exception raised in this process, with its traceback
+    cancellations: int = field(default_factory=cancellations)  # of its task, before the step
+    failure: BaseException | None = None  # the exception raised in this process, with its traceback
     # True after the task was cancelled during the step. If the agent's code goes on afterwards, the
     # agent cancelled the step; otherwise the whole task is ending (see `_release_earlier_steps`).
     cancelled: bool = False
@@ -210,7 +211,7 @@ class ActiveStep:
         self.mark_finished(outcome)
         return outcome
 
-    def fail(self, error: Exception, *, control_flow: bool = False) -> Event:
+    def fail(self, error: BaseException, *, control_flow: bool = False) -> Event:
         """Journal an exception as the outcome. The code gets it as it is read back from there.
 
         ``control_flow``: a framework pauses or ends its agent with it, so it is no failure.
@@ -334,12 +335,22 @@ class ActiveStep:
 
         A cancelled step stays marked until it is clear who cancelled it (see ``cancelled``).
         """
-        if self.outcome is None and isinstance(sys.exception(), asyncio.CancelledError):
+        cancelled = isinstance(sys.exception(), asyncio.CancelledError)
+        if self.outcome is None and cancelled and self.was_cancelled():
             self.cancelled = True
             return
         with self.run.lock:
             if self.scope.active.pop(self.number, None) is not None:
                 self.run.under_way.pop(self.ident, None)
+
+    def was_cancelled(self) -> bool:
+        """Whether the calling task was cancelled during the step.
+
+        Otherwise the step's own code raised the CancelledError, for example because it awaited a
+        task that was cancelled. A resume must then raise it again, since nobody cancels the step.
+        """
+        before = self.cancellations if self.performer == performer() else 0
+        return cancellations() > before
 
     def _event(self, event: Any, **columns: Any) -> Event:
         """An event of this step.

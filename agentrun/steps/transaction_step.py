@@ -86,6 +86,11 @@ def attempt(step: ActiveStep, invoke: Callable[[Any], Op[Any]], body: StepBody) 
             conn.lent = True
             value = yield invoke(conn)
             conn.lent = False
+        except asyncio.CancelledError as error:
+            if step.was_cancelled():
+                raise
+            yield _on_connection(conn.close)
+            step.fail(error)
         except Exception as error:
             again = _decide_rerun(step, conn, error, body)
             yield _on_connection(conn.close)  # its locks are released before the wait

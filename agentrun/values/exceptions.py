@@ -11,6 +11,7 @@ classes that this process has loaded. Nothing is imported, and no constructor, p
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from traceback import StackSummary, TracebackException
@@ -174,14 +175,17 @@ def _empty_generator() -> Generator[None]:
     yield
 
 
-def rebuild(described: Json, live: BaseException | None = None) -> Exception:
+def rebuild(described: Json, live: BaseException | None = None) -> BaseException:
     """The exception recorded in ``described``; ToolFailed if its type is not loaded.
+
+    Of the classes that are no Exception only asyncio.CancelledError is rebuilt: a row in the
+    database must not be able to end a process, as SystemExit does.
 
     ``live`` is the original exception, if this process has it; its traceback is copied for people
     to read.
     """
     error = _rebuild(described, live)
-    if isinstance(error, Exception):
+    if isinstance(error, Exception | asyncio.CancelledError):
         return error
     name, message = str(described.get("type")), str(described.get("message"))
     return ToolFailed(f"{name}: {message}")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+import threading
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World, die, die_recorded, killed
+from crashing import World, die, die_recorded, in_child, killed
 from openai import AsyncOpenAI
 
 import agentrun
 from agentrun.core import points
 from agentrun.testing import Provider, Reply, Rule
 
+CANCELLED_ERRORS = (asyncio.CancelledError, futures.CancelledError)
 PATIENCE = 2.0  # seconds; a busy machine has sent its request by then
 
 
@@ -220,3 +226,124 @@ def test_a_run_that_is_itself_cancelled_records_nothing_of_the_kind(
     asyncio.run(give_up())
     assert "cancelled" not in [event.status for event in events("k")]
     assert work.with_options(key="k").run() == "done"
+
+
+@pytest.mark.parametrize("effect", ["read", "idempotent", "once", "transaction"])
+def test_a_body_that_raises_the_cancellation_itself_raises_it_again(
+    world: World, resumed: Any, events: Any, effect: Any
+) -> None:
+    @agentrun.tool(effect=effect)
+    async def give_up_inside() -> str:
+        world.act("began")
+        inner = asyncio.create_task(asyncio.sleep(30))
+        inner.cancel("enough")
+        await inner
+        return "at last"
+
+    @agentrun.agent
+    async def stoic() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            async with asyncio.timeout(10):  # else a defect would hang here
+                answer = await give_up_inside()
+        except asyncio.CancelledError as error:
+            answer = f"{type(error).__name__} {error} {task.cancelling()}"
+        die_once(str(world.path))
+        return answer
+
+    assert resumed(stoic) == "CancelledError enough 0"
+    assert world.effects == ["began", "died"]
+    assert next(e.status for e in events("k") if e.event == "step_finished") == "error"
+
+
+def test_sync_code_raises_both_cancellations_again(world: World, resumed: Any) -> None:
+    @agentrun.tool(effect="once")
+    def of_a_loop() -> None:
+        world.act("loop")
+
+        async def work() -> None:
+            inner = asyncio.create_task(asyncio.sleep(30))
+            inner.cancel()
+            await inner
+
+        asyncio.run(work())
+
+    @agentrun.tool(effect="once")
+    def of_a_pool() -> None:
+        world.act("pool")
+        future: futures.Future[None] = futures.Future()
+        future.cancel()
+        future.result()
+
+    @agentrun.agent
+    def stolid() -> list[str]:
+        seen = []
+        for tool in (of_a_loop, of_a_pool):
+            try:
+                tool()
+            except (asyncio.CancelledError, futures.CancelledError) as error:
+                seen.append(f"{type(error).__module__}.{type(error).__name__}")
+        die_once(str(world.path))
+        return seen
+
+    named = [f"{kind.__module__}.{kind.__name__}" for kind in CANCELLED_ERRORS]
+    assert resumed(stolid) == named
+    assert world.effects == ["loop", "pool", "died"]
+
+
+def test_a_step_is_cancelled_that_begins_in_a_task_that_cancelled_itself(
+    world: World, resumed: Any, events: Any
+) -> None:
+    @agentrun.tool(effect="read")  # it has no intent to wait for before its body
+    async def linger() -> str:
+        world.act("began")
+        await asyncio.sleep(30)
+        return "at last"
+
+    async def work() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()  # it comes at the next `await` that waits, which is the step's
+        return await linger()
+
+    @agentrun.agent
+    async def patient() -> str:
+        done = await asyncio.gather(work(), return_exceptions=True)
+        die_once(str(world.path))
+        return type(done[0]).__name__
+
+    assert resumed(patient) == "CancelledError"
+    assert "error" not in [e.status for e in events("k") if e.event == "step_finished"]
+
+
+def test_sigterm_ends_the_wait_for_a_cancellation(db: Any, dsn: str, world: World) -> None:
+    patience = [0.2]
+
+    @agentrun.tool(effect="read")
+    async def idle() -> None:
+        await asyncio.sleep(60)
+
+    @agentrun.agent
+    async def changed() -> str:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(idle(), patience[0])
+        die_once(str(world.path))
+        return "done"
+
+    keyed = changed.with_options(key="k")
+
+    def run() -> None:
+        agentrun.connect(dsn)
+        keyed.run()
+
+    def run_and_terminate() -> None:
+        signal.alarm(20)  # ends the child if SIGTERM does not
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        run()
+
+    killed(run)
+    patience[0] = 60.0
+    assert in_child(run_and_terminate) == 128 + signal.SIGTERM
+    patience[0] = 0.2
+    assert keyed.run() == "done"

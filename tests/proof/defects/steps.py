@@ -261,10 +261,30 @@ DEFECTS: dict[str, Mutation] = {
         "steps/test_refusals.py::test_a_forked_child_is_refused_whatever_its_code_catches",
     ),
     "a step that was cancelled is refused by an ordinary error": Mutation(
-        "_until_cancelled.never",
-        "raise run.stop(Refusing(text))",
+        "_await_cancellation.never",
+        "raise point.run.stop(Refusing(text))",
         "raise ConfigError(text)",
         "steps/test_refusals.py::test_a_cancelled_step_that_sync_code_asks_for_is_refused",
+    ),
+    "a body that raises a cancellation itself counts as cancelled": Mutation(
+        "ActiveStep.was_cancelled",
+        "cancellations() > before",
+        "True",
+        "steps/test_cancelled_steps.py"
+        "::test_a_body_that_raises_the_cancellation_itself_raises_it_again",
+    ),
+    "a cancellation that its task has not seen counts as seen": Mutation(
+        "performer.cancellations",
+        'task.cancelling() - bool(getattr(task, "_must_cancel", False))',
+        "task.cancelling()",
+        "steps/test_cancelled_steps.py"
+        "::test_a_step_is_cancelled_that_begins_in_a_task_that_cancelled_itself",
+    ),
+    "the wait for a cancellation does not see that the run was stopped": Mutation(
+        "_await_cancellation",
+        "point.run.check(point.scope)",
+        "pass",
+        "steps/test_cancelled_steps.py::test_sigterm_ends_the_wait_for_a_cancellation",
     ),
     "a database that fails a run raises an ordinary error": Mutation(
         "asking_database",

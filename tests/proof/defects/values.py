@@ -128,4 +128,10 @@ DEFECTS: dict[str, Mutation] = {
         "inspect.signature(function)",
         "steps/test_tools.py::test_a_function_without_a_signature_is_refused_and_a_lambda_takes_it",
     ),
+    "sync code raises another error than the recorded cancellation": Mutation(
+        "exceptions.rebuild",
+        "Exception | asyncio.CancelledError",
+        "Exception",
+        "steps/test_cancelled_steps.py::test_sync_code_raises_both_cancellations_again",
+    ),
 }
