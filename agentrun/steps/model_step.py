@@ -23,7 +23,7 @@ from agentrun.models.rate_limits import blocked_seconds, model_name
 from agentrun.models.request import comparable_body
 from agentrun.models.retries import LONGEST_WAIT_IN_PLACE, reconnect_wait
 from agentrun.models.usage import cost_of_lost_cache
-from agentrun.steps import budgets, limits
+from agentrun.steps import budgets, limits, replay_order
 from agentrun.steps.blocking import blocking
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.open_step import open_step
@@ -65,7 +65,8 @@ def open_model_step(point: ExecutionPoint, request: ModelRequest) -> Flow[Record
     known = point.run.history.steps.get(step.ident)
     call = RecordedCall(point, step, request, retry_at=known.retry_at if known else None)
     if step.outcome is not None:
-        reply: ModelReply = yield blocking(partial(_reply_from_json, point, step.outcome))
+        with replay_order.decoding(point.run):
+            reply: ModelReply = yield blocking(partial(_reply_from_json, point, step.outcome))
         call.reply = reply
         point.run.learn_reply(point.scope, step.ident, step.turn, reply.body)
     else:

@@ -16,6 +16,7 @@ from agentrun.core.identity import StepLocation, place_call, place_next, step_ke
 from agentrun.steps import divergence_policy, doubt
 from agentrun.steps.execution_point import ExecutionPoint
 from agentrun.steps.performer import Performer, is_executing, performer
+from agentrun.steps.replay_order import await_turn
 from agentrun.steps.run_context import RunContext
 from agentrun.steps.step import ActiveStep, StepRequest
 
@@ -47,12 +48,13 @@ def open_step(point: ExecutionPoint, request: StepRequest) -> Flow[ActiveStep]:
             step.number, step.attempts, step.outcome = known.step, known.attempts, known.outcome
     if step.outcome is not None and step.outcome.status == "cancelled":
         yield from _await_cancellation(point)
-    if known is not None and known.open is not None and request.effect == "once":
-        try:
+    try:
+        yield from await_turn(step)
+        if known is not None and known.open is not None and request.effect == "once":
             yield from doubt.decide(step, known)
-        except BaseException:
-            step.leave()
-            raise
+    except BaseException:
+        step.leave()
+        raise
     return step
 
 

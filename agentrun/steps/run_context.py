@@ -46,6 +46,7 @@ from agentrun.store.patience import PROCESS, Patience, wait_until_done
 if TYPE_CHECKING:
     from agentrun.steps.execution_point import ExecutionPoint
     from agentrun.steps.parking import Wait
+    from agentrun.steps.replay_order import ReplayOrder
     from agentrun.steps.step import ActiveStep
 
 # Seconds that a new task or thread may take to begin its first step before a park ignores it.
@@ -88,6 +89,8 @@ class RunContext:
         self.waits: dict[str, Wait] = {}  # steps that wait, by ident
         # New tasks and threads that have not begun a step, with the time of their start.
         self.new_scopes: deque[tuple[Scope, float]] = deque()
+        # The order of the recorded outcomes; None until the code asks for the first of them.
+        self.replay_order: ReplayOrder | None = None
         self.upcoming: set[str] = set()  # idents of calls of a reply that are about to begin
         self.children: list[RunContext] = []  # child runs that execute in this process
         # The task in which the body of an async agent executes.

@@ -266,6 +266,42 @@ DEFECTS: dict[str, Mutation] = {
         "raise ConfigError(text)",
         "steps/test_refusals.py::test_a_cancelled_step_that_sync_code_asks_for_is_refused",
     ),
+    "recorded outcomes come in the order in which they are asked for": Mutation(
+        "ReplayOrder.take",
+        "if not self._due:",
+        "if True:",
+        "steps/test_replay_order.py::test_results_come_in_the_order_in_which_they_came",
+    ),
+    "a new step overtakes recorded outcomes": Mutation(
+        "ReplayOrder.take",
+        "return self._is_next(step.ident)",
+        "return True",
+        "steps/test_replay_order.py::test_killed_half_way_the_recorded_turns_come_first",
+    ),
+    "the next outcome comes before the code is at its next wait": Mutation(
+        "replay_order._SETTLE",
+        "10",
+        "0",
+        "steps/test_replay_order.py::test_results_come_in_the_order_in_which_they_came",
+    ),
+    "the next outcome overtakes a reply that is being read": Mutation(
+        "ReplayOrder._watch",
+        "and not self.decoding",
+        "",
+        "steps/test_replay_order.py::test_replies_come_in_the_order_in_which_they_came",
+    ),
+    "an outcome that nobody asks for holds up each step": Mutation(
+        "ReplayOrder._watch",
+        "max(0, self._patience - 1)",
+        "self._patience",
+        "steps/test_replay_order.py::test_an_outcome_that_is_not_asked_for_holds_nobody_up_for_long",
+    ),
+    "sequential code waits for its turn": Mutation(
+        "ReplayOrder.take",
+        "self._last in (None, me)",
+        "self._last is None",
+        "steps/test_replay_order.py::test_sequential_code_never_waits",
+    ),
     "a body that raises a cancellation itself counts as cancelled": Mutation(
         "ActiveStep.was_cancelled",
         "cancellations() > before",
