@@ -157,8 +157,13 @@ def _copy_plain(value: Any) -> Json:
 
 def loaded_class(name: str) -> type | None:
     """The class of this full name, if its module is loaded."""
-    module, _, own = name.rpartition(".")
-    found = vars(sys.modules[module]).get(own) if module in sys.modules else None
+    module, found = name, None
+    while found is None and "." in module:
+        module = module.rpartition(".")[0]
+        found = sys.modules.get(module)
+    for part in name.removeprefix(f"{module}.").split("."):
+        # Not by `getattr`, which may run code of the module or class.
+        found = getattr(found, "__dict__", {}).get(part)
     return found if isinstance(found, type) else None
 
 

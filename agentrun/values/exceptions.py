@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from traceback import StackSummary, TracebackException
-from types import GetSetDescriptorType, MemberDescriptorType
+from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NoReturn, cast, get_args
 from weakref import WeakSet
 
@@ -26,7 +26,7 @@ from agentrun.core.codec import ENVELOPE, MAX_DEPTH, Unserialisable, check
 from agentrun.core.errors import ToolFailed
 from agentrun.core.events import Json
 from agentrun.core.secrets import mask
-from agentrun.values.exception_parts import ErrorCoder, hidden_state
+from agentrun.values.exception_parts import ErrorCoder, hidden_state, loaded_class
 from agentrun.values.tagged_json import PREFIX, find_type, name_of, set_attribute, with_subclasses
 
 _TEXT = 4_000  # characters of a traceback that are kept
@@ -198,6 +198,9 @@ def _rebuild(described: Json, live: BaseException | None = None) -> BaseExceptio
     kind = type(live) if live is not None and name_of(type(live)) == name else _find_class(name)
     kind = kind or _make_unloaded(name, described)
     error = None if kind is None else _make(kind, described, live)
+    if kind is not None and error is None and not issubclass(kind, BaseExceptionGroup):
+        kind = _derive(kind.__mro__[1], kind.__module__, kind.__qualname__, {})
+        error = None if kind is None else _make(kind, described, live)
     if kind is not None and error is not None and not _has_recorded_text(error, described):
         fixed = _class_with_text(kind, message, described.get("repr"))
         texted = _make(fixed, described, live)
@@ -243,13 +246,11 @@ def _make(
         base = ExceptionGroup if issubclass(kind, ExceptionGroup) else BaseExceptionGroup
         error = _new(base, kind, str(slots.get("message")), inside) if inside else None
     else:
-        # A builtin base's `__new__` is called, because the class's own one may run any code.
-        bases = [base for base in kind.__mro__ if base.__module__ == "builtins"]
-        made = (_new(base, kind) for base in bases)
+        arguments = tuple(_CODER.read(argument) for argument in described.get("args") or ())
+        made = _try_to_make(kind, arguments)
         error = next((one for one in made if one is not None), None)
         if error is not None:
-            arguments = described.get("args") or ()
-            _set(error, "args", tuple(_CODER.read(argument) for argument in arguments))
+            _set(error, "args", arguments)
     if error is None:
         return None
     for name, value in slots.items():
@@ -259,10 +260,24 @@ def _make(
     return error
 
 
+def _try_to_make(
+    kind: type[BaseException], arguments: tuple[Any, ...]
+) -> Iterator[BaseException | None]:
+    """The ways to make an exception of this class; None for one that fails.
+
+    First a builtin base's `__new__` is called, because the class's own one may run any code of a
+    user. Some classes written in C, such as pydantic's, can be made by their own one only.
+    """
+    yield from (_new(base, kind) for base in kind.__mro__ if base.__module__ == "builtins")
+    own = (base for base in kind.__mro__ if type(vars(base).get("__new__")) is BuiltinFunctionType)
+    if (base := next(own, None)) is not None:
+        yield from (_new(base, kind, *given) for given in (arguments, ()))
+
+
 def _new(base: Any, kind: type[BaseException], *args: Any) -> BaseException | None:
     try:
         made: BaseException = base.__new__(kind, *args)
-    except TypeError:  # a class written in C, or with another base, needs its own `__new__`
+    except Exception:  # a class written in C, or with another base, needs its own `__new__`
         return None
     return made
 
@@ -372,8 +387,14 @@ def _derive(
 
 
 def _find_class(name: str) -> type[BaseException] | None:
+    """The exception class of this name, or the one that its old module has under this name now."""
     kinds = with_subclasses([BaseException])
-    return find_type(name, (kind for kind in kinds if kind not in _MADE_HERE))
+    found = find_type(name, (kind for kind in kinds if kind not in _MADE_HERE))
+    if found is not None and name_of(found) == name:
+        return found
+    moved = loaded_class(name)
+    usable = moved is not None and issubclass(moved, BaseException) and moved not in _MADE_HERE
+    return moved if usable else found
 
 
 def _slots(error: BaseException) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from decimal import Decimal
 from email.message import Message
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import anthropic
@@ -30,6 +31,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 import agentrun
+from agentrun.values import exceptions
 from agentrun.values.exceptions import describe, rebuild
 
 SECRET = "s3cr3t-passw0rd"
@@ -261,6 +263,14 @@ RAISED: dict[str, tuple[Callable[[], object], Callable[[Any], Any]]] = {
         lambda: TypeAdapter(Annotated[int, BeforeValidator(refuse)]).validate_python(1),
         lambda e: (e.errors()[0]["ctx"], e.args),
     ),
+    "pydantic's own of C": (
+        lambda: TypeAdapter(Any).dump_json(object()),
+        lambda e: (type(e), e.args, isinstance(e, ValueError)),
+    ),
+    "pydantic's own with a type": (
+        lambda: fail(PydanticCustomError("odd", "said {what}", {"what": "this"})),
+        lambda e: (type(e), e.type, e.context, repr(e)),
+    ),
     "numbers": (lambda: fail(ValueError(float("nan"), -0.0)), lambda e: str(e.args)),
 }
 
@@ -339,6 +349,55 @@ def test_an_exception_whose_class_is_not_loaded_has_its_name_and_its_nearest_bas
     assert describe(made) == described
     older = {name: value for name, value in described.items() if name != "bases"}
     assert type(rebuild(older)) is agentrun.ToolFailed
+
+
+def test_an_exception_that_nothing_can_make_again_is_caught_by_its_base(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    described = describe(raised(lambda: TypeAdapter(Any).dump_json(object())))
+    monkeypatch.setattr(exceptions, "BuiltinFunctionType", None)  # as if C had no such function
+    made = rebuild(described)
+    assert isinstance(made, ValueError)
+    assert (type(made).__name__, str(made)) == (
+        "PydanticSerializationError",
+        described["message"],  # type: ignore[index, call-overload]
+    )
+
+
+class Shop:
+    class OutOfStock(LookupError):
+        pass
+
+
+def test_a_class_is_found_where_its_old_module_has_it_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = ModuleType("moved_shop")
+    old.OutOfStock = Shop.OutOfStock  # type: ignore[attr-defined]
+    old.Shop, old.Order = Shop, Order  # type: ignore[attr-defined]
+    described: Any = describe(Shop.OutOfStock("hat"))
+    described["bases"] = []
+    for name in "moved_shop.OutOfStock", "moved_shop.Shop.OutOfStock":
+        record = {**described, "type": name}
+        monkeypatch.delitem(sys.modules, "moved_shop", raising=False)
+        assert type(rebuild(record)) is agentrun.ToolFailed
+        monkeypatch.setitem(sys.modules, "moved_shop", old)
+        again = rebuild(record)
+        assert (type(again), again.args) == (Shop.OutOfStock, ("hat",))
+        derived: Any = rebuild({**record, "type": "elsewhere.Sold", "bases": [name]})
+        assert isinstance(derived, Shop.OutOfStock)
+    for name in "moved_shop.Order", "moved_shop.Shop", "moved_shop.Shop.OutOfStock.args":
+        assert type(rebuild({**described, "type": name})) is agentrun.ToolFailed
+
+
+def test_a_class_is_looked_for_in_its_old_module_without_running_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    lazy = ModuleType("lazy_shop")
+    lazy.__getattr__ = asked.append  # type: ignore[method-assign, assignment]
+    monkeypatch.setitem(sys.modules, "lazy_shop", lazy)
+    described: Any = {**describe(Shop.OutOfStock("hat")), "type": "lazy_shop.Gone"}  # type: ignore[dict-item]
+    assert isinstance(rebuild(described), LookupError)
+    assert asked == []
 
 
 def test_the_text_of_a_set_is_that_of_the_process_that_raised_it() -> None:
