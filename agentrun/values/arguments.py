@@ -21,7 +21,7 @@ from agentrun.core.events import Json
 from agentrun.values.annotations import accepts_null, hints_of, with_lists
 from agentrun.values.equality import difference
 from agentrun.values.model_arguments import wrong_types
-from agentrun.values.tagged_json import Coder, TypeMismatch, Unrecordable
+from agentrun.values.tagged_json import Coder, TypeMismatch, Unrecordable, attributes_of
 from agentrun.values.typed_values import FAITHFUL, WAY_OUT, Result
 
 KEY_PARAMETER = "idempotency_key"
@@ -31,7 +31,8 @@ KEY_PARAMETER = "idempotency_key"
 class RecordedArguments:
     """The recorded arguments of a call, and the form of them that is compared on resume.
 
-    ``compared`` leaves out defaults of models, since a `default_factory` may differ each time.
+    ``compared`` leaves out what models filled in by themselves, since a `default_factory` may
+    differ each time. It tells apart everything else that the code can.
     """
 
     args: dict[str, Json]
@@ -152,8 +153,9 @@ class Arguments:
         for name, raw in given.items():
             if _is_container(raw):
                 compared[name] = raw
-            elif self._stored[name].holds_models:
-                compared[name] = self._stored[name].encode_set_fields(values[name])
+            else:
+                _refuse_attributes(raw, name)
+                compared[name] = self._stored[name].encode_compared(values[name], args[name])
         return RecordedArguments(args, compared)
 
     def _encode(self, name: str, value: Any) -> Json:
@@ -230,3 +232,15 @@ def _is_container(value: Any) -> bool:
     with suppress(Unrecordable):
         return difference(Coder().write(value), value) is None
     return False
+
+
+def _refuse_attributes(value: Any, at: str) -> None:
+    """Refuse a named tuple with attributes of its own: pydantic copies its items and no more."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_attributes(inner, f"{at}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        if isinstance(value, tuple) and (own := attributes_of(value)):
+            raise Unrecordable(at, f"has attributes that its fields do not name: {', '.join(own)}")
+        for n, inner in enumerate(value):
+            _refuse_attributes(inner, f"{at}[{n}]")

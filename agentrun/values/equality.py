@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from agentrun.values.tagged_json import PLAIN, ZONES, fixed_offset, is_data, parts_of
+from agentrun.values.tagged_json import PLAIN, ZONES, attributes_of, fixed_offset, is_data, parts_of
 
 __all__ = ["difference"]
 
@@ -84,7 +84,8 @@ def _difference_inside(one: Any, other: Any, at: str, depth: int) -> str | None:
         for name, a, b in zip(names, left, right, strict=True):
             if (found := difference(a, b, name, depth)) is not None:
                 return found
-    return None
+    mine, others = attributes_of(one), attributes_of(other)
+    return difference(mine, others, f"{at} (rest)", depth) if mine or others else None
 
 
 def _difference_of_parts(one: Any, other: Any, at: str, depth: int) -> str | None:

@@ -33,6 +33,7 @@ from agentrun.core.covered import PREFIX
 from agentrun.core.errors import Diverging
 from agentrun.core.events import Json
 from agentrun.core.secrets import SECRET_TAG
+from agentrun.values.defaults import complete_fields, complete_private
 
 __all__ = [
     "PREFIX",
@@ -48,7 +49,7 @@ __all__ = [
 
 _DEPTH = 150  # levels of a tagged value
 PLAIN = frozenset({str, int, bool, float, type(None)})
-_MAIN = frozenset({"__main__", "__mp_main__"})  # names of the file that Python was started with
+MAIN = frozenset({"__main__", "__mp_main__"})  # names of the file that Python was started with
 
 
 class Unrecordable(ValueError):
@@ -117,12 +118,20 @@ class Coder:
             raise Unrecordable(at, f"is of type {name_of(kind)}")
         if isinstance(value, Enum):
             member = value.value if isinstance(value, Flag) else value.name
-            return {PREFIX + "enum": name_of(kind), "member": self.write(member, at, depth)}
+            return {PREFIX + "enum": self.name_of(kind), "member": self.write(member, at, depth)}
         parts = {
             part: self.write(inner, at if part == "fields" else f"{at} ({part})", depth)
-            for part, inner in parts_of(value).items()
+            for part, inner in self.parts_of(value).items()
         }
-        return {PREFIX + "object": name_of(kind), **parts}
+        return {PREFIX + "object": self.name_of(kind), **parts}
+
+    def name_of(self, kind: type) -> str:
+        """The name of an object's class, as it is written."""
+        return name_of(kind)
+
+    def parts_of(self, value: Any) -> dict[str, Any]:
+        """The parts of an object, as they are written."""
+        return parts_of(value)
 
     def declares(self, kind: type) -> bool:
         """Whether the code declares this class or a base class of it."""
@@ -154,7 +163,10 @@ class Coder:
         name = stored[PREFIX + tag]
         kind = self.find(name)
         if kind is None:
-            raise TypeMismatch(f"no class {name!r} is declared or loaded here")
+            raise TypeMismatch(
+                f"no class {name!r} is declared or loaded here; where the function is defined, "
+                "import the module that makes the class, so that every process has loaded it"
+            )
         if tag == "enum":
             return _enum_member(kind, self.read(stored["member"]))
         parts = {part: self.read(inner) for part, inner in stored.items() if part != PREFIX + tag}
@@ -217,7 +229,7 @@ def _has_name(kind: type, name: str) -> bool:
         module.removeprefix("agentrun_file_"),
         kind.__module__.removeprefix("agentrun_file_"),
     }
-    return name_of(kind) == name or (bool(dot) and (len(modules) == 1 or bool(modules & _MAIN)))
+    return name_of(kind) == name or (bool(dot) and (len(modules) == 1 or bool(modules & MAIN)))
 
 
 def with_subclasses(kinds: Iterable[type]) -> Iterator[type]:
@@ -248,7 +260,8 @@ def parts_of(value: Any) -> dict[str, Any]:
     """The parts of an object from which `_assemble` makes an equal one."""
     kind = type(value)
     if _is_named_tuple(kind):
-        return {"items": list(value)}
+        rest = attributes_of(value)
+        return {"items": list(value), **({"rest": rest} if rest else {})}
     if isinstance(value, BaseModel):
         state = {name: vars(value)[name] for name in kind.model_fields if name in vars(value)}
         more = {"extra": value.__pydantic_extra__, "private": value.__pydantic_private__}
@@ -256,12 +269,17 @@ def parts_of(value: Any) -> dict[str, Any]:
         return {"fields": state, "set": sorted(value.model_fields_set), **kept}
     names = _field_names(value)
     state = {name: getattr(value, name) for name in names if hasattr(value, name)}
-    rest = {
+    rest = {name: inner for name, inner in attributes_of(value).items() if name not in names}
+    return {"fields": state, **({"rest": rest} if rest else {})}
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """What lies in an object's ``__dict__``, without results of cached properties."""
+    return {
         name: inner
         for name, inner in getattr(value, "__dict__", {}).items()
-        if name not in names and not isinstance(getattr(kind, name, None), cached_property)
+        if not isinstance(getattr(type(value), name, None), cached_property)
     }
-    return {"fields": state, **({"rest": rest} if rest else {})}
 
 
 def _field_names(value: Any) -> list[str]:
@@ -274,28 +292,35 @@ def _assemble(kind: type, parts: dict[str, Any]) -> Any:
         declared: Any = getattr(kind, "_fields", ())
         if len(declared) != len(parts["items"]):
             raise TypeMismatch(f"{name_of(kind)} has another number of fields than was recorded")
-        return tuple.__new__(kind, parts["items"])
+        row: Any = tuple.__new__(kind, parts["items"])
+        for name, inner in parts.get("rest", {}).items():
+            set_attribute(row, name, inner)
+        return row
     made: Any = object.__new__(kind)
     fields: dict[str, Any] = parts["fields"]
     if issubclass(kind, BaseModel):
-        _check_fields(kind, kind.model_fields, fields)
+        fields, odd = complete_fields(kind, kind.model_fields, fields)
+        private, gone = complete_private(kind, parts.get("private", {}))
+        _refuse_odd(kind, odd | gone)
         object.__setattr__(made, "__dict__", fields)
         object.__setattr__(made, "__pydantic_fields_set__", set(parts["set"]))
         allowed = kind.model_config.get("extra") == "allow"
         object.__setattr__(made, "__pydantic_extra__", parts.get("extra", {} if allowed else None))
-        private = parts.get("private", {} if kind.__private_attributes__ else None)
         object.__setattr__(made, "__pydantic_private__", private)
         return made
-    _check_fields(kind, _field_names(kind), fields)
+    fields, odd = complete_fields(kind, _field_names(kind), fields)
+    _refuse_odd(kind, odd)
     for name, inner in {**fields, **parts.get("rest", {})}.items():
         set_attribute(made, name, inner)
     return made
 
 
-def _check_fields(kind: type, declared: Iterable[str], stored: Iterable[str]) -> None:
-    if set(declared) != set(stored):
-        odd = ", ".join(sorted(set(declared) ^ set(stored)))
-        raise TypeMismatch(f"{name_of(kind)} was recorded with other fields than it has now: {odd}")
+def _refuse_odd(kind: type, odd: set[str]) -> None:
+    if odd:
+        names = ", ".join(sorted(odd))
+        raise TypeMismatch(
+            f"{name_of(kind)} was recorded with other fields than it has now: {names}"
+        )
 
 
 def set_attribute(made: Any, name: str, value: Any) -> None:

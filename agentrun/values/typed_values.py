@@ -11,7 +11,6 @@ is recorded, and the code gets that, live as well.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing
 from collections import deque
@@ -29,6 +28,8 @@ from agentrun.core.events import Json
 from agentrun.core.log import logger
 from agentrun.values import exceptions
 from agentrun.values.annotations import adapter_of, declared_classes, with_lists
+from agentrun.values.compared import ComparedCoder, named_parts, without_filled_in
+from agentrun.values.defaults import call_outside_run
 from agentrun.values.equality import difference
 from agentrun.values.tagged_json import (
     PREFIX,
@@ -120,14 +121,33 @@ class Result:
                 )
             return stored
 
-    def encode_set_fields(self, value: Any) -> Json:
-        """``value`` as JSON, without fields of models that hold a default."""
+    def encode_compared(self, value: Any, stored: Json) -> Json:
+        """The form of ``value`` that is compared on resume; ``stored`` is its recorded form.
+
+        It has all that the code can tell apart in the value, but not what a construction of a model
+        filled in by itself: that may differ each time, and a later deploy may add fields.
+        """
+        tagged = isinstance(stored, dict) and _TAGGED in stored
+        if not self._coder.classes or not (tagged or self.holds_models):
+            return stored
+        shown: Json = None
+        with suppress(ValueError, TypeError, AttributeError):
+            shown = _order_sets(value, without_filled_in(value, self._dump_exactly(value)))
+            if not tagged and shown == stored:
+                return stored
         try:
-            return _order_sets(
-                value, self._dump(value, "json", round_trip=True, exclude_unset=True)
-            )
-        except (ValueError, TypeError, AttributeError):
-            return self.encode(value)
+            written = ComparedCoder(self._coder.classes).write(value)
+        except Unrecordable:  # pydantic knows its type, and tagged JSON does not
+            return stored if tagged else shown
+        return shown if self._shows(shown, written) else {_TAGGED: written}
+
+    def _shows(self, shown: Json, written: Json) -> bool:
+        """Whether plain JSON stands for no other value than that which was ``written``."""
+        try:
+            again = call_outside_run(self._validated, copy_json(shown))
+            return canonical(ComparedCoder(self._coder.classes).write(again)) == canonical(written)
+        except Exception:  # a validator of the user's may raise anything
+            return False
 
     def encode_nearest(self, value: Any) -> Json:
         """JSON for a value that `encode` refuses; `decode` reads an equal value each time.
@@ -158,6 +178,8 @@ class Result:
         if isinstance(stored, dict) and _TAGGED in stored:
             value = self._coder.read(stored[_TAGGED])
             copy = self._coder.read(stored[_TAGGED])
+            if (at := difference(copy, value)) is not None:
+                raise TypeMismatch(f"its {at} would differ each time it is read")
             if _UNDECLARED not in stored and not self._fits(copy, value):
                 raise TypeMismatch(f"it is no {self._name()} but of type {name_of(type(value))}")
             return value
@@ -272,28 +294,9 @@ def _order_sets(value: Any, dumped: Json) -> Json:
         if isinstance(inner, (list, tuple, deque)) and len(inner) == len(dumped):
             return [_order_sets(*pair) for pair in zip(inner, dumped, strict=True)]
     if isinstance(dumped, dict) and dumped:
-        return {**dumped, **_order_sets_inside(value, dumped)}
+        inside = named_parts(value, dumped).items()
+        return {**dumped, **{key: _order_sets(inner, dumped[key]) for key, inner in inside}}
     return dumped
-
-
-def _order_sets_inside(value: Any, dumped: dict[str, Json]) -> dict[str, Json]:
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        names = {name: fields[name].serialization_alias or name for name in fields}
-        held = {**(value.__pydantic_extra__ or {}), **vars(value)}
-    elif isinstance(value, dict):
-        same = len(value) == len(dumped)
-        pairs = zip(dumped, value.values(), strict=True) if same else ()
-        return {key: _order_sets(inner, dumped[key]) for key, inner in pairs}
-    else:
-        held, names = getattr(value, "__dict__", {}), {}
-        if dataclasses.is_dataclass(value):
-            held = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
-    return {
-        key: _order_sets(inner, dumped[key])
-        for name, inner in held.items()
-        if (key := names.get(name, name)) in dumped
-    }
 
 
 def _contains(now: Json, stored: Json) -> bool:

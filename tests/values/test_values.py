@@ -162,7 +162,13 @@ class Typed(TypedDict, total=False):
     what: Literal["a", "b"]
 
 
+class Noted(Pair):
+    """Its objects have attributes of their own."""
+
+
 Point = namedtuple("Point", "x y")
+_noted = Noted(1)
+_noted.more = [(1, 2)]  # type: ignore[attr-defined]
 _hidden = Hidden(shown=1, hidden="kept")
 _hidden._private = 7
 _sub = Sub(6.0, {"k": (1, 2)})
@@ -201,6 +207,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "slots": (Slotted, Slotted(datetime(2026, 1, 2, tzinfo=UTC), frozenset("cab"))),
     "a drawn field": (Drawn, Drawn()),
     "a named tuple": (Pair, Pair(1)),
+    "a named tuple with more": (Pair, _noted),
+    "a declared named tuple with more": (Noted, _noted),
     "a TypedDict": (Typed, Typed(when=datetime(2026, 1, 2, 3, 4, 5, 6), what="b")),
     "a tuple": (tuple[int, str], (1, "a")),
     "a tuple of any length": (tuple[int, ...], (1, 2, 3)),
@@ -282,6 +290,13 @@ def test_a_value_comes_back_as_it_was(what: str) -> None:
     assert again == value
     assert type(again) is type(value)
     assert stored(result.encode_for_display(again)) == stored(result.encode_for_display(value))
+
+
+def test_an_attribute_of_a_tuple_is_part_of_its_value() -> None:
+    assert Result(Noted).decode(Result(Noted).encode(_noted)).more == [(1, 2)]
+    assert Result(Noted).encode(Noted(1)) == [1, "r"]
+    assert difference(Noted(1), _noted) is not None
+    assert difference(_noted, Noted(1)) is not None
 
 
 def test_ordinary_values_are_recorded_as_plain_json() -> None:
@@ -465,7 +480,7 @@ for value in (words, [words], (words,), {"k": words}, deque([words]), OrderedDic
               {frozenset(words)}, [{"k": deque([(words,)])}]):
     for annotation in (Any, type(value)):
         made = Result(annotation)
-        print(annotation, made.encode(value), made.encode_set_fields(value))
+        print(annotation, made.encode(value), made.encode_compared(value, made.encode(value)))
         print(made.encode_for_display(value))
 """
 
