@@ -183,6 +183,15 @@ def test_what_a_model_fills_in_by_itself_is_no_difference(
     assert canonical(compared(annotation, make())) == canonical(first)
 
 
+def test_a_model_that_was_made_yesterday_is_the_same_today(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = Drawn(id=UUID(int=1))
+    first = compared(Drawn, value)
+    monkeypatch.setitem(globals(), "day", ["tuesday"])
+    assert compared(Drawn, value) == first
+
+
 def test_what_was_set_is_compared_as_a_model_sends_it() -> None:
     assert compared(Drawn, Drawn(name="n", day="d")) == {"name": "n", "day": "d"}
     assert compared(Drawn, Drawn(name="n")) == compared(Drawn, {"name": "n"})
