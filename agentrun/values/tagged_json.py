@@ -274,11 +274,15 @@ def parts_of(value: Any) -> dict[str, Any]:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """What lies in an object's ``__dict__``, without results of cached properties."""
+    """What lies in an object's ``__dict__``, without results of cached properties.
+
+    Also without the note of `typing` that the object was made as ``Box[int](…)``.
+    """
     return {
         name: inner
         for name, inner in getattr(value, "__dict__", {}).items()
-        if not isinstance(getattr(type(value), name, None), cached_property)
+        if name != "__orig_class__"
+        and not isinstance(getattr(type(value), name, None), cached_property)
     }
 
 

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -162,6 +164,15 @@ class Typed(TypedDict, total=False):
     what: Literal["a", "b"]
 
 
+class GenericPair(NamedTuple, Generic[T]):
+    left: T
+
+
+@dataclass
+class GenericBox(Generic[T]):
+    inside: T
+
+
 class Noted(Pair):
     """Its objects have attributes of their own."""
 
@@ -208,6 +219,9 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "a drawn field": (Drawn, Drawn()),
     "a named tuple": (Pair, Pair(1)),
     "a named tuple with more": (Pair, _noted),
+    "a generic named tuple": (GenericPair, GenericPair[int](1)),
+    "a generic dataclass": (GenericBox, GenericBox[int](1)),
+    "a dict of typing": (Mapping[str, int], typing.OrderedDict(a=1)),
     "a declared named tuple with more": (Noted, _noted),
     "a TypedDict": (Typed, Typed(when=datetime(2026, 1, 2, 3, 4, 5, 6), what="b")),
     "a tuple": (tuple[int, str], (1, "a")),
