@@ -122,7 +122,7 @@ class _FilledIn:
                 return True
         elif type(inner) in _FIXED or isinstance(inner, Enum):
             return True  # without a look at the factory, which may have a coarse clock
-        elif factory in _CHANGEABLE and difference(inner, factory()) is None:
+        elif _is_plain(factory) and difference(inner, factory()) is None:
             return True
         made = [vars(one).get(name, MISSING) for one in self._made]
         if not made and factory is not None:
@@ -131,8 +131,11 @@ class _FilledIn:
 
     def _is_private(self, name: str, inner: Any) -> bool:
         info = type(self._value).__private_attributes__.get(name)
-        if info is not None and difference(inner, info.default) is None:
-            return True
+        if info is not None:
+            factory: Any = info.default_factory
+            default = factory() if _is_plain(factory) else info.default
+            if difference(inner, default) is None:
+                return True
         made = [(one.__pydantic_private__ or {}).get(name, MISSING) for one in self._made]
         return bool(made) and _is_filled(inner, *made)
 
@@ -149,6 +152,11 @@ class _FilledIn:
             yield from [default_of(type(self._value), name, vars(self._value)) for _ in range(2)]
         except Exception:
             return
+
+
+def _is_plain(factory: Any) -> bool:
+    """Whether a default factory is a container of Python's own, which may be made at any time."""
+    return isinstance(factory, type) and factory in _CHANGEABLE
 
 
 def _construct_again(value: BaseModel) -> BaseModel:

@@ -84,6 +84,8 @@ def _difference_inside(one: Any, other: Any, at: str, depth: int) -> str | None:
         for name, a, b in zip(names, left, right, strict=True):
             if (found := difference(a, b, name, depth)) is not None:
                 return found
+    if type(one) in (list, dict, tuple):
+        return None
     mine, others = attributes_of(one), attributes_of(other)
     return difference(mine, others, f"{at} (rest)", depth) if mine or others else None
 
