@@ -34,6 +34,7 @@ from agentrun.core.errors import Diverging
 from agentrun.core.events import Json
 from agentrun.core.secrets import SECRET_TAG
 from agentrun.values.defaults import complete_fields, complete_private
+from agentrun.values.generics import argument_types, make_class, split_name
 
 __all__ = [
     "PREFIX",
@@ -174,7 +175,12 @@ class Coder:
 
     def find(self, name: str) -> type | None:
         """The class of this name among the declared classes and their subclasses."""
-        return find_type(name, filter(is_data, with_subclasses(self.classes)))
+        kinds = list(filter(is_data, with_subclasses(self.classes)))
+        if (found := find_type(name, kinds)) is not None:
+            return found
+        generic, names = split_name(name)
+        origin, arguments = find_type(generic, kinds), argument_types(names, kinds)
+        return make_class(origin, arguments) if names and origin and arguments else None
 
 
 def copy_json(value: Json) -> Json:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -174,3 +175,58 @@ def test_a_default_that_asks_the_run_is_drawn_for_the_code_only(db: Any) -> None
     names = [step.name for step in agentrun.transcript("k").steps]
     assert names.count("now") == 1
     assert names.count("take_dated") == 2
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Page(BaseModel, Generic[T]):
+    items: list[T]
+
+
+class Both(BaseModel, Generic[T, U]):
+    one: T
+    other: U
+
+
+class Hooked(BaseModel, Generic[T]):
+    items: list[T]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        called.append(cls.__name__)
+
+
+called: list[str] = []
+
+
+def record_of(kind: str, **fields: Any) -> Any:
+    return {
+        "agentrun:value": {
+            "agentrun:object": f"{__name__}.{kind}",
+            "fields": fields,
+            "set": sorted(fields),
+        }
+    }
+
+
+def test_a_generic_model_that_only_the_body_names_is_made_again() -> None:
+    again = Result(Page).decode(record_of("Page[float]", items=[1.5]))
+    assert type(again) is Page[float]
+    assert again == Page[float](items=[1.5])
+    animal = {"agentrun:object": f"{__name__}.Animal", "fields": {"name": "n"}, "set": []}
+    again = Result(Both | Animal).decode(record_of("Both[Animal, int]", one=animal, other=2))
+    assert type(again) is Both[Animal, int]
+    assert again.one == Animal()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Page[Popen]", "Page[str, int]", "Both[int]", "Animal[int]", "Hooked[int]", "Gone[int]"],
+)
+def test_a_row_makes_no_other_class(name: str) -> None:
+    called.clear()
+    with pytest.raises(TypeMismatch, match=f"no class '.*{re.escape(name)}' .* import the module"):
+        Result(Page | Both | Animal | Hooked).decode(record_of(name, items=[1]))
+    assert called == []

@@ -244,4 +244,16 @@ DEFECTS: dict[str, Mutation] = {
         "False",
         "values/test_exceptions.py::test_an_exception_that_nothing_can_make_again_is_caught_by_its_base",
     ),
+    "a generic model that only the body names strands the run": Mutation(
+        "Coder.find",
+        "names and origin and arguments",
+        "False",
+        "values/test_changed_types.py::test_a_generic_model_that_only_the_body_names_is_made_again",
+    ),
+    "a row makes a class whose making runs code": Mutation(
+        "generics.make_class",
+        "_has_hook(origin)",
+        "False",
+        "values/test_changed_types.py::test_a_row_makes_no_other_class",
+    ),
 }
