@@ -90,9 +90,6 @@ DEFECTS: dict[str, Mutation] = {
         "function_step._record_failure",
         "control_flow or isinstance(error, ToolFailed)",
         "isinstance(error, ToolFailed)",
-    ),
-        "if control_flow or isinstance(error, ToolFailed)",
-        "if isinstance(error, ToolFailed)",
         "api/test_framework_calls.py::test_control_flow_is_no_failure_to_retry_and_comes_back_whole",
     ),
     "two threads receive one signal": Mutation(
