@@ -8,12 +8,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import agentrun
 from agentrun.steps.execution_point import current_context
 from agentrun.testing.crash.child import fork_child as spawn
 from agentrun.testing.crash.child import run_in_child as in_child
 from agentrun.testing.crash.child import wait_for_exit as ended
 
-__all__ = ["World", "die", "die_recorded", "ended", "in_child", "killed", "spawn", "until"]
+__all__ = [
+    "World",
+    "die",
+    "die_once",
+    "die_recorded",
+    "ended",
+    "in_child",
+    "killed",
+    "spawn",
+    "until",
+]
 
 
 def die() -> None:
@@ -58,3 +69,12 @@ class World:
     @property
     def effects(self) -> list[str]:
         return self.path.read_text().splitlines()
+
+
+@agentrun.step(effect="idempotent")
+def die_once(world: str) -> None:
+    """Die at the first call, once everything that the run did is durable."""
+    place = World(Path(world))
+    if "died" not in place.effects:
+        place.act("died")
+        die_recorded()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -131,9 +131,11 @@ def _sync(hx: Any) -> type[Any]:
         def handle_request(self, request: Any) -> Any:
             flow = self.call(request, lambda sent: Op(lambda: self._send(sent), _unused))
             if flow is None:
-                plain = self.inner.handle_request
-                flow = self.pass_on(request, lambda sent: Op(lambda: plain(sent), _unused))
+                flow = self.pass_on(request, lambda sent: Op(partial(self._pass, sent), _unused))
             return run_sync(flow)
+
+        def _pass(self, request: Any) -> Any:
+            return self.inner.handle_request(request)
 
         def _send(self, request: Any) -> Any:
             with outside_run():
@@ -166,9 +168,11 @@ def _async(hx: Any) -> type[Any]:
                 await _drop_dead_connections(carrier)
             flow = self.call(request, lambda sent: Op(_unused, lambda: self._send(sent)))
             if flow is None:
-                plain = self.inner.handle_async_request
-                flow = self.pass_on(request, lambda sent: Op(_unused, lambda: plain(sent)))
+                flow = self.pass_on(request, lambda sent: Op(_unused, partial(self._apass, sent)))
             return await run_async(flow)
+
+        async def _apass(self, request: Any) -> Any:
+            return await self.inner.handle_async_request(request)
 
         async def _send(self, request: Any) -> Any:
             with outside_run():

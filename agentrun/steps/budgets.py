@@ -11,7 +11,6 @@ for a person or fails the run, as a model call does.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from agentrun.core.identity import RequestedToolCall, step_key
 from agentrun.core.log import logger
 from agentrun.core.pauses import PollSchedule
 from agentrun.core.recorder import ModelRequest
+from agentrun.core.shell import write_command
 from agentrun.core.waiting import suggested_limits
 from agentrun.models.cost_estimate import estimate_worst_case
 from agentrun.steps import letters, parking
@@ -231,7 +231,7 @@ def _refusal_text(step: ActiveStep, holder: BudgetHolder, refusal: BudgetRefusal
     spent = f"the budget{whose} does not allow the next {what} call: {refusal.reason}"
     if holder.budget.on_exhausted == "fail":
         larger = suggested_limits(refusal.suggested)
-        way = f"agentrun resume {shlex.quote(holder.key)} FILE --budget {larger}"
+        way = write_command("resume", holder.key, "FILE", options=f"--budget {larger}")
         raise run.stop(RunExpired(f"{spent}. Raise it: {way}"))
     return spent
 

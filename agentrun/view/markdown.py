@@ -34,8 +34,9 @@ def _blocks(transcript: Transcript) -> Iterator[str]:
     yield phrases.totals(transcript)
     if (found := phrases.first_error(transcript)) is not None:
         step, text = found
-        place = "failed" if step is None else f"first error, in step {step.step}"
-        yield f"{place}: {_span(text)}"
+        label = "failed" if transcript.error is not None else "first error,"
+        place = "" if step is None else f" in step {step.step}"
+        yield f"{label}{place}: {_span(text)}"
     if transcript.input not in (None, {}):
         yield "**input**"
         yield _fence(pretty(transcript.input, indent=2))

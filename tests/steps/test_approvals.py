@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -24,11 +23,6 @@ from agentrun.steps.execution_point import current_context
 from agentrun.testing import Call, Provider, Reply
 
 Events = Callable[[str], list[Any]]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
 
 
 CALLS = [

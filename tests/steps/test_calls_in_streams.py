@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -23,11 +22,6 @@ from agentrun.testing import Call, Fault, Provider, Reply
 ASKS = Reply("I keep it.", [Call("keep", {"order": "7"})])
 SCRIPT = [ASKS, "Done."]
 LINES = ["I", " keep", " it.", "keep", "end", "Done.", "end"]  # what a reader sees of both replies
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
 
 
 @pytest.fixture

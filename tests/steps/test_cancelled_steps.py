@@ -7,13 +7,11 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World, die, die_recorded, in_child, killed
+from crashing import World, die, die_once, in_child, killed
 from openai import AsyncOpenAI
 
 import agentrun
@@ -22,36 +20,6 @@ from agentrun.testing import Provider, Reply, Rule
 
 CANCELLED_ERRORS = (asyncio.CancelledError, futures.CancelledError)
 PATIENCE = 2.0  # seconds; a busy machine has sent its request by then
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
-
-
-@pytest.fixture
-def resumed(db: Any, dsn: str) -> Callable[[Any], Any]:
-    """Kill the agent at its end, where it calls `die_recorded`, and run it again."""
-
-    def run(agent: Any) -> Any:
-        keyed = agent.with_options(key="k")
-
-        def action() -> None:
-            agentrun.connect(dsn)
-            keyed.run()
-
-        killed(action)
-        return keyed.run()
-
-    return run
-
-
-@agentrun.step(effect="idempotent")
-def die_once(world: str) -> None:
-    place = World(Path(world))
-    if "died" not in place.effects:
-        place.act("died")
-        die_recorded()
 
 
 def test_a_model_call_given_up_is_not_asked_again(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,6 @@ from agentrun.testing import Call, Provider, Reply
 Sql = Callable[..., list[tuple[Any, ...]]]
 OVER = "not performed: at most 2 calls in one reply, and this one asked for 5: 3 left out. "
 USED_UP = "not performed: the budget of tool calls is used up (tool_calls: "
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
 
 
 @pytest.fixture

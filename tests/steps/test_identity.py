@@ -6,7 +6,6 @@ import asyncio
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,6 @@ from crashing import World, die_recorded, killed
 
 import agentrun
 from agentrun.steps.execution_point import current_context
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
 
 
 def crash_then_run(dsn: str, agent: Any, switch: list[bool]) -> Any:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -24,11 +23,6 @@ from agentrun.store.values import read_events
 from agentrun.testing import Call, Fault, Provider, Reply
 
 MODEL = "gpt-5-mini"
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
 
 
 def test_a_conversation_with_tools_resumes_without_paying_again(

@@ -6,11 +6,10 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import World, die_recorded, killed
+from crashing import World, die_once, die_recorded
 from openai import AsyncOpenAI
 
 import agentrun
@@ -18,36 +17,6 @@ from agentrun.steps.replay_order import ReplayOrder
 from agentrun.testing import Provider, Reply, Rule
 
 DELAYS = {"a": 0.3, "b": 0.1, "c": 0.2}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
-
-
-@pytest.fixture
-def resumed(db: Any, dsn: str) -> Callable[[Any], Any]:
-    """Kill the agent where it calls `die_once`, and run it again."""
-
-    def run(agent: Any) -> Any:
-        keyed = agent.with_options(key="k")
-
-        def action() -> None:
-            agentrun.connect(dsn)
-            keyed.run()
-
-        killed(action)
-        return keyed.run()
-
-    return run
-
-
-@agentrun.step(effect="idempotent")
-def die_once(world: str) -> None:
-    place = World(Path(world))
-    if "died" not in place.effects:
-        place.act("died")
-        die_recorded()
 
 
 @agentrun.tool(effect="idempotent")

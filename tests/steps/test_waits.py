@@ -20,11 +20,6 @@ from agentrun.steps.run_context import RunContext
 from agentrun.store.journal import Writer
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "effects")
-
-
 def test_a_sleep_in_place_is_recorded(db: Any, events: Any) -> None:
     @agentrun.agent
     def nap() -> str:

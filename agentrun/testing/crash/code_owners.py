@@ -27,7 +27,7 @@ _OURS = tuple(str(_PACKAGE / room) + os.sep for room in _ROOMS)
 _PASSES_ON = {
     (str(_PACKAGE / file), name)
     for file, names in {
-        "models/transport.py": ("handle_request", "handle_async_request"),
+        "models/transport.py": ("_pass", "_apass"),
         "lifecycle/event_loop.py": ("_serve",),
         "steps/function_step.py": ("_await_value",),
         "lifecycle/context_propagation.py": ("call", "ran"),
