@@ -35,7 +35,7 @@ DEFECTS: dict[str, Mutation] = {
     # -- what a crash test sees --------------------------------------------------------------------
     "with install() a crash test sees no connections": Mutation(
         "_PASSES_ON",
-        '"models/transport.py": ("handle_request", "handle_async_request"),',
+        '"models/transport.py": ("_pass", "_apass"),',
         "",
         "testing/test_crash_parts.py::test_connections_are_seen_in_sync_and_async_code",
     ),
